@@ -1,0 +1,13 @@
+//! The seam between the trusted host and the untrusted sandbox: the only room that both enter. It holds
+//! what they must agree on (identifiers, rows, the cipher, doorbell frames, paths) and imports neither.
+
+pub mod action;
+pub mod cipher;
+pub mod fault;
+pub mod frame;
+pub mod ids;
+pub mod inbound;
+pub mod json;
+pub mod outbound;
+pub mod paths;
+pub mod time;

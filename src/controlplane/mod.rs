@@ -1,0 +1,13 @@
+//! The trusted host daemon: it holds the keys and the ledger, launches the sandboxes, and checks whatever
+//! they ask. Imports `contract` and `os`; never the sandbox.
+
+pub mod api;
+pub mod brokers;
+pub mod config;
+pub mod isolation;
+pub mod keys;
+pub mod serve;
+pub mod session;
+pub mod state;
+pub mod store;
+pub mod telemetry;
