@@ -1,0 +1,1 @@
+//! Demo, help and version.
