@@ -197,7 +197,8 @@ unsafe extern "C" fn authenticate(
         return ERROR;
     }
     // SAFETY: SQLCipher passes ranges that are readable for their lengths; the second may be null.
-    let (Some(key), Some(first)) = (unsafe { bytes(key, key_length) }, unsafe { bytes(first, first_length) }) else {
+    let (Some(key), Some(first)) = (unsafe { bytes(key, key_length) }, unsafe { bytes(first, first_length) })
+    else {
         return ERROR;
     };
     let mut context = hmac::Context::with_key(&hmac::Key::new(algorithm, key));
@@ -236,7 +237,8 @@ unsafe extern "C" fn derive(
         return ERROR;
     }
     // SAFETY: SQLCipher passes ranges that are readable for their lengths.
-    let (Some(pass), Some(salt)) = (unsafe { bytes(pass, pass_length) }, unsafe { bytes(salt, salt_length) }) else {
+    let (Some(pass), Some(salt)) = (unsafe { bytes(pass, pass_length) }, unsafe { bytes(salt, salt_length) })
+    else {
         return ERROR;
     };
     let mut derived = vec![0; key_length];
@@ -262,7 +264,9 @@ unsafe extern "C" fn transform(
     // SAFETY: SQLCipher passes a key and an initialisation vector of the lengths that we told it, and
     // `input_length` readable bytes.
     let (Some(key), Some(iv), Some(input)) =
-        (unsafe { bytes(key, KEY_LENGTH) }, unsafe { bytes(iv, BLOCK_LENGTH) }, unsafe { bytes(input, input_length) })
+        (unsafe { bytes(key, KEY_LENGTH) }, unsafe { bytes(iv, BLOCK_LENGTH) }, unsafe {
+            bytes(input, input_length)
+        })
     else {
         return ERROR;
     };
@@ -293,7 +297,8 @@ mod tests {
         super::link();
         let connection = rusqlite::Connection::open_in_memory().unwrap();
         connection.execute_batch("PRAGMA key = 'any'").unwrap();
-        let ask = |what: &str| connection.query_row(&format!("PRAGMA {what}"), [], |row| row.get::<_, String>(0));
+        let ask =
+            |what: &str| connection.query_row(&format!("PRAGMA {what}"), [], |row| row.get::<_, String>(0));
         assert_eq!(ask("cipher_version").unwrap(), "4.19.0 community");
         assert_eq!(ask("cipher_provider").unwrap(), "ironclaw-ring");
         assert_eq!(rusqlite::version(), "3.53.4");
