@@ -3,6 +3,7 @@
 
 pub mod action;
 pub mod cipher;
+pub mod conveyor;
 pub mod fault;
 pub mod frame;
 pub mod ids;
