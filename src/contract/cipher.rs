@@ -169,7 +169,9 @@ pub enum CipherError {
 impl fmt::Display for CipherError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotADatabase => f.write_str("the key does not fit, or the file is damaged or no database of ours"),
+            Self::NotADatabase => {
+                f.write_str("the key does not fit, or the file is damaged or no database of ours")
+            }
             Self::Sqlite(error) => write!(f, "{error}"),
         }
     }
@@ -277,7 +279,8 @@ mod tests {
 
     impl Scratch {
         fn new() -> Self {
-            let dir = std::env::temp_dir().join(format!("cipher-{}", crate::contract::ids::SessionId::mint()));
+            let dir =
+                std::env::temp_dir().join(format!("cipher-{}", crate::contract::ids::SessionId::mint()));
             std::fs::create_dir(&dir).unwrap();
             Self(dir)
         }

@@ -85,13 +85,17 @@ impl FromSandbox {
     /// Reads a line without its newline.
     pub fn parse(line: &[u8]) -> Result<Self, FrameError> {
         match words(line)? {
-            ["hello", version, "lost"] => Ok(Self::Hello { version: version_number(version)?, seq: HelloSeq::Lost }),
+            ["hello", version, "lost"] => {
+                Ok(Self::Hello { version: version_number(version)?, seq: HelloSeq::Lost })
+            }
             ["hello", version, seq] => {
                 Ok(Self::Hello { version: version_number(version)?, seq: HelloSeq::Minted(number(seq)?) })
             }
             ["out", seq, ""] => Ok(Self::Out(number(seq)?)),
             ["ack", seq, ""] => Ok(Self::Ack(number(seq)?)),
-            ["alive", word, ""] if !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') => {
+            ["alive", word, ""]
+                if !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') =>
+            {
                 Ok(Self::Alive(word.to_owned()))
             }
             _ => Err(FrameError::Unknown),
@@ -203,9 +207,30 @@ mod tests {
     fn what_is_not_a_frame_is_refused() {
         let long = "out ".to_owned() + &"1".repeat(60);
         for bad in [
-            "", "out", "out ", "out 01", "out -1", "out +1", "out 1 ", " out 1", "out  1", "out 1 2", "OUT 1",
-            "out 9223372036854775808", "out 18446744073709551616", "out 1\r", "alive", "alive A", "alive a b",
-            "hello 1", "hello lost", "hello 1 1 1", "hello 4294967296 1", "stop 1", "welcome", "ack \u{0661}",
+            "",
+            "out",
+            "out ",
+            "out 01",
+            "out -1",
+            "out +1",
+            "out 1 ",
+            " out 1",
+            "out  1",
+            "out 1 2",
+            "OUT 1",
+            "out 9223372036854775808",
+            "out 18446744073709551616",
+            "out 1\r",
+            "alive",
+            "alive A",
+            "alive a b",
+            "hello 1",
+            "hello lost",
+            "hello 1 1 1",
+            "hello 4294967296 1",
+            "stop 1",
+            "welcome",
+            "ack \u{0661}",
             long.as_str(),
         ] {
             assert!(FromSandbox::parse(bad.as_bytes()).is_err(), "{bad:?}");

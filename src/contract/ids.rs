@@ -78,10 +78,20 @@ macro_rules! minted {
     };
 }
 
-minted!(SessionId, "ses_", "One conversation with one agent group.", "ses_ and 26 characters, as the server gave it");
+minted!(
+    SessionId,
+    "ses_",
+    "One conversation with one agent group.",
+    "ses_ and 26 characters, as the server gave it"
+);
 minted!(MessageId, "msg_", "One message, in or out.", "msg_ and 26 characters, as the server gave it");
 minted!(MessagingGroupId, "mg_", "One chat on one platform.", "mg_ and 26 characters, as the server gave it");
-minted!(WiringId, "wr_", "One chat wired to one agent group.", "wr_ and 26 characters, as the server gave it");
+minted!(
+    WiringId,
+    "wr_",
+    "One chat wired to one agent group.",
+    "wr_ and 26 characters, as the server gave it"
+);
 minted!(ChangeId, "chg_", "One held change.", "chg_ and 26 characters, as the server gave it");
 minted!(TaskId, "tsk_", "One scheduled task.", "tsk_ and 26 characters, as the server gave it");
 minted!(QuestionId, "q_", "One question to a person.", "q_ and 26 characters, as the server gave it");

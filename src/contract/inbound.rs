@@ -188,9 +188,10 @@ impl SessionConfig {
             persona: text("persona"),
             model: text("model"),
             max_tokens: value.get("max_tokens").and_then(Value::as_u64).unwrap_or(4096),
-            tools: value.get("tools").and_then(Value::as_array).map(|tools| {
-                tools.iter().filter_map(Value::as_str).map(str::to_owned).collect()
-            }),
+            tools: value
+                .get("tools")
+                .and_then(Value::as_array)
+                .map(|tools| tools.iter().filter_map(Value::as_str).map(str::to_owned).collect()),
             usage: Usage {
                 bytes: usage("bytes"),
                 files: usage("files"),
@@ -293,8 +294,15 @@ fn add(tx: &Connection, row: &InboundRow) -> Result<(), rusqlite::Error> {
             .execute(params![seq, message.as_str(), a.ordinal, a.chunk, a.name, a.mime, a.bytes])?,
         InboundBody::Destination(d) => {
             tx.execute("DELETE FROM destinations WHERE name = ?1", [&d.name])?;
-            tx.prepare_cached("INSERT INTO destinations VALUES (?1,?2,?3,?4,?5,?6,?7)")?
-                .execute(params![seq, d.name, d.kind, d.display_name, d.channel, d.chat, d.agent_group])?
+            tx.prepare_cached("INSERT INTO destinations VALUES (?1,?2,?3,?4,?5,?6,?7)")?.execute(params![
+                seq,
+                d.name,
+                d.kind,
+                d.display_name,
+                d.channel,
+                d.chat,
+                d.agent_group
+            ])?
         }
         InboundBody::Config(config) => {
             tx.execute("DELETE FROM session_config", [])?;
@@ -329,7 +337,8 @@ impl InboundReader {
     }
 
     fn messages(&self, cursor: u64) -> Result<Vec<InboundRow>, ConveyorError> {
-        let mut query = self.connection.prepare_cached("SELECT * FROM messages_in WHERE seq > ?1 ORDER BY seq")?;
+        let mut query =
+            self.connection.prepare_cached("SELECT * FROM messages_in WHERE seq > ?1 ORDER BY seq")?;
         let mut found = query.query([stored(cursor)])?;
         let mut rows = Vec::new();
         while let Some(row) = found.next()? {
@@ -383,7 +392,8 @@ impl InboundReader {
     }
 
     fn destinations(&self, cursor: u64) -> Result<Vec<InboundRow>, ConveyorError> {
-        let mut query = self.connection.prepare_cached("SELECT * FROM destinations WHERE seq > ?1 ORDER BY seq")?;
+        let mut query =
+            self.connection.prepare_cached("SELECT * FROM destinations WHERE seq > ?1 ORDER BY seq")?;
         let mut found = query.query([stored(cursor)])?;
         let mut rows = Vec::new();
         while let Some(row) = found.next()? {
@@ -403,7 +413,8 @@ impl InboundReader {
     }
 
     fn configs(&self, cursor: u64) -> Result<Vec<InboundRow>, ConveyorError> {
-        let mut query = self.connection.prepare_cached("SELECT * FROM session_config WHERE seq > ?1 ORDER BY seq")?;
+        let mut query =
+            self.connection.prepare_cached("SELECT * FROM session_config WHERE seq > ?1 ORDER BY seq")?;
         let mut found = query.query([stored(cursor)])?;
         let mut rows = Vec::new();
         while let Some(row) = found.next()? {

@@ -12,3 +12,6 @@ pub mod json;
 pub mod outbound;
 pub mod paths;
 pub mod time;
+
+#[cfg(test)]
+mod frozen;

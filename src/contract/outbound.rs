@@ -143,7 +143,8 @@ impl OutboundWriter {
         }
         let tx = self.connection.transaction()?;
         for table in ["messages_out", "attachments_out", "processing"] {
-            tx.prepare_cached(&format!("DELETE FROM {table} WHERE seq <= ?1"))?.execute([stored(accepted)])?;
+            tx.prepare_cached(&format!("DELETE FROM {table} WHERE seq <= ?1"))?
+                .execute([stored(accepted)])?;
         }
         for row in rows {
             add(&tx, row)?;
@@ -156,8 +157,9 @@ impl OutboundWriter {
 fn add(tx: &Connection, row: &OutboundRow) -> Result<(), rusqlite::Error> {
     let seq = stored(row.seq);
     match &row.body {
-        OutboundBody::Message(m) => {
-            tx.prepare_cached("INSERT INTO messages_out VALUES (?1,?2,?3,?4,?5,?6,?7,?8)")?.execute(params![
+        OutboundBody::Message(m) => tx
+            .prepare_cached("INSERT INTO messages_out VALUES (?1,?2,?3,?4,?5,?6,?7,?8)")?
+            .execute(params![
                 seq,
                 m.in_reply_to.as_ref().map(MessageId::as_str),
                 m.kind.as_str(),
@@ -166,16 +168,13 @@ fn add(tx: &Connection, row: &OutboundRow) -> Result<(), rusqlite::Error> {
                 m.thread,
                 m.text,
                 m.created_at.0
-            ])?
-        }
-        OutboundBody::Attachment(message, a) => {
-            tx.prepare_cached("INSERT INTO attachments_out VALUES (?1,?2,?3,?4,?5,?6,?7)")?
-                .execute(params![seq, stored(*message), a.ordinal, a.chunk, a.name, a.mime, a.bytes])?
-        }
-        OutboundBody::Processing(message, state) => {
-            tx.prepare_cached("INSERT INTO processing VALUES (?1,?2,?3)")?
-                .execute(params![seq, message.as_str(), state.as_str()])?
-        }
+            ])?,
+        OutboundBody::Attachment(message, a) => tx
+            .prepare_cached("INSERT INTO attachments_out VALUES (?1,?2,?3,?4,?5,?6,?7)")?
+            .execute(params![seq, stored(*message), a.ordinal, a.chunk, a.name, a.mime, a.bytes])?,
+        OutboundBody::Processing(message, state) => tx
+            .prepare_cached("INSERT INTO processing VALUES (?1,?2,?3)")?
+            .execute(params![seq, message.as_str(), state.as_str()])?,
     };
     Ok(())
 }
