@@ -9,6 +9,11 @@ mod parse;
 mod value;
 mod write;
 
+#[cfg(test)]
+mod corpus;
+#[cfg(test)]
+mod fuzz;
+
 pub use decode::{decode, encode};
 pub use error::{JsonError, Problem};
 pub use parse::{Limits, parse, parse_within};
