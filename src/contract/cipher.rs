@@ -4,10 +4,12 @@
 
 use std::fmt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use ring::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
 use ring::rand::{SecureRandom, SystemRandom};
 use rusqlite::config::DbConfig;
+use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags};
 
 /// Bytes of every key here.
@@ -196,7 +198,7 @@ impl From<rusqlite::Error> for CipherError {
 pub fn open(path: &Path, key: &FileKey, role: Role) -> Result<Connection, CipherError> {
     crate::os::sqlcipher::link();
     let common = OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    let connection = match role {
+    let mut connection = match role {
         Role::LedgerWriter | Role::HostInbound | Role::SandboxOutbound | Role::SandboxSession => {
             let flags = common | OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
             Connection::open_with_flags(path, flags)?
@@ -211,17 +213,7 @@ pub fn open(path: &Path, key: &FileKey, role: Role) -> Result<Connection, Cipher
     };
     set_key(&connection, key)?;
     if role == Role::HostOutbound {
-        // Before the first read of a page that the other side wrote.
-        for (setting, on) in [
-            (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
-            (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
-            (DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false),
-            (DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false),
-            (DbConfig::SQLITE_DBCONFIG_DQS_DDL, false),
-            (DbConfig::SQLITE_DBCONFIG_DQS_DML, false),
-        ] {
-            connection.set_db_config(setting, on)?;
-        }
+        harden(&mut connection)?;
     }
     connection.execute_batch(match role {
         Role::LedgerWriter => {
@@ -238,6 +230,53 @@ pub fn open(path: &Path, key: &FileKey, role: Role) -> Result<Connection, Cipher
     })?;
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))?;
     Ok(connection)
+}
+
+/// Work that one reading of the other side's file may take, in steps of 1,000 instructions of SQLite's machine:
+/// a full ring of rows needs some hundred.
+const STEPS: u32 = 5_000;
+
+/// Time that one reading of the other side's file may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Takes from SQLite, before the first page is read, every power that a page of the other side could use.
+fn harden(connection: &mut Connection) -> Result<(), rusqlite::Error> {
+    for (setting, on) in [
+        (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
+        (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false),
+        (DbConfig::SQLITE_DBCONFIG_DQS_DDL, false),
+        (DbConfig::SQLITE_DBCONFIG_DQS_DML, false),
+    ] {
+        connection.set_db_config(setting, on)?;
+    }
+    for (limit, most) in [
+        // One value, with room for the record around it.
+        (Limit::SQLITE_LIMIT_LENGTH, (1 << 20) + 65_536),
+        (Limit::SQLITE_LIMIT_SQL_LENGTH, 10_000),
+        (Limit::SQLITE_LIMIT_COLUMN, 64),
+        (Limit::SQLITE_LIMIT_EXPR_DEPTH, 10),
+        (Limit::SQLITE_LIMIT_COMPOUND_SELECT, 3),
+        (Limit::SQLITE_LIMIT_VDBE_OP, 25_000),
+        (Limit::SQLITE_LIMIT_FUNCTION_ARG, 8),
+        (Limit::SQLITE_LIMIT_ATTACHED, 0),
+        (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 50),
+        (Limit::SQLITE_LIMIT_VARIABLE_NUMBER, 10),
+        (Limit::SQLITE_LIMIT_TRIGGER_DEPTH, 0),
+        (Limit::SQLITE_LIMIT_WORKER_THREADS, 0),
+    ] {
+        connection.set_limit(limit, most)?;
+    }
+    let begun = Instant::now();
+    let mut steps = 0;
+    connection.progress_handler(
+        1_000,
+        Some(move || {
+            steps += 1;
+            steps > STEPS || begun.elapsed() > PATIENCE
+        }),
+    )
 }
 
 /// `PRAGMA key` takes only a literal, so the key passes through a buffer of its own that is wiped.

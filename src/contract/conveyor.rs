@@ -76,7 +76,7 @@ pub fn check_numbers(seqs: &[u64], cursor: u64, last: u64, parity: Parity) -> Re
         }
         previous = seq;
     }
-    if previous != last {
+    if seqs.is_empty() || previous != last {
         return wrong(format!("{last} was rung, but the last row is {previous}"));
     }
     Ok(())
@@ -102,6 +102,7 @@ mod tests {
         assert!(odd(&[1, 3, 9], 0, 9));
         assert!(odd(&[11], 9, 11));
         assert!(!odd(&[], 9, 11), "rung without a row");
+        assert!(!odd(&[], 9, 9), "rung twice");
         assert!(!odd(&[11], 9, 13), "the last row is missing");
         assert!(!odd(&[11, 13], 9, 11), "a row that was not rung");
         assert!(!odd(&[9], 9, 9), "not above the cursor");

@@ -1,1 +1,3 @@
-//! Being written.
+//! Sandbox lifecycle: one actor per session.
+
+pub mod hostile;
