@@ -11,6 +11,7 @@ pub mod inbound;
 pub mod json;
 pub mod outbound;
 pub mod paths;
+pub mod plain;
 pub mod time;
 
 #[cfg(test)]

@@ -1,0 +1,225 @@
+//! The low-level stage: what was typed, as text, from flags, environment and file; nothing is judged here
+//! except names. One table makes the flags, their environment variables and the keys of the file, so that
+//! the three can never differ. Reads the process's environment only through the function it is given.
+
+use argh::FromArgs;
+
+use super::ConfigError;
+
+macro_rules! settings {
+    ($($(#[doc = $doc:literal])+ $field:ident, $flag:literal, $env:literal;)*) => {
+        /// Run the control plane: hold the keys and the ledger, serve the API, launch a sandbox per conversation.
+        /// Every flag has an environment variable: --api-addr is IRONCLAW_API_ADDR.
+        #[derive(FromArgs, Clone, Debug, Default, PartialEq, Eq)]
+        pub struct Flags {
+            /// read settings from this JSON file; keys are the flags' names with _ for -; flags and environment win
+            #[argh(option)]
+            pub config: Option<String>,
+            /// for development: the runtime defaults to auto
+            #[argh(switch)]
+            pub dev: bool,
+            $(
+                $(#[doc = $doc])+
+                #[argh(option)]
+                pub $field: Option<String>,
+            )*
+        }
+
+        /// Flag, environment variable and key of the file, of every setting with a value.
+        const SETTINGS: &[(&str, &str, &str)] = &[$(($flag, $env, stringify!($field)),)*];
+
+        impl Flags {
+            /// The text of one setting, by its key.
+            pub(super) fn slot(&mut self, key: &str) -> Option<&mut Option<String>> {
+                match key {
+                    $(stringify!($field) => Some(&mut self.$field),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+settings! {
+    /// where the API listens: an address of this machine's loopback and a port (127.0.0.1:8787)
+    api_addr, "--api-addr", "IRONCLAW_API_ADDR";
+    /// where everything durable is kept (/var/lib/ironclaw as root, else $XDG_STATE_HOME/ironclaw)
+    state_dir, "--state-dir", "IRONCLAW_STATE_DIR";
+    /// its directory holds the run directory with the sandboxes' sockets
+    model_proxy_socket, "--model-proxy-socket", "IRONCLAW_MODEL_PROXY_SOCKET";
+    /// what a sandbox runs in: runsc, native (weaker), auto (with --dev), or the path of a runsc
+    runtime, "--runtime", "IRONCLAW_RUNTIME";
+    /// where the sandboxes' roots and bundles are made (inside the run directory)
+    bundle_root, "--bundle-root", "IRONCLAW_BUNDLE_ROOT";
+    /// time between two safety passes over all sessions (60s)
+    sweep_interval, "--sweep-interval", "IRONCLAW_SWEEP_INTERVAL";
+    /// text or json (text)
+    log_format, "--log-format", "IRONCLAW_LOG_FORMAT";
+    /// error, warn, info or debug (info)
+    log_level, "--log-level", "IRONCLAW_LOG_LEVEL";
+    /// how long a sandbox stays after its last answer (30s)
+    linger, "--linger", "IRONCLAW_LINGER";
+    /// the longest a turn may take (10m)
+    turn_timeout, "--turn-timeout", "IRONCLAW_TURN_TIMEOUT";
+    /// the longest a sandbox may take from launch to its first word (30s)
+    launch_timeout, "--launch-timeout", "IRONCLAW_LAUNCH_TIMEOUT";
+    /// how many sandboxes run at once, 1 to 1000 (32)
+    max_sandboxes, "--max-sandboxes", "IRONCLAW_MAX_SANDBOXES";
+    /// rings of a sandbox's doorbell served in a second (50)
+    rings_per_second, "--rings-per-second", "IRONCLAW_RINGS_PER_SECOND";
+    /// free disk space below which nothing is launched (the smaller of 512MiB and 5 %)
+    min_free, "--min-free", "IRONCLAW_MIN_FREE";
+    /// what the files of one agent group may take (256MiB)
+    group_quota_bytes, "--group-quota-bytes", "IRONCLAW_GROUP_QUOTA_BYTES";
+    /// how many files one agent group may have (20000)
+    group_quota_files, "--group-quota-files", "IRONCLAW_GROUP_QUOTA_FILES";
+    /// memory of one sandbox (512MiB)
+    sandbox_memory, "--sandbox-memory", "IRONCLAW_SANDBOX_MEMORY";
+    /// processor time of one sandbox in hundredths of a core (100)
+    sandbox_cpu_percent, "--sandbox-cpu-percent", "IRONCLAW_SANDBOX_CPU_PERCENT";
+    /// processes and threads of one sandbox (128)
+    sandbox_pids, "--sandbox-pids", "IRONCLAW_SANDBOX_PIDS";
+    /// first of the host user ids that a root control plane gives to sandboxes (2000000000)
+    sandbox_uid_base, "--sandbox-uid-base", "IRONCLAW_SANDBOX_UID_BASE";
+    /// read the master key from this file of mode 0600
+    master_key_file, "--master-key-file", "IRONCLAW_MASTER_KEY_FILE";
+    /// derive the master key from the passphrase in this file of mode 0600
+    master_passphrase_file, "--master-passphrase-file", "IRONCLAW_MASTER_PASSPHRASE_FILE";
+}
+
+/// Settings of parts that this build does not have: flag and what it belongs to. Refused wherever given.
+const ABSENT: &[(&str, &str)] = &[
+    ("--egress-socket", "egress"),
+    ("--egress-allow", "egress"),
+    ("--search-backend", "web search"),
+    ("--mcp-catalog", "MCP"),
+    ("--mcp-isolation", "MCP"),
+    ("--mcp-runtime", "MCP"),
+    ("--mcp-image", "MCP"),
+    ("--policy", "automatic approval"),
+    ("--api-behind-proxy", "an API behind a proxy"),
+    ("--ca-file", "upstream TLS"),
+];
+
+fn environment_name(flag: &str) -> String {
+    format!("IRONCLAW_{}", flag.trim_start_matches('-').replace('-', "_").to_uppercase())
+}
+
+fn key_name(flag: &str) -> String {
+    flag.trim_start_matches('-').replace('-', "_")
+}
+
+impl Flags {
+    /// Reads the words after `serve`. A flag's value may follow it as the next word or after `=`.
+    pub fn from_words(words: &[&str]) -> Result<Self, ConfigError> {
+        let mut split = Vec::with_capacity(words.len());
+        for word in words {
+            let (flag, value) = match word.split_once('=') {
+                Some((flag, value)) if word.starts_with("--") => (flag, Some(value)),
+                _ => (*word, None),
+            };
+            if let Some((flag, part)) = ABSENT.iter().find(|(absent, _)| *absent == flag) {
+                return Err(ConfigError::absent(flag, part));
+            }
+            split.push(flag);
+            split.extend(value);
+        }
+        Flags::from_args(&["ironclaw serve"], &split).map_err(|early| match early.status {
+            Ok(()) => ConfigError::Help(early.output),
+            Err(()) => {
+                let said = early.output.trim().replace('\n', " ");
+                ConfigError::Usage(format!("{said}; `ironclaw serve --help` lists the flags"))
+            }
+        })
+    }
+
+    /// Fills what no flag set from the environment. A variable that is set and empty counts as not set.
+    pub(super) fn fill_from_environment(
+        &mut self,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<(), ConfigError> {
+        let read = |name: &str| environment(name).filter(|text| !text.is_empty());
+        for (flag, part) in ABSENT {
+            if read(&environment_name(flag)).is_some() {
+                return Err(ConfigError::absent(&environment_name(flag), part));
+            }
+        }
+        for (_, variable, key) in SETTINGS {
+            if let (Some(slot @ None), Some(text)) = (self.slot(key), read(variable)) {
+                *slot = Some(text);
+            }
+        }
+        if self.config.is_none() {
+            self.config = read("IRONCLAW_CONFIG");
+        }
+        if let (false, Some(text)) = (self.dev, read("IRONCLAW_DEV")) {
+            self.dev = truth("IRONCLAW_DEV", &text)?;
+        }
+        Ok(())
+    }
+
+    /// Takes one setting of the file, when neither flag nor environment set it.
+    pub(super) fn fill_one(&mut self, key: &str, text: String) -> Result<(), ConfigError> {
+        if key == "dev" {
+            self.dev = self.dev || truth("dev", &text)?;
+            return Ok(());
+        }
+        if let Some((flag, part)) = ABSENT.iter().find(|(flag, _)| key_name(flag) == key) {
+            return Err(ConfigError::absent(&key_name(flag), part));
+        }
+        match self.slot(key) {
+            Some(slot @ None) => *slot = Some(text),
+            Some(Some(_)) => {}
+            None => {
+                let known: Vec<&str> = SETTINGS.iter().map(|(_, _, key)| *key).collect();
+                return Err(ConfigError::Usage(format!(
+                    "the configuration file sets `{key}`, which is no setting; known are dev, {}",
+                    known.join(", ")
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn truth(name: &str, text: &str) -> Result<bool, ConfigError> {
+    match text {
+        "1" | "true" | "yes" => Ok(true),
+        "0" | "false" | "no" => Ok(false),
+        other => Err(ConfigError::Usage(format!("{name} is {other:?}; expected true or false"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_has_the_flag_the_variable_and_the_key_of_one_name() {
+        for (flag, variable, key) in SETTINGS {
+            assert_eq!(environment_name(flag), *variable);
+            assert_eq!(key_name(flag), *key);
+            assert!(Flags::default().slot(key).is_some());
+            let flags = Flags::from_words(&[flag, "x"]).unwrap();
+            assert_eq!(flags.clone().slot(key).cloned(), Some(Some("x".to_owned())), "{flag}");
+            assert_eq!(Flags::from_words(&[&format!("{flag}=x")]).unwrap(), flags);
+        }
+    }
+
+    #[test]
+    fn absent_parts_are_refused_by_name() {
+        for words in [&["--mcp-catalog", "x"][..], &["--egress-allow=x"]] {
+            let error = Flags::from_words(words).unwrap_err();
+            assert!(error.to_string().contains("is not part of this build"), "{error}");
+            assert_eq!(error.exit_code(), 2);
+        }
+    }
+
+    #[test]
+    fn an_unknown_flag_is_a_usage_error_in_one_line() {
+        let error = Flags::from_words(&["--no-such"]).unwrap_err();
+        assert!(error.to_string().contains("--no-such"), "{error}");
+        assert!(!error.to_string().contains('\n'), "{error}");
+        assert_eq!(error.exit_code(), 2);
+    }
+}
