@@ -168,7 +168,7 @@ const REFUSED: &[(&str, &[u8])] = &[
     ("a comment inside", b"{\"a\":/* x */1}"),
     ("a hash comment", b"1 # x"),
     ("NUL after the value", b"1\0"),
-    ("NUL before the value", b"\01"),
+    ("NUL before the value", b"\x001"),
     ("NUL between tokens", b"[1,\0 2]"),
     ("a form feed as space", b"\x0c1"),
     ("a vertical tab as space", b"\x0b1"),

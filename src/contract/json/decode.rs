@@ -73,7 +73,6 @@ fn reason(error: &nanoserde::DeJsonErr) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::question_mark, reason = "in the code that the derive writes")]
 mod tests {
     use super::*;
 
