@@ -1,0 +1,249 @@
+//! Processes as descriptors: opening, signalling, waiting for and reaping them through pidfds, so that a
+//! recycled process id is never signalled by mistake; the start times that name a process for good; and the
+//! switches a process sets on itself. Touches only processes that the caller names.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid,
+};
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It returned this status, 0 to 255.
+    Code(i32),
+    /// This signal killed it.
+    Signal(i32),
+    /// It is gone, and somebody else collected its status.
+    Unknown,
+}
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Ended::Code(code) => write!(f, "exit status {code}"),
+            Ended::Signal(signal) => write!(f, "signal {signal}"),
+            Ended::Unknown => f.write_str("gone"),
+        }
+    }
+}
+
+/// Makes this process the parent of every descendant that loses its own, so that the detached processes of a
+/// sandbox can be waited for here.
+pub fn become_subreaper() -> io::Result<()> {
+    Ok(rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?)
+}
+
+/// No core dump of this process, piped handlers included, and no debugger of the same user: its memory holds
+/// keys and messages.
+pub fn forbid_core_dumps() -> io::Result<()> {
+    rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    Ok(rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?)
+}
+
+/// Raises the soft limit of open files to the hard one and returns it (`u64::MAX` when there is none).
+pub fn raise_open_files() -> u64 {
+    let now = rustix::process::getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: now.maximum, maximum: now.maximum };
+    match rustix::process::setrlimit(Resource::Nofile, wanted) {
+        Ok(()) => now.maximum.unwrap_or(u64::MAX),
+        Err(_) => now.current.unwrap_or(u64::MAX),
+    }
+}
+
+/// A descriptor for a process that exists now.
+pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(rustix::process::pidfd_open(pid, PidfdFlags::empty())?)
+}
+
+/// SIGKILL. A process that is already gone is not an error.
+pub fn kill(pidfd: BorrowedFd<'_>) -> io::Result<()> {
+    match pidfd_send_signal(pidfd, Signal::KILL) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether the process has ended (it may still be a zombie).
+pub fn has_ended(pidfd: BorrowedFd<'_>) -> bool {
+    wait_readable(pidfd, Duration::ZERO).unwrap_or(true)
+}
+
+/// Waits at most `limit` for `fd` to become readable or hang up; for a pidfd that is the end of the process.
+pub fn wait_readable(fd: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
+    let until = Instant::now() + limit;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
+        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+        match poll(&mut fds, Some(&left)) {
+            Ok(0) => return Ok(false),
+            Ok(_) => return Ok(true),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// How a child ended, without collecting it: `None` while it runs.
+pub fn peek(pidfd: BorrowedFd<'_>) -> Option<Ended> {
+    if !has_ended(pidfd) {
+        return None;
+    }
+    Some(collect(pidfd, WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT))
+}
+
+/// Collects a child that has ended; `None` while it runs. A process that is not our child, or was collected
+/// elsewhere, is `Ended::Unknown`.
+pub fn reap(pidfd: BorrowedFd<'_>) -> Option<Ended> {
+    if !has_ended(pidfd) {
+        return None;
+    }
+    Some(collect(pidfd, WaitIdOptions::EXITED | WaitIdOptions::NOHANG))
+}
+
+/// Waits at most `limit` for the process to end and collects it when it is a child of ours.
+pub fn wait(pidfd: BorrowedFd<'_>, limit: Duration) -> Option<Ended> {
+    match wait_readable(pidfd, limit) {
+        Ok(true) => reap(pidfd),
+        Ok(false) | Err(_) => None,
+    }
+}
+
+fn collect(pidfd: BorrowedFd<'_>, options: WaitIdOptions) -> Ended {
+    match waitid(WaitId::PidFd(pidfd), options) {
+        Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Ended::Code(code),
+            (_, Some(signal)) => Ended::Signal(signal),
+            _ => Ended::Unknown,
+        },
+        Ok(None) | Err(_) => Ended::Unknown,
+    }
+}
+
+/// When a process started, in clock ticks since boot: with the process id it names one process for good.
+pub fn start_time(pid: u32) -> io::Result<u64> {
+    stat_field(pid, 19)?.parse().map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// The parent of a process.
+pub fn parent(pid: u32) -> io::Result<u32> {
+    stat_field(pid, 1)?.parse().map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// Field `index` of `/proc/PID/stat`, counted from the state, which follows the bracketed name: the name may
+/// hold anything, brackets and spaces too, so the last bracket is the one that counts.
+fn stat_field(pid: u32, index: usize) -> io::Result<String> {
+    let text = std::fs::read(format!("/proc/{pid}/stat"))?;
+    let text = String::from_utf8_lossy(&text);
+    let (_, rest) = text.rsplit_once(')').ok_or(io::ErrorKind::InvalidData)?;
+    rest.split_whitespace().nth(index).map(str::to_owned).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// The arguments of a process; empty for a zombie or a kernel thread.
+pub fn arguments(pid: u32) -> io::Result<Vec<OsString>> {
+    use std::os::unix::ffi::OsStringExt;
+    let bytes = std::fs::read(format!("/proc/{pid}/cmdline"))?;
+    let mut words: Vec<OsString> =
+        bytes.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect();
+    words.pop();
+    Ok(words)
+}
+
+/// Every process id there is now, in no order.
+pub fn all() -> io::Result<Vec<u32>> {
+    Ok(std::fs::read_dir("/proc")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect())
+}
+
+/// The children of this process. Reads the kernel's own lists where it keeps them, else every process's parent.
+pub fn children() -> io::Result<Vec<u32>> {
+    let mut found = Vec::new();
+    for task in std::fs::read_dir("/proc/self/task")? {
+        match std::fs::read_to_string(task?.path().join("children")) {
+            Ok(list) => found.extend(list.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let own = std::process::id();
+                return Ok(all()?.into_iter().filter(|pid| parent(*pid).ok() == Some(own)).collect());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+/// Whether this process may pass through a directory, judged by the kernel for its effective ids.
+pub fn may_traverse(directory: &Path) -> bool {
+    rustix::fs::accessat(
+        rustix::fs::CWD,
+        directory,
+        rustix::fs::Access::EXEC_OK,
+        rustix::fs::AtFlags::EACCESS,
+    )
+    .is_ok()
+}
+
+/// The effective user and group of this process.
+pub fn own_ids() -> (u32, u32) {
+    (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
+}
+
+/// The kernel's release, such as `6.18.0`.
+pub fn kernel_release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+/// The user of whoever is at the other end of a unix socket, as the kernel recorded it at `connect`.
+pub fn peer_uid(socket: impl AsFd) -> io::Result<u32> {
+    Ok(rustix::net::sockopt::socket_peercred(socket)?.uid.as_raw())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn a_child_is_seen_ending_and_collected_once() {
+        let child =
+            Command::new("/bin/sh").args(["-c", "read x; exit 7"]).stdin(Stdio::piped()).spawn().unwrap();
+        let pidfd = pidfd_open(child.id()).unwrap();
+        assert_eq!(peek(pidfd.as_fd()), None);
+        assert!(children().unwrap().contains(&child.id()));
+        assert_eq!(parent(child.id()).unwrap(), std::process::id());
+        assert!(start_time(child.id()).unwrap() > 0);
+        drop(child.stdin);
+        assert!(wait_readable(pidfd.as_fd(), Duration::from_secs(20)).unwrap());
+        assert_eq!(peek(pidfd.as_fd()), Some(Ended::Code(7)));
+        assert_eq!(reap(pidfd.as_fd()), Some(Ended::Code(7)));
+        assert_eq!(reap(pidfd.as_fd()), Some(Ended::Unknown));
+    }
+
+    #[test]
+    fn kill_reaches_the_process_and_is_quiet_about_a_dead_one() {
+        let child = Command::new("/bin/sleep").arg("600").spawn().unwrap();
+        let pidfd = pidfd_open(child.id()).unwrap();
+        kill(pidfd.as_fd()).unwrap();
+        assert_eq!(wait(pidfd.as_fd(), Duration::from_secs(20)), Some(Ended::Signal(9)));
+        kill(pidfd.as_fd()).unwrap();
+    }
+
+    #[test]
+    fn arguments_keep_spaces_and_empty_words() {
+        let child =
+            Command::new("/bin/sh").args(["-c", "read x", "a b", ""]).stdin(Stdio::piped()).spawn().unwrap();
+        let words = arguments(child.id()).unwrap();
+        let pidfd = pidfd_open(child.id()).unwrap();
+        drop(child.stdin);
+        assert!(wait(pidfd.as_fd(), Duration::from_secs(20)).is_some());
+        assert_eq!(words, ["/bin/sh", "-c", "read x", "a b", ""]);
+    }
+}

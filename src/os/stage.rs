@@ -1,0 +1,331 @@
+//! The stage between the daemon and a sandbox: a fresh, single-threaded process of this executable that takes a
+//! plan and the session key from its standard input, joins its cgroups, and then becomes `runsc` or builds a
+//! native cage. Nothing of it is in arguments, environment or files. Touches only what its plan names.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::{cage, memory};
+
+/// The hidden first word that starts this role.
+pub const ROLE: &str = "cage-init";
+
+/// The exit status of a stage that failed before the sandbox existed.
+pub const FAILED: u8 = 125;
+
+/// Bytes of key that travel with a plan.
+pub const KEY_BYTES: usize = 32;
+
+/// A plan longer than this is refused; the largest real one is about 4 KiB.
+const PLAN_LIMIT: usize = 60 * 1024;
+
+/// What the stage is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Files into which the stage writes `0` to move itself into its cgroups, before anything else.
+    pub cgroups: Vec<PathBuf>,
+    /// What comes then.
+    pub task: Task,
+}
+
+/// The two kinds of sandbox, and the question whether one is possible.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Become this program, with the key as standard input.
+    Exec {
+        /// Its path.
+        program: PathBuf,
+        /// Its arguments, the program's own name not included.
+        args: Vec<OsString>,
+    },
+    /// Build a native cage and run the sandbox in it.
+    Cage(cage::Cage),
+    /// Enter the namespaces a cage needs, and say whether it worked.
+    Probe(cage::Who),
+}
+
+impl Plan {
+    /// The bytes that the stage reads: a length, the plan, `g`, the key. The caller wipes them after writing.
+    pub fn encode(&self, key: &[u8; KEY_BYTES]) -> Vec<u8> {
+        let mut out = Encoder::default();
+        out.list(&self.cgroups, |out, path| out.bytes(path.as_os_str().as_bytes()));
+        match &self.task {
+            Task::Exec { program, args } => {
+                out.number(1);
+                out.bytes(program.as_os_str().as_bytes());
+                out.list(args, |out, arg| out.bytes(arg.as_bytes()));
+            }
+            Task::Cage(cage) => {
+                out.number(2);
+                cage.encode(&mut out);
+            }
+            Task::Probe(who) => {
+                out.number(3);
+                who.encode(&mut out);
+            }
+        }
+        let mut all = Vec::with_capacity(out.0.len() + 4 + 1 + KEY_BYTES);
+        all.extend_from_slice(&(out.0.len() as u32).to_le_bytes());
+        all.extend_from_slice(&out.0);
+        all.push(b'g');
+        all.extend_from_slice(key);
+        all
+    }
+
+    fn decode(bytes: &[u8]) -> io::Result<Self> {
+        let mut from = Decoder(bytes);
+        let cgroups = from.list(Decoder::path)?;
+        let task = match from.number()? {
+            1 => Task::Exec { program: from.path()?, args: from.list(Decoder::word)? },
+            2 => Task::Cage(cage::Cage::decode(&mut from)?),
+            3 => Task::Probe(cage::Who::decode(&mut from)?),
+            _ => return Err(io::ErrorKind::InvalidData.into()),
+        };
+        if from.0.is_empty() { Ok(Plan { cgroups, task }) } else { Err(io::ErrorKind::InvalidData.into()) }
+    }
+}
+
+/// Writes the fields of a plan: numbers as eight bytes, everything else with its length before it.
+#[derive(Default)]
+pub(super) struct Encoder(Vec<u8>);
+
+impl Encoder {
+    pub(super) fn number(&mut self, number: u64) {
+        self.0.extend_from_slice(&number.to_le_bytes());
+    }
+
+    pub(super) fn bytes(&mut self, bytes: &[u8]) {
+        self.number(bytes.len() as u64);
+        self.0.extend_from_slice(bytes);
+    }
+
+    pub(super) fn list<T>(&mut self, items: &[T], each: impl Fn(&mut Self, &T)) {
+        self.number(items.len() as u64);
+        for item in items {
+            each(self, item);
+        }
+    }
+}
+
+/// Reads what [`Encoder`] wrote.
+pub(super) struct Decoder<'a>(&'a [u8]);
+
+impl Decoder<'_> {
+    pub(super) fn number(&mut self) -> io::Result<u64> {
+        let (head, rest) = self.0.split_first_chunk::<8>().ok_or(io::ErrorKind::UnexpectedEof)?;
+        self.0 = rest;
+        Ok(u64::from_le_bytes(*head))
+    }
+
+    pub(super) fn bytes(&mut self) -> io::Result<Vec<u8>> {
+        let length = usize::try_from(self.number()?).map_err(|_| io::ErrorKind::InvalidData)?;
+        let (head, rest) = self.0.split_at_checked(length).ok_or(io::ErrorKind::UnexpectedEof)?;
+        self.0 = rest;
+        Ok(head.to_vec())
+    }
+
+    pub(super) fn word(&mut self) -> io::Result<OsString> {
+        Ok(OsString::from_vec(self.bytes()?))
+    }
+
+    pub(super) fn path(&mut self) -> io::Result<PathBuf> {
+        Ok(PathBuf::from(self.word()?))
+    }
+
+    pub(super) fn list<T>(&mut self, each: impl Fn(&mut Self) -> io::Result<T>) -> io::Result<Vec<T>> {
+        let count = self.number()?;
+        let mut items = Vec::new();
+        for _ in 0..count {
+            items.push(each(self)?);
+        }
+        Ok(items)
+    }
+}
+
+/// A step that failed, with what was being done.
+#[derive(Debug)]
+pub struct Failure {
+    /// The step, such as `unshare`.
+    pub step: String,
+    /// The system's answer.
+    pub error: io::Error,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.step, self.error)
+    }
+}
+
+/// Names the step whose error is passed on.
+pub(super) trait Step<T> {
+    fn step(self, step: impl FnOnce() -> String) -> Result<T, Failure>;
+}
+
+impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
+    fn step(self, step: impl FnOnce() -> String) -> Result<T, Failure> {
+        self.map_err(|error| Failure { step: step(), error: error.into() })
+    }
+}
+
+/// The line with which a stage reports a failure: `E ERRNO TEXT`. See [`Report::parse`].
+fn failure_line(failure: &Failure) -> String {
+    format!("E {} {failure}\n", failure.error.raw_os_error().unwrap_or(0))
+}
+
+/// What a stage said on its standard output before it closed it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The host's number for the cage's first process.
+    pub init: Option<u32>,
+    /// The error number and text of what failed.
+    pub failure: Option<(i32, String)>,
+}
+
+impl Report {
+    /// Reads the lines `P PID` and `E ERRNO TEXT`; anything else is passed over.
+    pub fn parse(text: &str) -> Self {
+        let mut report = Report::default();
+        for line in text.lines() {
+            if let Some(pid) = line.strip_prefix("P ") {
+                report.init = pid.parse().ok();
+            } else if let Some((number, text)) = line.strip_prefix("E ").and_then(|rest| rest.split_once(' ')) {
+                report.failure = Some((number.parse().unwrap_or(0), text.to_owned()));
+            }
+        }
+        report
+    }
+}
+
+/// Runs the role: reads plan and key from standard input, reports on standard output, and ends as the sandbox
+/// ended. Only ever called from `main`, in a process that has one thread.
+pub fn run() -> ExitCode {
+    let Ok(status) = take_status() else { return ExitCode::from(FAILED) };
+    match carry_out(&status) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            let _ = rustix::io::write(&status, failure_line(&failure).as_bytes());
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// Moves the status pipe from descriptor 1 to 3 (close-on-exec), makes 1 the same as 2, closes all the rest.
+fn take_status() -> io::Result<OwnedFd> {
+    // SAFETY: this process has one thread and owns no descriptor above 2 but what it inherited by mistake, so
+    // nothing in it can be using the numbers that are replaced and closed here.
+    unsafe {
+        if libc::dup3(1, 3, libc::O_CLOEXEC) < 0 || libc::dup2(2, 1) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        if libc::close_range(4, libc::c_uint::MAX, 0) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(OwnedFd::from_raw_fd(3))
+    }
+}
+
+fn carry_out(status: &OwnedFd) -> Result<u8, Failure> {
+    let (plan, mut key) = read_plan().step(|| "reading the plan".to_owned())?;
+    for procs in &plan.cgroups {
+        std::fs::write(procs, "0").step(|| format!("joining the cgroup {}", procs.display()))?;
+    }
+    let sealed = memory::memfd_sealed(&key).step(|| "making the key's memory file".to_owned());
+    memory::wipe(&mut key);
+    let sealed = sealed?;
+    match plan.task {
+        Task::Exec { program, args } => {
+            let error = become_program(&program, &args, &sealed);
+            Err(Failure { step: format!("starting {}", program.display()), error })
+        }
+        Task::Cage(cage) => cage::supervise(&cage, sealed, status),
+        Task::Probe(who) => cage::enter_namespaces(&who).map(|()| 0),
+    }
+}
+
+fn read_plan() -> io::Result<(Plan, [u8; KEY_BYTES])> {
+    let mut input = io::stdin().lock();
+    let mut length = [0u8; 4];
+    input.read_exact(&mut length)?;
+    let length = u32::from_le_bytes(length) as usize;
+    if length > PLAN_LIMIT {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut plan = vec![0u8; length];
+    input.read_exact(&mut plan)?;
+    let mut go = [0u8; 1];
+    input.read_exact(&mut go)?;
+    if go != *b"g" {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut key = [0u8; KEY_BYTES];
+    input.read_exact(&mut key)?;
+    Ok((Plan::decode(&plan)?, key))
+}
+
+/// Replaces this process; returns only when that failed.
+fn become_program(program: &std::path::Path, args: &[OsString], stdin: &OwnedFd) -> io::Error {
+    if let Err(error) = replace_stdin(stdin) {
+        return error;
+    }
+    execve(program.as_os_str(), program.as_os_str(), args, &[])
+}
+
+/// Makes descriptor 0 the same as `fd`.
+pub(super) fn replace_stdin(fd: impl AsFd) -> io::Result<()> {
+    Ok(rustix::stdio::dup2_stdin(fd)?)
+}
+
+/// Replaces this process by `program`; returns only when that failed.
+pub(super) fn execve(program: &OsStr, name: &OsStr, args: &[OsString], env: &[OsString]) -> io::Error {
+    fn strings<'a>(words: impl Iterator<Item = &'a OsStr>) -> io::Result<Vec<CString>> {
+        words.map(|word| CString::new(word.as_bytes()).map_err(io::Error::from)).collect()
+    }
+    fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
+        strings.iter().map(|word| word.as_ptr()).chain([std::ptr::null()]).collect()
+    }
+    let made = strings([program].into_iter()).and_then(|program| {
+        let args = strings([name].into_iter().chain(args.iter().map(OsString::as_os_str)))?;
+        Ok((program, args, strings(env.iter().map(OsString::as_os_str))?))
+    });
+    let (program, args, env) = match made {
+        Ok(made) => made,
+        Err(error) => return error,
+    };
+    let Some(path) = program.first() else { return io::ErrorKind::InvalidInput.into() };
+    // SAFETY: the path and both null-terminated arrays of NUL-terminated strings outlive the call.
+    unsafe { libc::execve(path.as_ptr(), pointers(&args).as_ptr(), pointers(&env).as_ptr()) };
+    io::Error::last_os_error()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_survives_the_pipe() {
+        let plan = Plan {
+            cgroups: vec!["/c/a b".into(), "/c/new\nline".into()],
+            task: Task::Exec { program: "/usr/bin/runsc".into(), args: vec!["".into(), "--x".into()] },
+        };
+        let bytes = plan.encode(&[9; KEY_BYTES]);
+        let length = u32::from_le_bytes(bytes[..4].try_into().unwrap()) as usize;
+        assert_eq!(Plan::decode(&bytes[4..4 + length]).unwrap(), plan);
+        assert_eq!(&bytes[4 + length..4 + length + 1], b"g");
+        assert_eq!(&bytes[4 + length + 1..], &[9; KEY_BYTES]);
+        for cut in 0..length {
+            assert!(Plan::decode(&bytes[4..4 + cut]).is_err());
+        }
+    }
+
+    #[test]
+    fn a_report_is_read_line_by_line() {
+        assert_eq!(Report::parse("P 12\n"), Report { init: Some(12), failure: None });
+        let report = Report::parse("noise\nE 1 unshare: Operation not permitted\n");
+        assert_eq!(report.failure, Some((1, "unshare: Operation not permitted".to_owned())));
+    }
+}
