@@ -15,4 +15,6 @@ pub mod plain;
 pub mod time;
 
 #[cfg(test)]
+mod cipher_exchange;
+#[cfg(test)]
 mod frozen;
