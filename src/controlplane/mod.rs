@@ -4,6 +4,7 @@
 pub mod api;
 pub mod brokers;
 pub mod config;
+pub mod http;
 pub mod isolation;
 pub mod keys;
 pub mod serve;

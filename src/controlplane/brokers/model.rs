@@ -1,0 +1,272 @@
+//! The model socket: one per running sandbox, on which it may ask for one thing, `POST /v1/messages` in the
+//! Anthropic Messages dialect. The socket is the session's identity; no header is believed. Providers are
+//! one table. Touches the listener it is given and the provider's upstream.
+
+mod dialect;
+mod mock;
+
+use std::fmt;
+use std::io;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::{Method, Request, Response};
+use smol::Async;
+use smol::lock::Semaphore;
+
+use self::dialect::Refusal;
+use crate::contract::ids::SessionId;
+use crate::controlplane::http::{self, Body, BodyError, Closing};
+use crate::controlplane::telemetry::log;
+use crate::controlplane::telemetry::metrics::METRICS;
+
+/// Connections of one sandbox at once; its client opens one a request.
+const CONNECTIONS: usize = 8;
+/// A transcript with everything in it; the gate takes no more either.
+const BODY_BYTES: usize = 8 << 20;
+/// After a failed accept, mostly for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Who answers for an agent group's model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Provider {
+    /// The deterministic upstream inside this process.
+    Mock,
+}
+
+/// Every provider's name; `None` for those that this build does not have.
+const PROVIDERS: &[(&str, Option<Provider>)] = &[
+    ("mock", Some(Provider::Mock)),
+    ("anthropic", None),
+    ("openai", None),
+    ("openrouter", None),
+    ("codex", None),
+    ("gemini", None),
+    ("vertex", None),
+    ("local", None),
+    ("groq", None),
+    ("ollama", None),
+    ("bedrock", None),
+    ("azure", None),
+];
+
+/// Why a name is no provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProviderError {
+    /// Known, and not in this build.
+    Absent(&'static str),
+    /// Not known at all.
+    Unknown(String),
+}
+
+impl fmt::Display for ProviderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent(name) => write!(f, "the model provider {name} is not part of this build; use mock"),
+            Self::Unknown(name) => write!(f, "{name:?} is not a model provider; this build has mock"),
+        }
+    }
+}
+
+impl std::error::Error for ProviderError {}
+
+impl Provider {
+    /// The provider of that name.
+    pub fn named(name: &str) -> Result<Self, ProviderError> {
+        match PROVIDERS.iter().find(|(known, _)| *known == name) {
+            Some((_, Some(provider))) => Ok(*provider),
+            Some((known, None)) => Err(ProviderError::Absent(known)),
+            None => Err(ProviderError::Unknown(name.chars().take(64).collect())),
+        }
+    }
+}
+
+/// Says whether a peer's user id may speak on this socket.
+pub type PeerCheck = Arc<dyn Fn(u32) -> bool + Send + Sync>;
+
+/// An open model socket. Dropping it unlinks the socket and ends its connections at once.
+#[derive(Debug)]
+pub struct OpenSocket {
+    path: PathBuf,
+    _accepting: smol::Task<()>,
+    _closing: smol::channel::Sender<std::convert::Infallible>,
+}
+
+impl Drop for OpenSocket {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Serves the listener, which the caller has bound at `path` with the sandbox's owner and mode. Runs on the
+/// executor of `smol::spawn`.
+pub fn open(
+    listener: UnixListener,
+    path: &Path,
+    session: &SessionId,
+    provider: Provider,
+    peers: PeerCheck,
+) -> io::Result<OpenSocket> {
+    let listener = Async::new(listener)?;
+    let (sender, closing) = smol::channel::bounded(1);
+    let accepting = smol::spawn(accept(listener, session.clone(), provider, peers, closing));
+    Ok(OpenSocket { path: path.to_path_buf(), _accepting: accepting, _closing: sender })
+}
+
+async fn accept(
+    listener: Async<UnixListener>,
+    session: SessionId,
+    provider: Provider,
+    peers: PeerCheck,
+    closing: Closing,
+) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let place = places.acquire_arc().await;
+        let (stream, _) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                log::warn("model.accept_failed", &[("session", &session), ("error", &error)]);
+                smol::Timer::after(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        match rustix::net::sockopt::socket_peercred(&stream) {
+            Ok(peer) if peers(peer.uid.as_raw()) => {}
+            Ok(peer) => {
+                log::warn("model.foreign_peer", &[("session", &session), ("uid", &peer.uid.as_raw())]);
+                continue;
+            }
+            Err(error) => {
+                log::warn("model.peer_unknown", &[("session", &session), ("error", &error)]);
+                continue;
+            }
+        }
+        let (session, closing) = (session.clone(), closing.clone());
+        smol::spawn(async move {
+            let served = http::connection(stream, closing.clone(), |request| {
+                answer(request, session.clone(), provider)
+            });
+            let closed = async {
+                let _ = closing.recv().await;
+            };
+            // A closed grant ends at once, without the grace that the API's connections have.
+            smol::future::or(closed, served).await;
+            drop(place);
+        })
+        .detach();
+    }
+}
+
+async fn answer(request: Request<Incoming>, session: SessionId, provider: Provider) -> Response<Body> {
+    METRICS.model_requests.inc();
+    match respond(request, provider).await {
+        Ok(response) => response,
+        Err(refusal) => {
+            METRICS.model_refusals.inc();
+            log::info("model.refused", &[("session", &session), ("status", &refusal.status.as_u16())]);
+            refusal.into_response()
+        }
+    }
+}
+
+async fn respond(request: Request<Incoming>, provider: Provider) -> Result<Response<Body>, Refusal> {
+    let (head, body) = request.into_parts();
+    if head.uri.path() != "/v1/messages" || head.uri.query().is_some() {
+        return Err(Refusal::not_found("only /v1/messages is served here"));
+    }
+    if head.method != Method::POST {
+        return Err(Refusal::method());
+    }
+    if !http::says_json(&head.headers) {
+        return Err(Refusal::invalid("content-type: expected application/json"));
+    }
+    let document = http::json_body(body, BODY_BYTES).await.map_err(|error| match error {
+        BodyError::TooLarge(most) => Refusal::too_large(most),
+        BodyError::TooSlow => Refusal::invalid("the body did not come in time"),
+        BodyError::Broken => Refusal::invalid("the body ended early"),
+        BodyError::NotJson(error) => Refusal::invalid(&format!("the body is not JSON: {error}")),
+    })?;
+    let asked = dialect::Request::read(document)?;
+    match provider {
+        Provider::Mock => {
+            let reply = mock::reply(&asked);
+            mock::hold(&asked).await;
+            Ok(dialect::response(&asked, &reply))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+
+    fn exchange(path: &Path, request: &str) -> String {
+        let mut stream = std::os::unix::net::UnixStream::connect(path).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        answer
+    }
+
+    fn post(path: &str, body: &str) -> String {
+        format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    }
+
+    #[test]
+    fn one_socket_serves_one_route_and_closes_with_its_grant() {
+        let path = std::env::temp_dir().join(format!("ironclaw-model-{}.sock", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let peers: PeerCheck = Arc::new(|uid| uid == rustix::process::geteuid().as_raw());
+        let listener = UnixListener::bind(&path).unwrap();
+        let socket = open(listener, &path, &SessionId::mint(), Provider::Mock, peers).unwrap();
+
+        let hello =
+            r#"{"model":"m","max_tokens":9,"stream":true,"messages":[{"role":"user","content":"⟦x⟧\nhi"}]}"#;
+        let answer = exchange(&path, &post("/v1/messages", hello));
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.contains("event: message_stop"), "{answer}");
+        assert!(exchange(&path, &post("/v1/files", hello)).starts_with("HTTP/1.1 404"));
+        assert!(exchange(&path, &post("/v1/messages?key=x", hello)).starts_with("HTTP/1.1 404"));
+        assert!(
+            exchange(&path, "GET /v1/messages HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+                .contains("405")
+        );
+        let bad = exchange(&path, &post("/v1/messages", "{"));
+        assert!(bad.starts_with("HTTP/1.1 400") && bad.contains("invalid_request_error"), "{bad}");
+        let huge = format!(
+            "POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            9 << 20
+        );
+        assert!(exchange(&path, &huge).starts_with("HTTP/1.1 413"));
+
+        let mut waiting = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        drop(socket);
+        assert_eq!(waiting.read(&mut [0; 1]).unwrap_or(0), 0, "the connection ends with the grant");
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_foreign_peer_is_not_served() {
+        let path = std::env::temp_dir().join(format!("ironclaw-model-f-{}.sock", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(&path).unwrap();
+        let _socket = open(listener, &path, &SessionId::mint(), Provider::Mock, Arc::new(|_| false)).unwrap();
+        assert_eq!(exchange(&path, &post("/v1/messages", "{}")), "");
+    }
+
+    #[test]
+    fn providers_of_later_builds_are_named_as_such() {
+        assert_eq!(Provider::named("mock"), Ok(Provider::Mock));
+        assert!(Provider::named("anthropic").unwrap_err().to_string().contains("not part of this build"));
+        assert!(Provider::named("x").unwrap_err().to_string().contains("this build has mock"));
+    }
+}

@@ -1,0 +1,210 @@
+//! HTTP/1.1 on any stream, with limits on everything a peer can hold: heads, bodies, time, connections. The
+//! API and the model sockets are served by it. A request comes in, its handler's response goes out; a
+//! handler that panics answers 500. Touches only the streams it is given.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody};
+use hyper::body::{Bytes, Frame, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode, header};
+use smol::Timer;
+use smol::future::FutureExt;
+use smol::io::{AsyncRead, AsyncWrite};
+use smol::stream::{Stream, StreamExt};
+use smol_hyper::rt::{FuturesIo, SmolTimer};
+
+use super::telemetry::log;
+use crate::contract::json::{self, JsonError, Value};
+
+/// What every response carries.
+pub type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// A head is a few hundred bytes; hyper's floor for its buffer is 8 KiB.
+const HEAD_BYTES: usize = 16 << 10;
+/// Our clients send fewer than ten headers, browsers about twenty.
+const HEADERS: usize = 64;
+/// From the first moment of a connection, or the end of a request, to the end of the next head: it ends slow
+/// heads and idle connections alike.
+const HEAD_WAIT: Duration = Duration::from_secs(60);
+/// A body of the sizes allowed here takes a moment; this is for a slow line.
+const BODY_WAIT: Duration = Duration::from_secs(30);
+/// A peer that reads nothing for so long is gone.
+const WRITE_STALL: Duration = Duration::from_secs(30);
+/// What a response in flight gets after the server began to close.
+const GRACE: Duration = Duration::from_secs(2);
+/// Documents above this are parsed off the executor.
+const PARSE_HERE_BYTES: usize = 64 << 10;
+
+/// Is closed when the server ends: `recv` returns then.
+pub type Closing = smol::channel::Receiver<Infallible>;
+
+/// Serves one connection until it ends, breaks a limit, or the server closes.
+pub async fn connection<S, H, F>(stream: S, closing: Closing, handler: H)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Response<Body>>,
+{
+    let service = service_fn(|request| {
+        let answer = AssertUnwindSafe(handler(request)).catch_unwind();
+        async move {
+            Ok::<_, Infallible>(answer.await.unwrap_or_else(|_| {
+                log::error("http.panic", &[]);
+                let mut response = Response::new(full("internal error\n"));
+                *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+                response
+            }))
+        }
+    });
+    let mut connection = pin!(
+        hyper::server::conn::http1::Builder::new()
+            .timer(SmolTimer::new())
+            .header_read_timeout(HEAD_WAIT)
+            .max_buf_size(HEAD_BYTES)
+            .max_headers(HEADERS)
+            .serve_connection(FuturesIo::new(Patient { stream, stall: None }), service)
+    );
+    let closed = async {
+        let _ = closing.recv().await;
+        true
+    };
+    let ended = async {
+        // Errors here are the peer's: it went away or broke the protocol, and hyper has answered.
+        let _ = connection.as_mut().await;
+        false
+    };
+    if ended.or(closed).await {
+        connection.as_mut().graceful_shutdown();
+        let grace = async {
+            Timer::after(GRACE).await;
+        };
+        let rest = async {
+            let _ = connection.as_mut().await;
+        };
+        rest.or(grace).await;
+    }
+}
+
+/// A body that is all there.
+pub fn full(text: impl Into<Bytes>) -> Body {
+    Full::new(text.into()).boxed_unsync()
+}
+
+/// A body that comes in pieces.
+pub fn pieces(stream: impl Stream<Item = Bytes> + Send + 'static) -> Body {
+    StreamBody::new(stream.map(|piece| Ok(Frame::data(piece)))).boxed_unsync()
+}
+
+/// A JSON response.
+pub fn json_response(status: StatusCode, value: &Value) -> Response<Body> {
+    let mut response = Response::new(full(value.to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Why a body was not taken.
+#[derive(Debug)]
+pub enum BodyError {
+    /// More bytes than allowed; the number is the limit.
+    TooLarge(usize),
+    /// It did not come in time.
+    TooSlow,
+    /// The connection broke.
+    Broken,
+    /// It is not JSON.
+    NotJson(JsonError),
+}
+
+/// Reads a JSON body of at most `most` bytes.
+pub async fn json_body<B>(body: B, most: usize) -> Result<Value, BodyError>
+where
+    B: hyper::body::Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    // A length that is announced too large is refused before a byte of it is waited for.
+    if body.size_hint().lower() > most as u64 {
+        return Err(BodyError::TooLarge(most));
+    }
+    let read = async {
+        match Limited::new(body, most).collect().await {
+            Ok(read) => Ok(read.to_bytes()),
+            Err(error) if error.is::<LengthLimitError>() => Err(BodyError::TooLarge(most)),
+            Err(_) => Err(BodyError::Broken),
+        }
+    };
+    let late = async {
+        Timer::after(BODY_WAIT).await;
+        Err(BodyError::TooSlow)
+    };
+    let bytes = read.or(late).await?;
+    let parsed = if bytes.len() > PARSE_HERE_BYTES {
+        smol::unblock(move || json::parse(&bytes)).await
+    } else {
+        json::parse(&bytes)
+    };
+    parsed.map_err(BodyError::NotJson)
+}
+
+/// Whether the request says that its body is JSON.
+pub fn says_json(headers: &hyper::HeaderMap) -> bool {
+    let essence = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .map(|text| text.split(';').next().unwrap_or_default().trim());
+    essence.is_some_and(|essence| essence.eq_ignore_ascii_case("application/json"))
+}
+
+/// A stream whose writes fail when the peer takes nothing for [`WRITE_STALL`].
+struct Patient<S> {
+    stream: S,
+    stall: Option<Timer>,
+}
+
+impl<S: Unpin> Patient<S> {
+    fn judge<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if result.is_ready() {
+            self.stall = None;
+            return result;
+        }
+        let timer = self.stall.get_or_insert_with(|| Timer::after(WRITE_STALL));
+        match Pin::new(timer).poll(cx) {
+            Poll::Ready(_) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.judge(cx, result)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = Pin::new(&mut self.stream).poll_flush(cx);
+        self.judge(cx, result)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_close(cx)
+    }
+}
