@@ -1,0 +1,152 @@
+//! Opening the keystore into a keyring, and rotating the master key. Reads and writes the keystore; of the
+//! ledger it only looks whether the file is there.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use super::keystore::LedgerState;
+use super::keystore::{Keystore, MOST_BYTES, new_stretch};
+use super::master::MasterKey;
+use super::seal::{Bound, derive, seal, unseal};
+use super::{KeyBytes, KeyError};
+use crate::contract::cipher::{FileKey, SessionSecret};
+use crate::contract::ids::SessionId;
+use crate::controlplane::state::{self, Readers, StateDir};
+
+const KEYSTORE: &str = "keystore";
+pub(crate) const LEDGER: &str = "control.db";
+
+/// What the ledger's root key gives: the key of `control.db` and the key that seals sessions' secrets.
+/// Cloning shares it; the last clone overwrites it.
+#[derive(Clone, Debug)]
+pub struct Keyring {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    keystore_path: PathBuf,
+    keystore: Keystore,
+    ledger_key: KeyBytes,
+    sealing_key: KeyBytes,
+}
+
+/// Opens the keystore of a state directory with the master key. At a first start, when there is neither a
+/// keystore nor a ledger, makes it (and lets the source make the master key).
+///
+/// # Errors
+/// Tells a missing master key or keystore from a damaged one and from a wrong master key; see [`KeyError`].
+pub fn open(state: &StateDir, source: &dyn MasterKey) -> Result<Keyring, KeyError> {
+    let path = state.join(KEYSTORE);
+    let ledger = state.join(LEDGER);
+    let keystore = match read(&path)? {
+        Some(keystore) => keystore,
+        None if ledger.symlink_metadata().is_ok() => {
+            return Err(KeyError::NoKeystore { keystore: path, ledger });
+        }
+        None => {
+            let stretch = new_stretch()?;
+            let master = source.load_or_mint(&stretch)?;
+            let made = Keystore::wrap(&KeyBytes::mint()?, &master, stretch, LedgerState::Making)?;
+            state::write_durably(&path, 0o600, made.encode().as_bytes())?;
+            return Keyring::new(path, made, source, &master);
+        }
+    };
+    let master = source.load(&keystore.stretch)?;
+    Keyring::new(path, keystore, source, &master)
+}
+
+/// Wraps the root key anew with another master key. The ledger is not touched. A crash leaves the keystore
+/// wrapped by one of the two, whole.
+///
+/// # Errors
+/// As [`open`].
+pub fn rotate(state: &StateDir, old: &dyn MasterKey, new: &dyn MasterKey) -> Result<(), KeyError> {
+    let path = state.join(KEYSTORE);
+    let ledger = state.join(LEDGER);
+    let keystore = read(&path)?.ok_or(KeyError::NoKeystore { keystore: path.clone(), ledger })?;
+    let root = unwrap(&path, &keystore, old, &old.load(&keystore.stretch)?)?;
+    let stretch = new_stretch()?;
+    let master = new.load_or_mint(&stretch)?;
+    let wrapped = Keystore::wrap(&root, &master, stretch, keystore.ledger)?;
+    Ok(state::write_durably(&path, 0o600, wrapped.encode().as_bytes())?)
+}
+
+fn read(path: &std::path::Path) -> Result<Option<Keystore>, KeyError> {
+    let found = state::read_private(path, MOST_BYTES, Readers::OwnerOnly)?;
+    found.map(|bytes| Keystore::decode(&bytes, path)).transpose()
+}
+
+fn unwrap(
+    path: &std::path::Path,
+    keystore: &Keystore,
+    source: &dyn MasterKey,
+    master: &KeyBytes,
+) -> Result<KeyBytes, KeyError> {
+    match keystore.unwrap_root(master) {
+        Some(Ok(root)) => Ok(root),
+        Some(Err(_)) => {
+            let wrong = "the wrapped key does not open with the master key that wrapped it";
+            Err(KeyError::CorruptKeystore { keystore: path.to_path_buf(), wrong })
+        }
+        None => Err(KeyError::WrongMaster { keystore: path.to_path_buf(), source: source.place() }),
+    }
+}
+
+impl Keyring {
+    fn new(
+        keystore_path: PathBuf,
+        keystore: Keystore,
+        source: &dyn MasterKey,
+        master: &KeyBytes,
+    ) -> Result<Self, KeyError> {
+        let root = unwrap(&keystore_path, &keystore, source, master)?;
+        let ledger_key = derive(&root, "control.db");
+        let sealing_key = derive(&root, "session secrets");
+        Ok(Self { inner: Arc::new(Inner { keystore_path, keystore, ledger_key, sealing_key }) })
+    }
+
+    /// The raw key of `control.db`.
+    pub fn ledger_key(&self) -> FileKey {
+        FileKey::from_bytes(*self.inner.ledger_key.as_bytes())
+    }
+
+    /// Whether the ledger was made when the keystore was read.
+    pub fn ledger_state(&self) -> LedgerState {
+        self.inner.keystore.ledger
+    }
+
+    /// Remembers that the ledger was made; does nothing when that is known.
+    ///
+    /// # Errors
+    /// When the keystore cannot be written.
+    pub fn mark_ledger_made(&self) -> Result<(), KeyError> {
+        if self.inner.keystore.ledger == LedgerState::Made {
+            return Ok(());
+        }
+        let mut made = self.inner.keystore.clone();
+        made.ledger = LedgerState::Made;
+        Ok(state::write_durably(&self.inner.keystore_path, 0o600, made.encode().as_bytes())?)
+    }
+
+    /// Seals a session's secret for its ledger row.
+    ///
+    /// # Errors
+    /// [`KeyError::NoRandom`].
+    pub fn seal_session(&self, id: &SessionId, secret: &SessionSecret) -> Result<Vec<u8>, KeyError> {
+        let bound = Bound { purpose: "session secret", id: id.as_str() };
+        seal(self.inner.sealing_key.as_bytes(), &bound, secret.as_bytes())
+    }
+
+    /// Opens a session's sealed secret.
+    ///
+    /// # Errors
+    /// [`KeyError::Sealed`] when it is damaged or another session's.
+    pub fn open_session(&self, id: &SessionId, sealed: &[u8]) -> Result<SessionSecret, KeyError> {
+        let bound = Bound { purpose: "session secret", id: id.as_str() };
+        let mut bytes = unseal(self.inner.sealing_key.as_bytes(), &bound, sealed)?;
+        let secret = <[u8; 32]>::try_from(bytes.as_slice()).map(SessionSecret::from_bytes);
+        super::wipe(&mut bytes);
+        secret.map_err(|_| KeyError::Sealed)
+    }
+}

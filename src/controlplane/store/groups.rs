@@ -1,0 +1,173 @@
+//! Agent groups: what an agent is called, which model answers for it, which host id its sandboxes have.
+
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+
+use super::{StoreError, meta};
+use crate::contract::ids::GroupName;
+use crate::contract::time::Millis;
+
+/// The highest host id ever given to a group.
+const HIGHEST_HOST_ID: &str = "highest_host_id";
+
+/// Which tools an agent has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tools {
+    /// Every tool of this build.
+    All,
+    /// None.
+    None,
+    /// These; names of `a-z 0-9 _`.
+    List(Vec<String>),
+}
+
+impl Tools {
+    /// The form in the ledger: `all`, `none`, or `list` and the names.
+    fn encode(&self) -> String {
+        match self {
+            Self::All => "all".to_owned(),
+            Self::None => "none".to_owned(),
+            Self::List(names) => format!("list {}", names.join(" ")),
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        match text.split_once(' ') {
+            None if text == "all" => Some(Self::All),
+            None if text == "none" => Some(Self::None),
+            Some(("list", names)) => Some(Self::List(names.split_whitespace().map(str::to_owned).collect())),
+            _ => None,
+        }
+    }
+
+    /// As `contract::inbound::SessionConfig` has them: `None` is all.
+    pub fn names(&self) -> Option<Vec<String>> {
+        match self {
+            Self::All => None,
+            Self::None => Some(Vec::new()),
+            Self::List(names) => Some(names.clone()),
+        }
+    }
+}
+
+/// What is needed to make one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewGroup {
+    /// Its name.
+    pub name: GroupName,
+    /// What people call it.
+    pub title: String,
+    /// The provider of its model, by its name in the providers' table.
+    pub provider: String,
+    /// The model, by the provider's name for it.
+    pub model: String,
+    /// Its tools.
+    pub tools: Tools,
+}
+
+/// One agent group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentGroup {
+    /// Its name.
+    pub name: GroupName,
+    /// What people call it.
+    pub title: String,
+    /// The provider of its model.
+    pub provider: String,
+    /// The model.
+    pub model: String,
+    /// Its tools.
+    pub tools: Tools,
+    /// The host's user and group id of its sandboxes, once one was needed.
+    pub host_id: Option<u32>,
+    /// When it was made.
+    pub created_at: Millis,
+    /// Counts the changes, from 1.
+    pub revision: u64,
+}
+
+const COLUMNS: &str = "name, title, provider, model, tools, host_id, created_at, revision";
+
+fn read(row: &Row<'_>) -> Result<AgentGroup, StoreError> {
+    Ok(AgentGroup {
+        name: GroupName::parse(&row.get::<_, String>(0)?)
+            .map_err(|_| StoreError::BadRow("an agent group's name"))?,
+        title: row.get(1)?,
+        provider: row.get(2)?,
+        model: row.get(3)?,
+        tools: Tools::parse(&row.get::<_, String>(4)?).ok_or(StoreError::BadRow("an agent group's tools"))?,
+        host_id: row.get(5)?,
+        created_at: Millis(row.get(6)?),
+        revision: row.get(7)?,
+    })
+}
+
+/// Makes it if there is none of that name; one that is there is left as it is. Says whether it was made.
+///
+/// # Errors
+/// [`StoreError::Conflict`] for a tool's name with other characters, or SQLite's.
+pub fn ensure(tx: &Transaction<'_>, new: &NewGroup) -> Result<bool, StoreError> {
+    if let Tools::List(names) = &new.tools {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+        if names.iter().any(|name| name.is_empty() || !name.bytes().all(plain)) {
+            return Err(StoreError::Conflict("a tool's name is made of a-z 0-9 _; ironctl tools lists them"));
+        }
+    }
+    let sql = "INSERT INTO agent_groups (name, title, provider, model, tools, host_id, created_at, revision)
+               VALUES (?1, ?2, ?3, ?4, ?5, NULL, ?6, 1) ON CONFLICT (name) DO NOTHING";
+    let made = tx.prepare_cached(sql)?.execute(params![
+        new.name.as_str(),
+        new.title,
+        new.provider,
+        new.model,
+        new.tools.encode(),
+        Millis::now().0
+    ])?;
+    Ok(made == 1)
+}
+
+/// The group of that name.
+///
+/// # Errors
+/// SQLite's, or [`StoreError::BadRow`].
+pub fn get(conn: &Connection, name: &GroupName) -> Result<Option<AgentGroup>, StoreError> {
+    let mut query = conn.prepare_cached(&format!("SELECT {COLUMNS} FROM agent_groups WHERE name = ?1"))?;
+    query.query_and_then([name.as_str()], read)?.next().transpose()
+}
+
+/// Up to `limit` groups by name, after the one of that name.
+///
+/// # Errors
+/// SQLite's, or [`StoreError::BadRow`].
+pub fn list(
+    conn: &Connection,
+    after: Option<&GroupName>,
+    limit: usize,
+) -> Result<Vec<AgentGroup>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM agent_groups WHERE name > ?1 ORDER BY name LIMIT ?2");
+    let mut query = conn.prepare_cached(&sql)?;
+    query.query_and_then(params![after.map_or("", GroupName::as_str), super::rows(limit)], read)?.collect()
+}
+
+/// The host id of a group, given once and for ever: above `base` and above every id given before, so that
+/// none is used again, also after its group was deleted.
+///
+/// # Errors
+/// [`StoreError::NoGroup`]; [`StoreError::Conflict`] when no id is left.
+pub fn host_id(tx: &Transaction<'_>, name: &GroupName, base: u32) -> Result<u32, StoreError> {
+    let mut query = tx.prepare_cached("SELECT host_id FROM agent_groups WHERE name = ?1")?;
+    let found: Option<Option<u32>> = query.query_row([name.as_str()], |row| row.get(0)).optional()?;
+    if let Some(id) = found.ok_or_else(|| StoreError::NoGroup(name.clone()))? {
+        return Ok(id);
+    }
+    let highest = match meta::get(tx, HIGHEST_HOST_ID)? {
+        Some(text) => text.parse().map_err(|_| StoreError::BadRow("a counter of host ids"))?,
+        None => base,
+    };
+    // The last id, 2^32-1, means "none" to the system.
+    let id = highest.max(base).checked_add(1).filter(|id| *id != u32::MAX);
+    let id = id.ok_or(StoreError::Conflict("no host id is left; choose a lower --sandbox-uid-base"))?;
+    meta::set(tx, HIGHEST_HOST_ID, &id.to_string())?;
+    let sql = "UPDATE agent_groups SET host_id = ?2 WHERE name = ?1";
+    tx.prepare_cached(sql)?.execute(params![name.as_str(), id])?;
+    Ok(id)
+}

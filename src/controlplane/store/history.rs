@@ -1,0 +1,170 @@
+//! The history of a session: one numbered list of what went in, what came out, what the host had to say, and
+//! when a message was finished. The number is the cursor that clients follow, so everything that a client
+//! waits for is an entry of its own.
+
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+
+use super::inbox::State;
+use super::secrets::Texts;
+use super::{StoreError, check_length};
+use crate::contract::ids::{MessageId, SessionId};
+use crate::contract::outbound::BYTES_A_VALUE;
+use crate::contract::time::Millis;
+use crate::controlplane::keys::Keyring;
+
+/// A page ends early when its texts reach this many bytes, whatever its limit of entries.
+const PAGE_TEXT_BYTES: usize = 4 << 20;
+
+/// What an entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// A message to the agent.
+    In,
+    /// A message of the agent.
+    Out,
+    /// The host's own words to the person.
+    Notice,
+    /// A message to the agent, named by `message`, is done or failed: `state` and `reason` say which and why.
+    Finished,
+}
+
+/// One entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its number, rising in a session, not without gaps.
+    pub position: u64,
+    /// What it is.
+    pub direction: Direction,
+    /// The message.
+    pub message: MessageId,
+    /// What it answers.
+    pub in_reply_to: Option<String>,
+    /// Who sent it (`In`).
+    pub sender_id: Option<String>,
+    /// What the sender is called (`In`).
+    pub sender_name: Option<String>,
+    /// The text; `None` for `Finished`, and where the session was erased.
+    pub text: Option<String>,
+    /// When it came, was stored, or was finished.
+    pub at: Millis,
+    /// The message's state (`In`: as it is now; `Finished`: as it became).
+    pub state: Option<State>,
+    /// Why it failed.
+    pub reason: Option<String>,
+}
+
+/// Adds an entry and gives its position.
+pub(super) fn add(
+    tx: &Transaction<'_>,
+    session: &SessionId,
+    kind: &str,
+    message: &MessageId,
+    in_reply_to: Option<&str>,
+) -> Result<u64, StoreError> {
+    let sql = "INSERT INTO history (session, kind, message, in_reply_to, at) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let values = params![session.as_str(), kind, message.as_str(), in_reply_to, Millis::now().0];
+    let position = tx.prepare_cached(sql)?.insert(values)?;
+    u64::try_from(position).map_err(|_| StoreError::BadRow("a negative position"))
+}
+
+/// Adds the host's own words to the person, and gives their position.
+///
+/// # Errors
+/// [`StoreError::TooLong`], [`StoreError::Key`], or SQLite's.
+pub fn notice(
+    tx: &Transaction<'_>,
+    keyring: &Keyring,
+    session: &SessionId,
+    in_reply_to: Option<&MessageId>,
+    text: &str,
+) -> Result<u64, StoreError> {
+    check_length("notice", text, BYTES_A_VALUE)?;
+    let id = MessageId::mint();
+    let sealed = Texts::to_write(tx, keyring, session)?.seal(id.as_str(), text)?;
+    let position = add(tx, session, "notice", &id, in_reply_to.map(MessageId::as_str))?;
+    tx.prepare_cached("INSERT INTO notices (position, id, session, text) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![position, id.as_str(), session.as_str(), sealed])?;
+    Ok(position)
+}
+
+/// Up to `limit` entries of a session after a position, in order; fewer when their texts are long, never none
+/// while there are some.
+///
+/// # Errors
+/// [`StoreError::Key`] when a text is damaged, or SQLite's.
+pub fn page(
+    conn: &Connection,
+    keyring: &Keyring,
+    session: &SessionId,
+    after: u64,
+    limit: usize,
+) -> Result<Vec<Entry>, StoreError> {
+    let texts = Texts::to_read(conn, keyring, session)?;
+    let mut query = conn.prepare_cached(
+        "SELECT h.position, h.kind, h.message, h.in_reply_to, h.at,
+                i.sender_id, i.sender_name, i.state, f.reason, coalesce(i.text, o.text, n.text)
+         FROM history h
+         LEFT JOIN inbox i ON h.kind = 'in' AND i.position = h.position
+         LEFT JOIN outbox o ON h.kind = 'out' AND o.position = h.position
+         LEFT JOIN notices n ON h.kind = 'notice' AND n.position = h.position
+         LEFT JOIN inbox f ON h.kind IN ('in', 'failed') AND f.id = h.message
+         WHERE h.session = ?1 AND h.position > ?2 ORDER BY h.position LIMIT ?3",
+    )?;
+    let mut rows = query.query(params![session.as_str(), super::stored(after), super::rows(limit)])?;
+    let mut entries = Vec::new();
+    let mut bytes = 0;
+    while let Some(row) = rows.next()? {
+        let entry = read(row, texts.as_ref())?;
+        bytes += entry.text.as_ref().map_or(0, String::len);
+        if bytes > PAGE_TEXT_BYTES && !entries.is_empty() {
+            break;
+        }
+        entries.push(entry);
+    }
+    Ok(entries)
+}
+
+fn read(row: &Row<'_>, texts: Option<&Texts>) -> Result<Entry, StoreError> {
+    let position: u64 = row.get(0)?;
+    let kind: String = row.get(1)?;
+    let message: String = row.get(2)?;
+    let (direction, finished) = match kind.as_str() {
+        "in" => (Direction::In, None),
+        "out" => (Direction::Out, None),
+        "notice" => (Direction::Notice, None),
+        "done" => (Direction::Finished, Some(State::Done)),
+        "failed" => (Direction::Finished, Some(State::Failed)),
+        _ => return Err(StoreError::BadRow("a kind of history entry")),
+    };
+    let state = match row.get::<_, Option<String>>(7)? {
+        Some(word) => Some(State::parse(&word).ok_or(StoreError::BadRow("a state of a message"))?),
+        None => finished,
+    };
+    let sealed: Option<Vec<u8>> = row.get(9)?;
+    let text = match (texts, sealed) {
+        (Some(texts), Some(sealed)) => texts.open(position, &message, &sealed)?,
+        _ => None,
+    };
+    Ok(Entry {
+        position,
+        direction,
+        message: MessageId::parse(&message).map_err(|_| StoreError::BadRow("a message's id"))?,
+        in_reply_to: row.get(3)?,
+        sender_id: row.get(5)?,
+        sender_name: row.get(6)?,
+        text,
+        at: Millis(row.get(4)?),
+        state,
+        reason: row.get(8)?,
+    })
+}
+
+/// The last position of a session; 0 when it has none.
+///
+/// # Errors
+/// SQLite's.
+pub fn last_position(conn: &Connection, session: &SessionId) -> Result<u64, StoreError> {
+    let sql = "SELECT position FROM history WHERE session = ?1 ORDER BY position DESC LIMIT 1";
+    let found = conn.prepare_cached(sql)?.query_row([session.as_str()], |row| row.get(0)).optional()?;
+    Ok(found.unwrap_or(0))
+}

@@ -1,0 +1,175 @@
+//! The ledger's schema, step by step: each step is one transaction, and `user_version` counts the steps
+//! taken. `schema/control.sql` is what they lead to; a test compares the two.
+
+use std::path::Path;
+
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+
+use super::StoreError;
+use crate::controlplane::keys::LedgerState;
+
+struct Step {
+    /// For the error of a step that fails.
+    name: &'static str,
+    sql: &'static str,
+}
+
+/// Never edit a step that was released: add one.
+const STEPS: &[Step] = &[Step {
+    name: "conversations",
+    sql: "
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE agent_groups (
+  name TEXT PRIMARY KEY,
+  title TEXT NOT NULL,
+  provider TEXT NOT NULL,
+  model TEXT NOT NULL,
+  tools TEXT NOT NULL,
+  host_id INTEGER UNIQUE,
+  created_at INTEGER NOT NULL,
+  revision INTEGER NOT NULL
+) STRICT;
+CREATE TABLE sessions (
+  id TEXT PRIMARY KEY,
+  agent_group TEXT NOT NULL REFERENCES agent_groups(name),
+  channel TEXT NOT NULL,
+  instance TEXT NOT NULL,
+  chat TEXT NOT NULL,
+  thread TEXT NOT NULL, -- '' is none: NULLs would not be unique
+  epoch INTEGER NOT NULL,
+  out_cursor INTEGER NOT NULL,
+  in_seq INTEGER NOT NULL,
+  parked TEXT, -- the reason
+  launch_deaths INTEGER NOT NULL,
+  wait_reason TEXT,
+  open_messages INTEGER NOT NULL,
+  open_engaging INTEGER NOT NULL,
+  created_at INTEGER NOT NULL,
+  last_active INTEGER NOT NULL,
+  UNIQUE (agent_group, channel, instance, chat, thread)
+) STRICT;
+CREATE INDEX sessions_owed ON sessions(id) WHERE open_engaging > 0 AND parked IS NULL;
+CREATE TABLE session_secrets (
+  session TEXT PRIMARY KEY REFERENCES sessions(id),
+  sealed BLOB NOT NULL,
+  since INTEGER NOT NULL -- texts up to this position were sealed with an erased secret
+) STRICT;
+CREATE TABLE history (
+  position INTEGER PRIMARY KEY AUTOINCREMENT,
+  session TEXT NOT NULL REFERENCES sessions(id),
+  kind TEXT NOT NULL CHECK (kind IN ('in', 'out', 'notice', 'done', 'failed')),
+  message TEXT NOT NULL,
+  in_reply_to TEXT,
+  at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX history_session ON history(session, position);
+CREATE INDEX history_at ON history(at);
+CREATE TABLE inbox (
+  position INTEGER PRIMARY KEY REFERENCES history(position),
+  id TEXT NOT NULL UNIQUE,
+  session TEXT NOT NULL REFERENCES sessions(id),
+  seq INTEGER, -- of the last conveyor it was handed to
+  kind TEXT NOT NULL,
+  engage INTEGER NOT NULL,
+  channel TEXT NOT NULL,
+  instance TEXT NOT NULL,
+  chat TEXT NOT NULL,
+  thread TEXT,
+  sender_id TEXT NOT NULL,
+  sender_name TEXT NOT NULL,
+  text BLOB NOT NULL, -- sealed
+  source_session TEXT,
+  hop INTEGER NOT NULL,
+  in_reply_to TEXT,
+  state TEXT NOT NULL CHECK (state IN ('open', 'done', 'failed')),
+  reason TEXT,
+  began INTEGER NOT NULL,
+  deaths INTEGER NOT NULL,
+  created_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX inbox_open ON inbox(session, position) WHERE state = 'open';
+CREATE TABLE events (
+  channel TEXT NOT NULL,
+  instance TEXT NOT NULL,
+  event_id TEXT NOT NULL,
+  message TEXT NOT NULL,
+  session TEXT NOT NULL,
+  position INTEGER NOT NULL,
+  at INTEGER NOT NULL,
+  PRIMARY KEY (channel, instance, event_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX events_at ON events(at);
+CREATE TABLE outbox (
+  position INTEGER PRIMARY KEY REFERENCES history(position),
+  id TEXT NOT NULL UNIQUE,
+  session TEXT NOT NULL REFERENCES sessions(id),
+  epoch INTEGER NOT NULL,
+  seq INTEGER NOT NULL,
+  ordinal INTEGER NOT NULL,
+  in_reply_to TEXT,
+  channel TEXT NOT NULL,
+  instance TEXT NOT NULL,
+  chat TEXT NOT NULL,
+  thread TEXT,
+  text BLOB NOT NULL, -- sealed
+  created_at INTEGER NOT NULL,
+  UNIQUE (session, epoch, seq, ordinal)
+) STRICT;
+CREATE TABLE notices (
+  position INTEGER PRIMARY KEY REFERENCES history(position),
+  id TEXT NOT NULL UNIQUE,
+  session TEXT NOT NULL REFERENCES sessions(id),
+  text BLOB NOT NULL -- sealed
+) STRICT;
+",
+}];
+
+/// Runs the steps that are missing.
+pub(super) fn bring_up_to_date(
+    connection: &mut Connection,
+    path: &Path,
+    ledger: LedgerState,
+) -> Result<(), StoreError> {
+    let damaged = |wrong: &str| StoreError::Damaged { path: path.to_path_buf(), wrong: wrong.to_owned() };
+    let read = |sql: &str| {
+        connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(|error| {
+            match error.sqlite_error_code() {
+                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                    damaged("it is cut short or damaged")
+                }
+                _ => error.into(),
+            }
+        })
+    };
+    let found = read("PRAGMA user_version")?;
+    let known = i64::try_from(STEPS.len()).unwrap_or(i64::MAX);
+    if found > known {
+        return Err(StoreError::Newer { path: path.to_path_buf(), found, known });
+    }
+    if found < 0 || (found == 0 && read("SELECT count(*) FROM sqlite_schema")? > 0) {
+        return Err(damaged("it holds tables that are not a ledger's"));
+    }
+    if found == 0 && ledger == LedgerState::Made {
+        return Err(damaged("it is empty, and was not"));
+    }
+    let mut version = found;
+    for step in STEPS.iter().skip(usize::try_from(found).unwrap_or(usize::MAX)) {
+        version += 1;
+        let taken = (|| {
+            let tx = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
+            tx.execute_batch(step.sql)?;
+            tx.pragma_update(None, "user_version", version)?;
+            tx.commit()
+        })();
+        taken.map_err(|error| match StoreError::from(error) {
+            StoreError::Sqlite(error) => StoreError::Sqlite(format!("step {:?}: {error}", step.name)),
+            other => other,
+        })?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+pub(super) fn steps() -> i64 {
+    i64::try_from(STEPS.len()).unwrap()
+}

@@ -1,0 +1,81 @@
+//! What the agents said. A row is known by (session, epoch, number, ordinal), so an output that comes again
+//! is stored once; its global name is the host's.
+
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use super::inbox::{MOST_TEXT, message_id};
+use super::secrets::Texts;
+use super::sessions::Place;
+use super::{StoreError, check_length, history, stored};
+use crate::contract::ids::{MessageId, SessionId};
+use crate::contract::time::Millis;
+use crate::controlplane::keys::Keyring;
+
+/// An output that was read and checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// The session whose sandbox put it out.
+    pub session: SessionId,
+    /// The session's epoch.
+    pub epoch: u64,
+    /// The row's number in that epoch.
+    pub seq: u64,
+    /// Its place among the outputs of that row.
+    pub ordinal: u32,
+    /// The message it answers, looked up in this session's inbox.
+    pub in_reply_to: Option<MessageId>,
+    /// Where it goes.
+    pub place: Place,
+    /// The text.
+    pub text: String,
+}
+
+/// The stored output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Its name.
+    pub message: MessageId,
+    /// Its place in the history.
+    pub position: u64,
+    /// It was stored before; nothing was changed.
+    pub duplicate: bool,
+}
+
+/// Stores an output.
+///
+/// # Errors
+/// [`StoreError::TooLong`], [`StoreError::Key`], or SQLite's.
+pub fn store(tx: &Transaction<'_>, keyring: &Keyring, output: &Output) -> Result<Stored, StoreError> {
+    check_length("message", &output.text, MOST_TEXT)?;
+    let sql =
+        "SELECT id, position FROM outbox WHERE session = ?1 AND epoch = ?2 AND seq = ?3 AND ordinal = ?4";
+    let key = params![output.session.as_str(), stored(output.epoch), stored(output.seq), output.ordinal];
+    let there: Option<(String, u64)> =
+        tx.prepare_cached(sql)?.query_row(key, |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    if let Some((id, position)) = there {
+        return Ok(Stored { message: message_id(&id)?, position, duplicate: true });
+    }
+    let message = MessageId::mint();
+    let sealed = Texts::to_write(tx, keyring, &output.session)?.seal(message.as_str(), &output.text)?;
+    let in_reply_to = output.in_reply_to.as_ref().map(MessageId::as_str);
+    let position = history::add(tx, &output.session, "out", &message, in_reply_to)?;
+    let sql = "INSERT INTO outbox (position, id, session, epoch, seq, ordinal, in_reply_to, channel, instance, chat,
+                   thread, text, created_at)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+    tx.prepare_cached(sql)?.execute(params![
+        position,
+        message.as_str(),
+        output.session.as_str(),
+        stored(output.epoch),
+        stored(output.seq),
+        output.ordinal,
+        in_reply_to,
+        output.place.channel,
+        output.place.instance,
+        output.place.chat,
+        output.place.thread,
+        sealed,
+        Millis::now().0
+    ])?;
+    Ok(Stored { message, position, duplicate: false })
+}

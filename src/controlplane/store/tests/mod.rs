@@ -1,0 +1,119 @@
+//! Tests of the ledger, over real files in a directory of their own.
+
+mod conversations;
+mod files;
+mod writing;
+
+use std::path::{Path, PathBuf};
+
+use super::Ledger;
+use super::groups::{NewGroup, Tools, ensure};
+use super::inbox::{self, Accepted, NewInbound};
+use super::sessions::{Partition, Place};
+use crate::contract::ids::{GroupName, SessionId};
+use crate::contract::inbound::InboundKind;
+use crate::controlplane::keys::{self, FileMaster, Keyring};
+use crate::controlplane::state::{StateDir, Wall};
+
+/// A directory that is deleted afterwards.
+pub(super) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(super) fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("store-{}", SessionId::mint()));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A state directory with its keyring and its open ledger.
+pub(super) struct World {
+    pub(super) ledger: Ledger,
+    pub(super) keyring: Keyring,
+    pub(super) state: StateDir,
+    _scratch: Scratch,
+}
+
+pub(super) fn claim(scratch: &Scratch) -> StateDir {
+    StateDir::claim(&scratch.path().join("state"), Wall::OrdinaryUser).unwrap()
+}
+
+pub(super) fn keyring(state: &StateDir) -> Keyring {
+    keys::open(state, &FileMaster::at(state.join("master.key"))).unwrap()
+}
+
+pub(super) fn group() -> GroupName {
+    GroupName::parse("mock-agent").unwrap()
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        let scratch = Scratch::new();
+        let state = claim(&scratch);
+        let keyring = keyring(&state);
+        let ledger = Ledger::open(&state, &keyring).unwrap();
+        let world = Self { ledger, keyring, state, _scratch: scratch };
+        world.write(|tx| {
+            ensure(
+                tx,
+                &NewGroup {
+                    name: group(),
+                    title: "Mock Agent (offline)".to_owned(),
+                    provider: "mock".to_owned(),
+                    model: "mock".to_owned(),
+                    tools: Tools::All,
+                },
+            )
+        });
+        world
+    }
+
+    pub(super) fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T, super::StoreError> + Send + 'static,
+    ) -> T {
+        self.ledger.write_blocking(super::Step::Other, work).unwrap()
+    }
+
+    pub(super) fn read<T>(
+        &self,
+        work: impl FnOnce(&rusqlite::Connection) -> Result<T, super::StoreError>,
+    ) -> T {
+        self.ledger.read_blocking(work).unwrap()
+    }
+
+    /// Accepts a message in the chat `chat`.
+    pub(super) fn accept(&self, chat: &str, event: &str, text: &str) -> Accepted {
+        let keyring = self.keyring.clone();
+        let new = message(chat, event, text);
+        self.write(move |tx| inbox::accept(tx, &keyring, &new))
+    }
+}
+
+pub(super) fn message(chat: &str, event: &str, text: &str) -> NewInbound {
+    let place =
+        Place { channel: "api".to_owned(), instance: String::new(), chat: chat.to_owned(), thread: None };
+    NewInbound {
+        partition: Partition { group: group(), place: place.clone() },
+        place,
+        event_id: event.to_owned(),
+        kind: InboundKind::Chat,
+        engage: true,
+        sender_id: "local:owner".to_owned(),
+        sender_name: "Owner".to_owned(),
+        text: text.to_owned(),
+        in_reply_to: None,
+        source_session: None,
+        hop: 0,
+    }
+}
