@@ -391,12 +391,12 @@ fn runtime(text: Option<&str>, dev: bool) -> Result<Runtime, ConfigError> {
 
 /// The form every token has to have: it travels in a header and is compared as bytes.
 fn checked_token(text: &str) -> Result<Secret, ConfigError> {
-    let well_formed = (16..=512).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+    let well_formed = (16..=256).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
     if well_formed {
         Ok(Secret::new(text.to_owned()))
     } else {
         Err(ConfigError::Usage(
-            "IRONCLAW_API_TOKEN: expected 16 to 512 visible ASCII characters without spaces; unset it to use the \
+            "IRONCLAW_API_TOKEN: expected 16 to 256 visible ASCII characters without spaces; unset it to use the \
              token in the state directory"
                 .to_owned(),
         ))

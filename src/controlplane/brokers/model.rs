@@ -7,8 +7,9 @@ mod mock;
 
 use std::fmt;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,36 +85,74 @@ impl Provider {
     }
 }
 
-/// Says whether a peer's user id may speak on this socket.
-pub type PeerCheck = Arc<dyn Fn(u32) -> bool + Send + Sync>;
+/// Says whether a connected peer may speak on this socket.
+type PeerCheck = Arc<dyn Fn(BorrowedFd<'_>) -> bool + Send + Sync>;
+
+/// Why a model socket could not be opened.
+#[derive(Debug)]
+pub enum OpenError {
+    /// The group's provider cannot answer in this build.
+    Provider(ProviderError),
+    /// The system refused.
+    Io(io::Error),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Provider(error) => error.fmt(f),
+            Self::Io(error) => write!(f, "the model socket cannot be served: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+/// Opens model sockets.
+#[derive(Clone, Debug, Default)]
+pub struct ModelBroker {}
 
 /// An open model socket. Dropping it unlinks the socket and ends its connections at once.
 #[derive(Debug)]
 pub struct OpenSocket {
-    path: PathBuf,
+    path: Option<PathBuf>,
     _accepting: smol::Task<()>,
     _closing: smol::channel::Sender<std::convert::Infallible>,
 }
 
 impl Drop for OpenSocket {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        if let Some(path) = &self.path {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 
-/// Serves the listener, which the caller has bound at `path` with the sandbox's owner and mode. Runs on the
-/// executor of `smol::spawn`.
-pub fn open(
-    listener: UnixListener,
-    path: &Path,
-    session: &SessionId,
-    provider: Provider,
-    peers: PeerCheck,
-) -> io::Result<OpenSocket> {
-    let listener = Async::new(listener)?;
-    let (sender, closing) = smol::channel::bounded(1);
-    let accepting = smol::spawn(accept(listener, session.clone(), provider, peers, closing));
-    Ok(OpenSocket { path: path.to_path_buf(), _accepting: accepting, _closing: sender })
+impl ModelBroker {
+    /// One for the whole daemon.
+    pub fn new() -> Self {
+        Self {}
+    }
+
+    /// Serves a listener that the caller has bound with the sandbox's owner and mode, for one session, with
+    /// the provider of its agent group. Runs on the executor of `smol::spawn`.
+    ///
+    /// # Errors
+    /// For a provider that this build does not have, and when the listener cannot be used.
+    pub fn open(
+        &self,
+        listener: UnixListener,
+        session: &SessionId,
+        provider: &str,
+        peer: impl Fn(BorrowedFd<'_>) -> bool + Send + Sync + 'static,
+    ) -> Result<OpenSocket, OpenError> {
+        let provider = Provider::named(provider).map_err(OpenError::Provider)?;
+        let path = listener.local_addr().ok().and_then(|address| address.as_pathname().map(PathBuf::from));
+        let listener = Async::new(listener).map_err(OpenError::Io)?;
+        let (sender, closing) = smol::channel::bounded(1);
+        let accepting = smol::spawn(accept(listener, session.clone(), provider, Arc::new(peer), closing));
+        Ok(OpenSocket { path, _accepting: accepting, _closing: sender })
+    }
 }
 
 async fn accept(
@@ -134,16 +173,9 @@ async fn accept(
                 continue;
             }
         };
-        match rustix::net::sockopt::socket_peercred(&stream) {
-            Ok(peer) if peers(peer.uid.as_raw()) => {}
-            Ok(peer) => {
-                log::warn("model.foreign_peer", &[("session", &session), ("uid", &peer.uid.as_raw())]);
-                continue;
-            }
-            Err(error) => {
-                log::warn("model.peer_unknown", &[("session", &session), ("error", &error)]);
-                continue;
-            }
+        if !peers(stream.as_fd()) {
+            log::warn("model.foreign_peer", &[("session", &session)]);
+            continue;
         }
         let (session, closing) = (session.clone(), closing.clone());
         smol::spawn(async move {
@@ -204,6 +236,7 @@ async fn respond(request: Request<Incoming>, provider: Provider) -> Result<Respo
 mod tests {
     use super::*;
     use std::io::{Read, Write};
+    use std::path::Path;
 
     fn exchange(path: &Path, request: &str) -> String {
         let mut stream = std::os::unix::net::UnixStream::connect(path).unwrap();
@@ -225,9 +258,8 @@ mod tests {
     fn one_socket_serves_one_route_and_closes_with_its_grant() {
         let path = std::env::temp_dir().join(format!("ironclaw-model-{}.sock", std::process::id()));
         let _ = std::fs::remove_file(&path);
-        let peers: PeerCheck = Arc::new(|uid| uid == rustix::process::geteuid().as_raw());
         let listener = UnixListener::bind(&path).unwrap();
-        let socket = open(listener, &path, &SessionId::mint(), Provider::Mock, peers).unwrap();
+        let socket = ModelBroker::new().open(listener, &SessionId::mint(), "mock", |_| true).unwrap();
 
         let hello =
             r#"{"model":"m","max_tokens":9,"stream":true,"messages":[{"role":"user","content":"⟦x⟧\nhi"}]}"#;
@@ -259,7 +291,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("ironclaw-model-f-{}.sock", std::process::id()));
         let _ = std::fs::remove_file(&path);
         let listener = UnixListener::bind(&path).unwrap();
-        let _socket = open(listener, &path, &SessionId::mint(), Provider::Mock, Arc::new(|_| false)).unwrap();
+        let _socket = ModelBroker::new().open(listener, &SessionId::mint(), "mock", |_| false).unwrap();
         assert_eq!(exchange(&path, &post("/v1/messages", "{}")), "");
     }
 
