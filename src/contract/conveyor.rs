@@ -21,6 +21,8 @@ pub enum ConveyorError {
     Cipher(CipherError),
     /// SQLite failed while in use.
     Sqlite(rusqlite::Error),
+    /// The host could not do its part.
+    Host(String),
     /// The numbers break the rule.
     Numbers(String),
     /// A row holds what no row may hold.
@@ -41,6 +43,7 @@ impl fmt::Display for ConveyorError {
         match self {
             Self::Cipher(error) => write!(f, "the conveyor does not open: {error}"),
             Self::Sqlite(error) => write!(f, "the conveyor failed in use: {error}"),
+            Self::Host(why) => f.write_str(why),
             Self::Numbers(wrong) => write!(f, "the conveyor's numbers are wrong: {wrong}"),
             Self::Row { seq, wrong } => write!(f, "row {seq} of the conveyor is wrong: {wrong}"),
             Self::TooMuch(what) => write!(f, "one ring carries too much: {what}"),

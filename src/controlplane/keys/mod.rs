@@ -12,9 +12,6 @@ mod master;
 mod seal;
 mod token;
 
-#[cfg(test)]
-mod tests;
-
 use std::fmt;
 use std::path::PathBuf;
 

@@ -1,3 +1,308 @@
-//! Sandbox lifecycle: one actor per session.
+//! Sandbox lifecycle and the host's side of the conveyors and the doorbell: one actor per session that has
+//! something to do. Touches isolation, the keys and the ledger; knows nothing of HTTP or platforms.
 
-pub mod hostile;
+mod actor;
+mod bells;
+mod capacity;
+mod context;
+mod disk;
+mod doorbell;
+mod ending;
+mod handing;
+mod hostile;
+mod ingest;
+mod launch;
+mod limits;
+mod run;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use smol::channel::{Receiver, Sender};
+use smol::{Task, Timer};
+
+use self::actor::{Actor, Event, View};
+use self::capacity::{Occupation, Place};
+use self::context::{Context, Runtime};
+use self::disk::Room;
+use crate::contract::ids::{GroupName, SessionId};
+use crate::contract::time::Millis;
+use crate::controlplane::brokers::model::ModelBroker;
+use crate::controlplane::config::Config;
+use crate::controlplane::isolation::{IsolationPaths, Isolator};
+use crate::controlplane::keys::Keyring;
+use crate::controlplane::store::{Ledger, StoreError, sessions};
+use crate::controlplane::telemetry::log;
+use crate::controlplane::telemetry::metrics::METRICS;
+
+/// What a session is doing now, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Live {
+    /// Which.
+    pub session: SessionId,
+    /// `launching`, `busy`, `idle`, `stalled`, `stopping`, `waiting`, `backing_off`, `parked` or `asleep`.
+    pub phase: &'static str,
+    /// Since when.
+    pub since: Millis,
+    /// Why, where there is a reason.
+    pub reason: Option<String>,
+}
+
+struct Handle {
+    events: Sender<Event>,
+    view: Arc<Mutex<View>>,
+    /// Empty once the actor has retired.
+    task: Task<()>,
+}
+
+struct Inner {
+    context: Arc<Context>,
+    actors: Mutex<HashMap<SessionId, Handle>>,
+    closed: AtomicBool,
+    /// Has a token while the free space is worth watching.
+    turns: (Sender<()>, Receiver<()>),
+    watch: Mutex<Option<Task<()>>>,
+}
+
+/// All sessions. Clones are handles to the same.
+#[derive(Clone)]
+pub struct Sessions {
+    inner: Arc<Inner>,
+}
+
+impl Sessions {
+    /// Nothing is launched before [`Sessions::use_runtime`]; wakes are kept.
+    pub fn new(
+        config: Config,
+        ledger: Ledger,
+        keyring: Keyring,
+        paths: IsolationPaths,
+        models: ModelBroker,
+    ) -> Self {
+        let sessions = Self {
+            inner: Arc::new(Inner {
+                context: Arc::new(Context::new(config, ledger, keyring, paths, models)),
+                actors: Mutex::default(),
+                closed: AtomicBool::new(false),
+                turns: smol::channel::bounded(1),
+                watch: Mutex::default(),
+            }),
+        };
+        let watched = sessions.clone();
+        *sessions.inner.watch.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(smol::spawn(async move { watched.watch_space().await }));
+        sessions
+    }
+
+    /// The runtime is chosen, tested and swept: every session that owes an answer gets its sandbox.
+    ///
+    /// # Errors
+    /// When the ledger cannot say which sessions those are.
+    pub async fn use_runtime(&self, isolator: Arc<dyn Isolator>) -> Result<(), StoreError> {
+        self.context().set_runtime(Runtime::Ready(isolator));
+        self.runtime_changed().await
+    }
+
+    /// There is no runtime, for this reason: messages are accepted and wait.
+    ///
+    /// # Errors
+    /// As [`Sessions::use_runtime`].
+    pub async fn lack_runtime(&self, reason: &str) -> Result<(), StoreError> {
+        self.context().set_runtime(Runtime::Missing(reason.to_owned()));
+        self.runtime_changed().await
+    }
+
+    async fn runtime_changed(&self) -> Result<(), StoreError> {
+        let waiting: Vec<Sender<Event>> =
+            self.actors().values().map(|handle| handle.events.clone()).collect();
+        for events in waiting {
+            let _ = events.try_send(Event::RuntimeChanged);
+        }
+        self.wake_owed().await
+    }
+
+    /// Wakes every session that owes an answer: at start, and in the slow safety pass.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn wake_owed(&self) -> Result<(), StoreError> {
+        let owed = self.context().ledger.read(|conn| sessions::owed(conn)).await?;
+        METRICS.sessions_owed.set(i64::try_from(owed.len()).unwrap_or(i64::MAX));
+        for session in owed {
+            self.wake(&session);
+        }
+        Ok(())
+    }
+
+    /// The ledger has something for this session.
+    pub fn wake(&self, session: &SessionId) {
+        self.post_or_spawn(session, Event::Wake);
+    }
+
+    /// Lets a parked session go on.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSession`], or the ledger's trouble.
+    pub async fn release(&self, session: &SessionId) -> Result<(), StoreError> {
+        let id = session.clone();
+        self.context().ledger.write(move |tx| sessions::release(tx, &id)).await?;
+        log::info("session.released", &[("session", session)]);
+        self.post_or_spawn(session, Event::Released);
+        Ok(())
+    }
+
+    /// What runs, waits or is stuck now. Sessions with nothing to do are not in it.
+    pub fn live(&self) -> Vec<Live> {
+        let actors = self.actors();
+        let mut live: Vec<Live> = actors
+            .iter()
+            .map(|(session, handle)| {
+                let view = handle.view.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                Live { session: session.clone(), phase: view.phase, since: view.since, reason: view.reason }
+            })
+            .collect();
+        live.sort_by(|a, b| a.session.cmp(&b.session));
+        live
+    }
+
+    /// Gets a token whenever the history of this session grew.
+    pub fn bell(&self, session: &SessionId) -> Receiver<()> {
+        self.context().bells.watch(session)
+    }
+
+    /// Tells the watchers of a session that its history grew.
+    pub fn ring_bell(&self, session: &SessionId) {
+        self.context().bells.ring(session);
+    }
+
+    /// Stops every sandbox, politely first, and returns when all are gone. Nothing is launched afterwards.
+    pub async fn close(&self) {
+        self.inner.closed.store(true, Ordering::SeqCst);
+        drop(self.inner.watch.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let actors: Vec<Handle> = self.actors().drain().map(|(_, handle)| handle).collect();
+        for handle in &actors {
+            let _ = handle.events.try_send(Event::Close);
+        }
+        for handle in actors {
+            handle.task.await;
+        }
+    }
+
+    fn context(&self) -> &Arc<Context> {
+        &self.inner.context
+    }
+
+    fn actors(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, Handle>> {
+        self.inner.actors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn post_or_spawn(&self, session: &SessionId, event: Event) {
+        let mut actors = self.actors();
+        if self.inner.closed.load(Ordering::SeqCst) {
+            return;
+        }
+        let handle = actors.entry(session.clone()).or_insert_with(|| {
+            let queue = smol::channel::unbounded();
+            let view = View { phase: "asleep", since: Millis::now(), reason: None, group: None };
+            let view = Arc::new(Mutex::new(view));
+            let events = queue.0.clone();
+            let actor = Actor::new(session.clone(), self.clone(), queue, view.clone());
+            Handle { events, view, task: smol::spawn(actor.live()) }
+        });
+        let _ = handle.events.try_send(event);
+    }
+
+    fn post(&self, session: &SessionId, event: Event) {
+        if let Some(handle) = self.actors().get(session) {
+            let _ = handle.events.try_send(event);
+        }
+    }
+
+    /// Lets an actor go that has nothing to do, unless an event came meanwhile.
+    fn retire(&self, actor: &Actor) -> bool {
+        let mut actors = self.actors();
+        if self.inner.closed.load(Ordering::SeqCst) {
+            return true;
+        }
+        if !actor.events.is_empty() {
+            return false;
+        }
+        // Dropping a task cancels it, and this one is about to end by itself.
+        if let Some(handle) = actors.remove(&actor.id) {
+            handle.task.detach();
+        }
+        true
+    }
+
+    fn take_place(&self, session: &SessionId) -> bool {
+        match self.context().capacity.ask(session) {
+            Place::Yours => {
+                if let Some(next) = self.context().capacity.next() {
+                    self.post(&next, Event::Place);
+                }
+                true
+            }
+            Place::Wait(longest_idle) => {
+                if let Some(idle) = longest_idle {
+                    self.post(&idle, Event::Evict);
+                }
+                false
+            }
+        }
+    }
+
+    fn leave_place(&self, session: &SessionId) {
+        if let Some(next) = self.context().capacity.leave(session) {
+            self.post(&next, Event::Place);
+        }
+    }
+
+    /// A free place was offered to a session that does not need one now.
+    fn pass_place_on(&self, session: &SessionId) {
+        if !self.context().capacity.holds(session) {
+            self.leave_place(session);
+        }
+    }
+
+    /// Says what a sandbox does now; the answer is to leave.
+    fn occupation(&self, session: &SessionId, idle_since: Option<Instant>) -> bool {
+        let occupation = idle_since.map_or(Occupation::Busy, Occupation::Idle);
+        if occupation == Occupation::Busy {
+            self.turn_runs();
+        }
+        self.context().capacity.say(session, occupation)
+    }
+
+    /// The group's other sandboxes stop too: they share the files.
+    fn over_quota(&self, group: &GroupName, but: &SessionId) {
+        for (session, handle) in self.actors().iter() {
+            let same =
+                handle.view.lock().unwrap_or_else(PoisonError::into_inner).group.as_ref() == Some(group);
+            if same && session != but {
+                let _ = handle.events.try_send(Event::OverQuota);
+            }
+        }
+    }
+
+    fn turn_runs(&self) {
+        let _ = self.inner.turns.0.try_send(());
+    }
+
+    /// Looks at the free space each second while any sandbox is busy, and not at all otherwise.
+    async fn watch_space(&self) {
+        while self.inner.turns.1.recv().await.is_ok() {
+            while self.context().capacity.busy() > 0 {
+                let space = self.context().space.clone();
+                if smol::unblock(move || space.room()).await == Room::Critical {
+                    log::error("disk.critical", &[]);
+                    for handle in self.actors().values() {
+                        let _ = handle.events.try_send(Event::LowDisk);
+                    }
+                }
+                Timer::after(limits::SPACE_EVERY).await;
+            }
+        }
+    }
+}

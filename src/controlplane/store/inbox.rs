@@ -214,7 +214,7 @@ pub(super) fn message_id(text: &str) -> Result<MessageId, StoreError> {
     MessageId::parse(text).map_err(|_| StoreError::BadRow("a message's id"))
 }
 
-/// The open messages of a session in order: at most `rows`, and no more once their texts reach `bytes`, but at
+/// The open messages of a session after a position, in order: at most `rows`, and no more once their texts reach `bytes`, but at
 /// least one. Messages whose text was erased are left out.
 ///
 /// # Errors
@@ -223,6 +223,7 @@ pub fn open_messages(
     conn: &Connection,
     keyring: &Keyring,
     session: &SessionId,
+    after: u64,
     rows: usize,
     bytes: usize,
 ) -> Result<Vec<OpenMessage>, StoreError> {
@@ -230,9 +231,9 @@ pub fn open_messages(
     let mut query = conn.prepare_cached(
         "SELECT position, instance, seq, deaths, began, id, kind, engage, sender_id, sender_name, channel, chat,
                 thread, text, source_session, hop, in_reply_to, created_at
-         FROM inbox WHERE session = ?1 AND state = 'open' ORDER BY position LIMIT ?2",
+         FROM inbox WHERE session = ?1 AND state = 'open' AND position > ?3 ORDER BY position LIMIT ?2",
     )?;
-    let mut found = query.query(params![session.as_str(), super::rows(rows)])?;
+    let mut found = query.query(params![session.as_str(), super::rows(rows), super::stored(after)])?;
     let mut open = Vec::new();
     let mut taken = 0;
     while let Some(row) = found.next()? {

@@ -9,15 +9,13 @@ use crate::controlplane::store::outbox::{self, Output};
 use crate::controlplane::store::sessions::{self, SessionState};
 use crate::controlplane::store::{StoreError, groups, retention, secrets};
 
-type Mark = fn(&rusqlite::Transaction<'_>, &super::SessionId, &MessageId) -> Result<Marked, StoreError>;
-
 impl World {
     fn page(&self, accepted: &Accepted, after: u64) -> Vec<Entry> {
         self.read(|conn| history::page(conn, &self.keyring, &accepted.session, after, 100))
     }
 
     fn open(&self, accepted: &Accepted) -> Vec<inbox::OpenMessage> {
-        self.read(|conn| inbox::open_messages(conn, &self.keyring, &accepted.session, 100, 1 << 20))
+        self.read(|conn| inbox::open_messages(conn, &self.keyring, &accepted.session, 0, 100, 1 << 20))
     }
 
     fn hand_over(&self, accepted: &Accepted) -> Vec<u64> {
@@ -25,7 +23,11 @@ impl World {
         self.write(move |tx| inbox::hand_over(tx, &a.session, &[a.message]))
     }
 
-    fn mark(&self, accepted: &Accepted, mark: Mark) -> Marked {
+    fn mark(
+        &self,
+        accepted: &Accepted,
+        mark: fn(&rusqlite::Transaction<'_>, &super::SessionId, &MessageId) -> Result<Marked, StoreError>,
+    ) -> Marked {
         let a = accepted.clone();
         self.write(move |tx| mark(tx, &a.session, &a.message))
     }
@@ -126,7 +128,7 @@ fn open_messages_come_in_pieces_but_never_none() {
     }
     let a = world.accept("main", "e0", "");
     let taken = |rows, bytes| {
-        world.read(|conn| inbox::open_messages(conn, &world.keyring, &a.session, rows, bytes)).len()
+        world.read(|conn| inbox::open_messages(conn, &world.keyring, &a.session, 0, rows, bytes)).len()
     };
     assert_eq!((taken(3, 1 << 20), taken(100, 2500), taken(100, 10), taken(100, 1 << 20)), (3, 2, 1, 5));
 }
@@ -170,7 +172,7 @@ fn a_session_is_owed_while_a_message_that_starts_a_turn_is_open() {
     let session = a.session.clone();
     world.write(move |tx| sessions::park(tx, &session, "it lied"));
     assert_eq!(world.session(&a).state, SessionState::Parked { reason: "it lied".to_owned() });
-    assert_eq!(owed(), both.iter().filter(|id| **id == b.session).cloned().collect::<Vec<_>>());
+    assert_eq!(owed(), [b.session.clone()]);
     let session = a.session.clone();
     world.write(move |tx| sessions::release(tx, &session));
     assert_eq!(owed(), both);

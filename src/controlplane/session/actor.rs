@@ -1,0 +1,503 @@
+//! One session's actor: everything that happens to the session (a message accepted, a frame heard, a sandbox
+//! gone, a time reached) is an event in one queue, taken one at a time, so that two wakes are one launch and
+//! no two decisions about a session are ever made at once.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use smol::Timer;
+use smol::channel::{Receiver, Sender};
+
+use super::context::Runtime;
+use super::disk::{self, Room};
+use super::doorbell::Heard;
+use super::ingest::{self, Failure, Ingested, Ring};
+use super::launch::{Unlaunched, launch};
+use super::limits::{LOOK_AGAIN, MEASURE_EVERY, STALLED_AFTER, backoff};
+use super::run::{Ending, Run};
+use super::{Sessions, handing};
+use crate::contract::frame::{FromSandbox, HelloSeq, ToSandbox, VERSION};
+use crate::contract::ids::{GroupName, SessionId};
+use crate::contract::inbound::Usage;
+use crate::contract::time::Millis;
+use crate::controlplane::store::sessions;
+use crate::controlplane::telemetry::log;
+use crate::controlplane::telemetry::metrics::METRICS;
+
+/// Something that happened to a session.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// The ledger has something for it.
+    Wake,
+    /// The runtime is known now, or known better.
+    RuntimeChanged,
+    /// A place is free.
+    Place,
+    /// Somebody waits for a place.
+    Evict,
+    /// An operator released it.
+    Released,
+    /// The disk is nearly full.
+    LowDisk,
+    /// Its group is over the quota.
+    OverQuota,
+    /// The daemon stops.
+    Close,
+    /// The doorbell of this run spoke.
+    Heard(u64, Heard),
+    /// The sandbox of this run has ended.
+    Exited(u64),
+    /// A ring of this run is read and stored, or not.
+    Ingested(u64, Result<Ingested, Failure>),
+    /// The files of this run's group are counted.
+    Measured(u64, Usage),
+}
+
+/// What keeps an owed session from being launched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Obstacle {
+    None,
+    Runtime,
+    Place,
+    Parked,
+    Until(Instant),
+}
+
+/// What others see of an actor.
+#[derive(Clone, Debug)]
+pub(super) struct View {
+    pub(super) phase: &'static str,
+    pub(super) since: Millis,
+    pub(super) reason: Option<String>,
+    /// The agent group, once it is known.
+    pub(super) group: Option<GroupName>,
+}
+
+/// One session's actor.
+pub(super) struct Actor {
+    pub(super) id: SessionId,
+    pub(super) sessions: Sessions,
+    pub(super) events: Receiver<Event>,
+    pub(super) sender: Sender<Event>,
+    pub(super) view: Arc<Mutex<View>>,
+    pub(super) run: Option<Run>,
+    runs: u64,
+    /// The ledger may hold messages that no sandbox has been handed.
+    pub(super) owed: bool,
+    obstacle: Obstacle,
+    /// Deaths in a row, for the wait before the next launch.
+    pub(super) deaths: u32,
+    closing: bool,
+    /// A reason to wait is stored in the ledger; one of an earlier daemon may be.
+    waited: bool,
+}
+
+impl Actor {
+    pub(super) fn new(
+        id: SessionId,
+        sessions: Sessions,
+        (sender, events): (Sender<Event>, Receiver<Event>),
+        view: Arc<Mutex<View>>,
+    ) -> Self {
+        Self {
+            id,
+            sessions,
+            events,
+            sender,
+            view,
+            run: None,
+            runs: 0,
+            owed: false,
+            obstacle: Obstacle::None,
+            deaths: 0,
+            closing: false,
+            waited: true,
+        }
+    }
+
+    /// Lives until there is nothing left to do for the session.
+    pub(super) async fn live(mut self) {
+        loop {
+            self.settle().await;
+            if self.run.is_none() && (!self.owed || self.closing) && self.sessions.retire(&self) {
+                return;
+            }
+            let event = match self.deadline() {
+                None => self.events.recv().await.ok(),
+                Some(at) => {
+                    let timer = async {
+                        Timer::at(at).await;
+                        None
+                    };
+                    smol::future::or(async { self.events.recv().await.ok() }, timer).await
+                }
+            };
+            if let Some(event) = event {
+                self.handle(event).await;
+            }
+        }
+    }
+
+    pub(super) fn show(&self, phase: &'static str, reason: Option<String>) {
+        let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
+        if view.phase != phase || view.reason != reason {
+            *view = View { phase, since: Millis::now(), reason, group: view.group.clone() };
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        match (&self.run, self.obstacle) {
+            (Some(run), _) => run.deadline(&self.sessions.context().times()),
+            (None, Obstacle::Until(at)) if self.owed => Some(at),
+            _ => None,
+        }
+    }
+
+    /// Does what can be done now.
+    async fn settle(&mut self) {
+        if self.closing {
+            if self.run.is_some() {
+                self.end(Ending::Shutdown).await;
+            }
+            return;
+        }
+        if self.run.is_none() {
+            let due = match self.obstacle {
+                Obstacle::None => true,
+                Obstacle::Until(at) => Instant::now() >= at,
+                Obstacle::Runtime | Obstacle::Place | Obstacle::Parked => false,
+            };
+            if self.owed && due {
+                self.obstacle = Obstacle::None;
+                self.try_launch().await;
+            }
+            return;
+        }
+        let times = self.sessions.context().times();
+        let now = Instant::now();
+        if let Some(ending) = self.run.as_ref().and_then(|run| run.due(now, &times)) {
+            return self.end(ending).await;
+        }
+        self.notice_stall(now);
+        self.start_measuring(now);
+        if let Err(ending) = handing::pump(self).await {
+            return self.end(ending).await;
+        }
+        self.notice_idleness().await;
+    }
+
+    fn notice_stall(&mut self, now: Instant) {
+        let Some(run) = &mut self.run else { return };
+        if run.welcomed && run.is_unacknowledged() && !run.stalled && now >= run.rung_at + STALLED_AFTER {
+            run.stalled = true;
+            log::warn("sandbox.stalled", &[("session", &self.id), ("rung", &run.rung)]);
+            self.show("stalled", Some("it does not acknowledge".to_owned()));
+        }
+    }
+
+    fn start_measuring(&mut self, now: Instant) {
+        let quota = self.sessions.context().quota();
+        let Some(run) = &mut self.run else { return };
+        if run.measuring || run.measure_at.is_none_or(|at| now < at) {
+            return;
+        }
+        run.measuring = true;
+        run.measure_at = None;
+        let (paths, number, sender) = (run.paths.clone(), run.number, self.sender.clone());
+        smol::spawn(async move {
+            let usage = smol::unblock(move || disk::usage(&paths, quota)).await;
+            let _ = sender.try_send(Event::Measured(number, usage));
+        })
+        .detach();
+    }
+
+    async fn notice_idleness(&mut self) {
+        let owed = self.owed;
+        let Some(run) = &mut self.run else { return };
+        let idle = run.is_idle() && !owed;
+        if idle == run.idle_since.is_some() {
+            return;
+        }
+        run.idle_since = idle.then(Instant::now);
+        let leave = self.sessions.occupation(&self.id, run.idle_since);
+        self.show(if idle { "idle" } else { "busy" }, None);
+        if leave {
+            self.end(Ending::Evicted).await;
+        }
+    }
+
+    async fn try_launch(&mut self) {
+        let context = self.sessions.context().clone();
+        let isolator = match context.runtime() {
+            Runtime::Ready(isolator) => isolator,
+            Runtime::Missing(reason) => {
+                self.obstacle = Obstacle::Runtime;
+                return self.wait(&reason).await;
+            }
+        };
+        if context.space.room() != Room::Enough {
+            self.obstacle = Obstacle::Until(Instant::now() + LOOK_AGAIN);
+            return self.wait("the disk is nearly full; free some space or lower --min-free").await;
+        }
+        if !self.sessions.take_place(&self.id) {
+            self.obstacle = Obstacle::Place;
+            self.show("waiting", Some("all places for sandboxes are taken (--max-sandboxes)".to_owned()));
+            return;
+        }
+        self.runs += 1;
+        self.owed = false;
+        self.show("launching", None);
+        match launch(&context, &isolator, &self.id, self.runs, &self.sender).await {
+            Ok(run) => {
+                METRICS.launches.inc();
+                METRICS.sandboxes.inc();
+                log::info(
+                    "sandbox.launched",
+                    &[
+                        ("session", &self.id),
+                        ("back_end", &run.sandbox.back_end().name()),
+                        ("pid", &run.sandbox.pid()),
+                        ("messages", &run.open.len()),
+                    ],
+                );
+                self.view.lock().unwrap_or_else(PoisonError::into_inner).group = Some(run.group.clone());
+                self.owed |= run.more;
+                self.run = Some(run);
+                self.sessions.turn_runs();
+                self.forget_wait().await;
+            }
+            Err(Unlaunched::NothingOwed) => {
+                self.sessions.leave_place(&self.id);
+                self.show("asleep", None);
+            }
+            Err(Unlaunched::Parked) => {
+                self.sessions.leave_place(&self.id);
+                self.owed = true;
+                self.obstacle = Obstacle::Parked;
+                self.show("parked", None);
+            }
+            Err(Unlaunched::Machine(reason)) => {
+                self.sessions.leave_place(&self.id);
+                METRICS.launch_failures.inc();
+                log::warn("sandbox.launch_failed", &[("session", &self.id), ("reason", &reason)]);
+                self.owed = true;
+                self.deaths = self.deaths.saturating_add(1);
+                self.put_off();
+                self.wait(&reason).await;
+            }
+        }
+    }
+
+    /// The next launch waits, longer after each death in a row.
+    pub(super) fn put_off(&mut self) {
+        self.obstacle = Obstacle::Until(Instant::now() + backoff(self.deaths));
+    }
+
+    /// Shows why an owed session has no sandbox.
+    pub(super) async fn wait(&mut self, reason: &str) {
+        self.waited = true;
+        self.show("waiting", Some(reason.to_owned()));
+        let (id, reason) = (self.id.clone(), reason.to_owned());
+        let stored =
+            self.sessions.context().ledger.write(move |tx| sessions::set_wait_reason(tx, &id, Some(&reason)));
+        if let Err(error) = stored.await {
+            log::warn("session.reason_not_stored", &[("session", &self.id), ("error", &error)]);
+        }
+    }
+
+    async fn forget_wait(&mut self) {
+        if !std::mem::take(&mut self.waited) {
+            return;
+        }
+        let id = self.id.clone();
+        let stored = self.sessions.context().ledger.write(move |tx| sessions::set_wait_reason(tx, &id, None));
+        if let Err(error) = stored.await {
+            log::warn("session.reason_not_stored", &[("session", &self.id), ("error", &error)]);
+        }
+    }
+
+    async fn handle(&mut self, event: Event) {
+        let current = self.run.as_ref().map(|run| run.number);
+        match event {
+            Event::Wake => self.owed = true,
+            Event::RuntimeChanged if self.obstacle == Obstacle::Runtime => self.obstacle = Obstacle::None,
+            Event::Place if self.obstacle == Obstacle::Place => self.obstacle = Obstacle::None,
+            Event::Released => {
+                self.deaths = 0;
+                self.owed = true;
+                self.obstacle = Obstacle::None;
+            }
+            Event::Place => self.sessions.pass_place_on(&self.id),
+            Event::RuntimeChanged => {}
+            Event::Evict => {
+                if self.run.as_ref().is_some_and(|run| run.idle_since.is_some()) {
+                    self.end(Ending::Evicted).await;
+                }
+            }
+            Event::LowDisk if self.run.is_some() => self.end(Ending::LowDisk).await,
+            Event::OverQuota if self.run.is_some() => self.end(Ending::Quota).await,
+            Event::LowDisk | Event::OverQuota => {}
+            Event::Close => self.closing = true,
+            Event::Heard(number, heard) if Some(number) == current => self.hear(heard).await,
+            Event::Exited(number) if Some(number) == current => {
+                self.end(Ending::Died(String::new())).await;
+            }
+            Event::Ingested(number, result) if Some(number) == current => self.ingested(result).await,
+            Event::Measured(number, usage) if Some(number) == current => self.measured(usage).await,
+            // Of a run that is over.
+            Event::Heard(..) | Event::Exited(_) | Event::Ingested(..) | Event::Measured(..) => {}
+        }
+    }
+
+    async fn hear(&mut self, heard: Heard) {
+        match heard {
+            Heard::Frame(frame) => {
+                if let Err(ending) = self.frame(frame) {
+                    self.end(ending).await;
+                }
+            }
+            Heard::Garbage => {
+                self.end(Ending::Violation("it sent something that is no doorbell frame".to_owned())).await;
+            }
+            Heard::Closed => {
+                if let Some(run) = &mut self.run {
+                    run.closed_at.get_or_insert_with(Instant::now);
+                }
+            }
+        }
+    }
+
+    fn frame(&mut self, frame: FromSandbox) -> Result<(), Ending> {
+        let Some(run) = &mut self.run else { return Ok(()) };
+        let violation = |how: String| Err(Ending::Violation(how));
+        let now = Instant::now();
+        match frame {
+            FromSandbox::Hello { version, .. } if version != VERSION => {
+                violation(format!("it speaks version {version} of the doorbell, not {VERSION}"))
+            }
+            FromSandbox::Hello { .. } if run.welcomed => violation("it said hello twice".to_owned()),
+            FromSandbox::Hello { seq: HelloSeq::Lost, .. } => Err(Ending::Lost),
+            FromSandbox::Hello { seq: HelloSeq::Minted(seq), .. } if seq < run.cursor => Err(Ending::Lost),
+            FromSandbox::Hello { .. } => {
+                run.welcomed = true;
+                run.rung_at = now;
+                run.waiting_since = now;
+                METRICS.launch_seconds.observe(run.launched.elapsed());
+                // Four frames at most wait at a time, and the queue is empty here.
+                run.doorbell.send(ToSandbox::Welcome(run.cursor));
+                run.doorbell.send(ToSandbox::In(run.rung));
+                self.show("busy", None);
+                Ok(())
+            }
+            _ if !run.welcomed => violation("it spoke before hello".to_owned()),
+            FromSandbox::Alive(_) => Ok(()),
+            FromSandbox::Ack(seq) if seq == run.rung && run.is_unacknowledged() => {
+                run.acked = seq;
+                run.stalled = false;
+                METRICS.ring_seconds.observe(run.rung_at.elapsed());
+                run.waiting_since = now;
+                Ok(())
+            }
+            FromSandbox::Ack(seq) => violation(format!("it acknowledged {seq}, which was not rung")),
+            FromSandbox::Out(_) if run.reading.is_some() => {
+                violation("it rang before its last ring was acknowledged".to_owned())
+            }
+            FromSandbox::Out(seq) if seq <= run.cursor || seq % 2 == 0 => {
+                violation(format!("it rang {seq} after {}", run.cursor))
+            }
+            FromSandbox::Out(seq) => {
+                let hold = run.pace.hold(now);
+                self.read(seq, hold);
+                Ok(())
+            }
+        }
+    }
+
+    /// Reads and stores a ring in a task of its own, so that frames of the sandbox are heard meanwhile.
+    fn read(&mut self, last: u64, hold: Duration) {
+        let Some(run) = &mut self.run else { return };
+        let ring = Ring {
+            session: self.id.clone(),
+            epoch: run.epoch,
+            cursor: run.cursor,
+            last,
+            path: run.paths.outbound.clone(),
+            key: run.outbound_key.clone(),
+        };
+        let (context, sender, number) = (self.sessions.context().clone(), self.sender.clone(), run.number);
+        let task = smol::spawn(async move {
+            if !hold.is_zero() {
+                Timer::after(hold).await;
+            }
+            let turn = context.readers.acquire().await;
+            let result = ingest::ingest(&context.ledger, &context.keyring, ring).await;
+            drop(turn);
+            let _ = sender.try_send(Event::Ingested(number, result));
+        });
+        run.reading = Some((task, Instant::now()));
+    }
+
+    async fn ingested(&mut self, result: Result<Ingested, Failure>) {
+        let ingested = match result {
+            Ok(ingested) => ingested,
+            Err(Failure::Violation(how)) => return self.end(Ending::Violation(how)).await,
+            Err(Failure::Host(why)) => return self.end(Ending::Host(why)).await,
+        };
+        let Some(run) = &mut self.run else { return };
+        let now = Instant::now();
+        if let Some((_, since)) = run.reading.take() {
+            METRICS.ingest_seconds.observe(since.elapsed());
+        }
+        run.cursor = ingested.last;
+        run.outcomes.extend(ingested.outcomes);
+        if !ingested.began.is_empty() {
+            run.turn_began = true;
+            run.turn_at = Some(now);
+            run.turn.extend(ingested.began);
+            run.measure_at.get_or_insert(now + MEASURE_EVERY);
+        }
+        for id in &ingested.done {
+            if let Some(seq) = run.open.remove(id) {
+                run.finished.push(seq);
+            }
+            run.turn.retain(|in_turn| in_turn != id);
+        }
+        if !ingested.done.is_empty() {
+            run.waiting_since = now;
+            self.deaths = 0;
+            METRICS.finished.add(ingested.done.len() as u64);
+            if run.turn.is_empty() {
+                METRICS.turns.inc();
+                if let Some(since) = run.turn_at.take() {
+                    METRICS.turn_seconds.observe(since.elapsed());
+                }
+                // Once more after each turn.
+                run.measure_at = Some(now);
+            }
+        }
+        run.doorbell.send(ToSandbox::Ack(ingested.last));
+        if ingested.spoke {
+            self.sessions.ring_bell(&self.id);
+        }
+    }
+
+    async fn measured(&mut self, usage: Usage) {
+        let context = self.sessions.context().clone();
+        let Some(run) = &mut self.run else { return };
+        run.measuring = false;
+        if !run.turn.is_empty() {
+            run.measure_at = Some(Instant::now() + MEASURE_EVERY);
+        }
+        let group = run.group.clone();
+        if !usage.is_over() {
+            context.forget_usage(&group);
+        } else if context.grew(&group, usage.bytes.max(usage.files)) {
+            log::warn(
+                "group.over_quota",
+                &[("group", &group), ("bytes", &usage.bytes), ("files", &usage.files)],
+            );
+            self.sessions.over_quota(&group, &self.id);
+            self.end(Ending::Quota).await;
+        }
+    }
+}

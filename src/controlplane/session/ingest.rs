@@ -1,0 +1,187 @@
+//! From a ring to the ledger: the rows of one ring are read by the hostile reader and stored in one
+//! transaction, outputs, states and cursor together. Only after that commit may the ring be acknowledged.
+//! Each row is checked against the ledger in that same transaction: the sandbox is informed, never believed.
+
+use std::path::PathBuf;
+
+use rusqlite::Transaction;
+
+use super::hostile::{self, Refused};
+use crate::contract::action::{Action, Outcome};
+use crate::contract::cipher::FileKey;
+use crate::contract::ids::{MessageId, SessionId};
+use crate::contract::json::Value;
+use crate::contract::outbound::{MessageOut, OutboundBody, OutboundKind, OutboundRow, Processing};
+use crate::controlplane::keys::Keyring;
+use crate::controlplane::store::outbox::Output;
+use crate::controlplane::store::{Ledger, Step, StoreError, inbox, outbox, sessions};
+
+/// One ring of one sandbox.
+#[derive(Debug)]
+pub(super) struct Ring {
+    pub(super) session: SessionId,
+    pub(super) epoch: u64,
+    /// Rows up to here are stored.
+    pub(super) cursor: u64,
+    /// The number that was rung.
+    pub(super) last: u64,
+    pub(super) path: PathBuf,
+    pub(super) key: FileKey,
+}
+
+/// What a ring brought.
+#[derive(Debug, Default)]
+pub(super) struct Ingested {
+    /// The new cursor.
+    pub(super) last: u64,
+    /// Messages whose turn began.
+    pub(super) began: Vec<MessageId>,
+    /// Messages that are finished.
+    pub(super) done: Vec<MessageId>,
+    /// Whether people have something new to see.
+    pub(super) spoke: bool,
+    /// Answers to actions, to be handed back.
+    pub(super) outcomes: Vec<Outcome>,
+}
+
+/// Why a ring brought nothing.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The sandbox broke the contract.
+    Violation(String),
+    /// The host could not do its part.
+    Host(String),
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Violation(how) => Self::Violation(how),
+            Refused::Host(why) => Self::Host(why),
+        }
+    }
+}
+
+/// Reads, checks and stores one ring. The reading runs on the blocking pool.
+pub(super) async fn ingest(ledger: &Ledger, keyring: &Keyring, ring: Ring) -> Result<Ingested, Failure> {
+    let (path, key, cursor, last) = (ring.path, ring.key, ring.cursor, ring.last);
+    let rows = smol::unblock(move || hostile::read(&path, &key, cursor, last)).await?;
+    let finishes = rows.iter().any(|row| matches!(row.body, OutboundBody::Processing(_, Processing::Done)));
+    let step = if finishes { Step::Finish } else { Step::Ingest };
+    let (session, epoch, keyring) = (ring.session, ring.epoch, keyring.clone());
+    ledger
+        .write_step(step, move |tx| {
+            if let Some(how) = objection(tx, &session, &rows)? {
+                return Ok(Err(Failure::Violation(how)));
+            }
+            if !sessions::advance_cursor(tx, &session, epoch, cursor, last)? {
+                return Ok(Err(Failure::Host("the ledger's cursor moved meanwhile".to_owned())));
+            }
+            store(tx, &keyring, &session, epoch, last, rows).map(Ok)
+        })
+        .await
+        .map_err(|error| Failure::Host(error.to_string()))?
+}
+
+/// Looks before anything is written, so that a refused ring leaves no trace.
+fn objection(
+    tx: &Transaction<'_>,
+    session: &SessionId,
+    rows: &[OutboundRow],
+) -> Result<Option<String>, StoreError> {
+    for row in rows {
+        let wrong = |how: &str| Ok(Some(format!("output {}: {how}", row.seq)));
+        match &row.body {
+            OutboundBody::Message(message) => {
+                let Some(cause) = &message.in_reply_to else {
+                    return wrong("it answers no message, and this agent has no destinations");
+                };
+                let Some(origin) = inbox::find(tx, session, cause)? else {
+                    return wrong("it answers a message that this session never got");
+                };
+                let elsewhere = |said: &Option<String>, is: Option<&str>| {
+                    said.as_ref().is_some_and(|said| Some(said.as_str()) != is)
+                };
+                if elsewhere(&message.channel, Some(&origin.place.channel))
+                    || elsewhere(&message.chat, Some(&origin.place.chat))
+                    || elsewhere(&message.thread, origin.place.thread.as_deref())
+                {
+                    return wrong("it is addressed to a chat that this agent may not write to");
+                }
+            }
+            OutboundBody::Attachment(..) => return wrong("attachments are not granted"),
+            OutboundBody::Processing(message, _) => {
+                if inbox::find(tx, session, message)?.is_none() {
+                    return wrong("it is about a message that this session never got");
+                }
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn store(
+    tx: &Transaction<'_>,
+    keyring: &Keyring,
+    session: &SessionId,
+    epoch: u64,
+    last: u64,
+    rows: Vec<OutboundRow>,
+) -> Result<Ingested, StoreError> {
+    let mut ingested = Ingested { last, ..Ingested::default() };
+    for row in rows {
+        match row.body {
+            OutboundBody::Message(MessageOut { kind: OutboundKind::Action, text, .. }) => {
+                ingested.outcomes.push(refuse(text.as_bytes()));
+            }
+            OutboundBody::Message(message) => {
+                // Judged before; the answer goes where its cause came from, whatever the row says.
+                let cause = message.in_reply_to.as_ref();
+                let origin = cause.map(|cause| inbox::find(tx, session, cause)).transpose()?.flatten();
+                let Some(origin) = origin else { continue };
+                outbox::store(
+                    tx,
+                    keyring,
+                    &Output {
+                        session: session.clone(),
+                        epoch,
+                        seq: row.seq,
+                        ordinal: 0,
+                        in_reply_to: message.in_reply_to,
+                        place: origin.place,
+                        text: message.text,
+                    },
+                )?;
+                ingested.spoke = true;
+            }
+            OutboundBody::Attachment(..) => {}
+            OutboundBody::Processing(message, Processing::Started) => {
+                inbox::begin(tx, session, &message)?;
+                ingested.began.push(message);
+            }
+            OutboundBody::Processing(message, Processing::Done) => {
+                inbox::finish(tx, session, &message)?;
+                ingested.spoke = true;
+                ingested.done.push(message);
+            }
+        }
+    }
+    if !ingested.done.is_empty() {
+        sessions::clear_launch_deaths(tx, session)?;
+    }
+    Ok(ingested)
+}
+
+/// This build grants no action, so each is answered with a refusal that the agent can read.
+fn refuse(envelope: &[u8]) -> Outcome {
+    let (name, call) = match Action::parse(envelope) {
+        Ok(action) => (action.name, action.call),
+        Err(_) => ("unreadable".to_owned(), "unreadable".to_owned()),
+    };
+    Outcome {
+        name,
+        call,
+        ok: false,
+        result: Value::from("unsupported_here: this control plane offers no such action"),
+    }
+}

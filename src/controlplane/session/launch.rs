@@ -1,0 +1,255 @@
+//! One launch, from the ledger's open messages to a process: a number for every row, a new `inbound.db`, an
+//! empty `outbound.db`, the sockets, the sandbox. Every step can be interrupted: what was handed over and not
+//! finished is handed over again under new numbers.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use smol::channel::Sender;
+
+use super::actor::Event;
+use super::context::Context;
+use super::disk;
+use super::doorbell::Doorbell;
+use super::limits::{BYTES_A_RING, MESSAGES_A_RING};
+use super::run::{Pace, Run};
+use crate::contract::cipher::{ConveyorFile, FileKey, SessionKey};
+use crate::contract::conveyor::ConveyorError;
+use crate::contract::fault;
+use crate::contract::ids::SessionId;
+use crate::contract::inbound::{InboundBody, InboundRow, InboundWriter, SessionConfig, Usage};
+use crate::controlplane::isolation::{
+    self, Identity, Isolator, SandboxSpec, SessionPaths, bind_socket, hand_over,
+};
+use crate::controlplane::store::groups::AgentGroup;
+use crate::controlplane::store::inbox::OpenMessage;
+use crate::controlplane::store::sessions::{SessionRow, SessionState};
+use crate::controlplane::store::{Step, StoreError, groups, inbox, secrets, sessions};
+
+/// Longest answer that the agent asks of a model, in tokens.
+const MAX_TOKENS: u64 = 4096;
+
+/// Why there is no new sandbox.
+#[derive(Debug)]
+pub(super) enum Unlaunched {
+    /// No open message: nothing is owed.
+    NothingOwed,
+    /// An operator must release the session first.
+    Parked,
+    /// The machine is at fault; the messages wait, shown with this reason.
+    Machine(String),
+}
+
+/// What the ledger gave for a launch.
+struct Order {
+    row: SessionRow,
+    group: AgentGroup,
+    identity: Identity,
+    key: SessionKey,
+    /// The number of the configuration row, below those of the messages.
+    config_seq: u64,
+    messages: Vec<(u64, OpenMessage)>,
+}
+
+/// Launches a sandbox for `session`; `number` marks its events.
+pub(super) async fn launch(
+    context: &Arc<Context>,
+    isolator: &Arc<dyn Isolator>,
+    session: &SessionId,
+    number: u64,
+    events: &Sender<Event>,
+) -> Result<Run, Unlaunched> {
+    let started = Instant::now();
+    let order = order(context, session).await?;
+    let paths = SessionPaths::new(&context.paths, session, &order.group.name);
+    let spec = SandboxSpec {
+        session: session.clone(),
+        paths: paths.clone(),
+        identity: order.identity,
+        limits: context.limits,
+        args: arguments(),
+        #[cfg(feature = "faults")]
+        executable_override: fault::value(&format!("sandbox-exe@{}", order.group.name)).map(Into::into),
+    };
+    let (limits, prepared) = (context.quota(), spec.clone());
+    let usage = smol::unblock(move || {
+        isolation::prepare(&prepared).map_err(|error| error.to_string())?;
+        Ok::<_, String>(disk::usage(&prepared.paths, limits))
+    })
+    .await
+    .map_err(Unlaunched::Machine)?;
+
+    let last = order.messages.last().map_or(order.config_seq, |(seq, _)| *seq);
+    let (inbound, listeners) = {
+        let rows = snapshot(&order, usage);
+        let (paths, identity) = (paths.clone(), order.identity);
+        let key = order.key.file_key(ConveyorFile::Inbound);
+        smol::unblock(move || {
+            let inbound = new_inbound(&paths, identity, &key, &rows)
+                .map_err(|error| format!("inbound.db could not be made: {error}"))?;
+            let bind = |path: &Path| {
+                bind_socket(path, identity)
+                    .map_err(|error| format!("{} could not be bound: {error}", path.display()))
+            };
+            Ok::<_, String>((inbound, (bind(&paths.doorbell)?, bind(&paths.model)?)))
+        })
+        .await
+        .map_err(Unlaunched::Machine)?
+    };
+    fault::point("launch.conveyors_ready");
+
+    let sender = events.clone();
+    let doorbell = Doorbell::serve(listeners.0, order.identity, move |heard| {
+        let _ = sender.try_send(Event::Heard(number, heard));
+    })
+    .map_err(|error| Unlaunched::Machine(format!("the doorbell does not listen: {error}")))?;
+    let identity = order.identity;
+    let model = context
+        .models
+        .open(listeners.1, session, &order.group.provider, move |stream| {
+            isolation::peer_is_ours(stream, identity)
+        })
+        .map_err(|error| Unlaunched::Machine(format!("the model socket does not listen: {error}")))?;
+
+    let (isolator, key) = (isolator.clone(), order.key.clone());
+    let sandbox = smol::unblock(move || isolator.launch(&spec, &key))
+        .await
+        .map_err(|error| Unlaunched::Machine(error.to_string()))?;
+    fault::point("launch.started");
+
+    let sandbox = Arc::new(sandbox);
+    let (watched, sender) = (sandbox.clone(), events.clone());
+    let watch = smol::spawn(async move {
+        let exit = watched.exited().await;
+        let _ = sender.try_send(Event::Exited(number));
+        exit
+    });
+    let now = Instant::now();
+    Ok(Run {
+        number,
+        more: super::handing::may_be_more(order.messages.iter().map(|(_, open)| open)),
+        group: order.group.name.clone(),
+        sandbox,
+        watch,
+        doorbell,
+        model,
+        paths,
+        inbound: Some(inbound),
+        outbound_key: order.key.file_key(ConveyorFile::Outbound),
+        launched: started,
+        welcomed: false,
+        epoch: order.row.epoch,
+        cursor: order.row.out_cursor,
+        handed: order.messages.last().map_or(0, |(_, open)| open.position),
+        rung: last,
+        acked: 0,
+        rung_at: now,
+        stalled: false,
+        open: order
+            .messages
+            .iter()
+            .map(|(seq, open)| (open.message.id.clone(), *seq))
+            .collect::<HashMap<_, _>>(),
+        finished: Vec::new(),
+        turn: Vec::new(),
+        turn_began: false,
+        waiting_since: now,
+        turn_at: None,
+        reading: None,
+        pace: Pace::new(context.config.rings_per_second, now),
+        outcomes: Vec::new(),
+        closed_at: None,
+        idle_since: None,
+        measure_at: None,
+        measuring: false,
+    })
+}
+
+/// One transaction: is anything owed, and if so a number for every row that will travel.
+async fn order(context: &Context, session: &SessionId) -> Result<Order, Unlaunched> {
+    let (session, keyring) = (session.clone(), context.keyring.clone());
+    let (base, root) = (context.config.sandbox_uid_base, context.is_root);
+    let found = context.ledger.write_step(Step::Launch, move |tx| {
+        let row = sessions::get(tx, &session)?.ok_or_else(|| StoreError::NoSession(session.clone()))?;
+        if matches!(row.state, SessionState::Parked { .. }) {
+            return Ok(Err(Unlaunched::Parked));
+        }
+        if row.open_engaging == 0 {
+            return Ok(Err(Unlaunched::NothingOwed));
+        }
+        let name = &row.partition.group;
+        let group = groups::get(tx, name)?.ok_or_else(|| StoreError::NoGroup(name.clone()))?;
+        let Some(secret) = secrets::get(tx, &keyring, &session)? else {
+            let reason =
+                "the key of this conversation is not in the ledger; its texts cannot be read any more";
+            return Ok(Err(Unlaunched::Machine(reason.to_owned())));
+        };
+        let identity = if root {
+            Identity::Mapped { wall: base, group: groups::host_id(tx, name, base)? }
+        } else {
+            Identity::OwnUser
+        };
+        let open = inbox::open_messages(tx, &keyring, &session, 0, MESSAGES_A_RING, BYTES_A_RING)?;
+        let config_seq = sessions::mint_seqs(tx, &session, 1)?.first().copied().unwrap_or_default();
+        let ids: Vec<_> = open.iter().map(|open| open.message.id.clone()).collect();
+        let seqs = inbox::hand_over(tx, &session, &ids)?;
+        let messages = seqs.into_iter().zip(open).collect();
+        Ok(Ok(Order { row, group, identity, key: secret.sandbox_key(), config_seq, messages }))
+    });
+    found.await.map_err(|error| Unlaunched::Machine(error.to_string()))?
+}
+
+/// The rows of a new `inbound.db`: the configuration, then the open messages.
+fn snapshot(order: &Order, usage: Usage) -> Vec<InboundRow> {
+    let config = SessionConfig {
+        agent: order.group.name.to_string(),
+        persona: String::new(),
+        model: order.group.model.clone(),
+        max_tokens: MAX_TOKENS,
+        tools: order.group.tools.names(),
+        usage,
+    };
+    let mut rows = vec![InboundRow { seq: order.config_seq, body: InboundBody::Config(config) }];
+    rows.extend(
+        order
+            .messages
+            .iter()
+            .map(|(seq, open)| InboundRow { seq: *seq, body: InboundBody::Message(open.message.clone()) }),
+    );
+    rows
+}
+
+/// Makes the file under another name and renames it, so that no half-made one is ever mounted.
+fn new_inbound(
+    paths: &SessionPaths,
+    identity: Identity,
+    key: &FileKey,
+    rows: &[InboundRow],
+) -> Result<InboundWriter, ConveyorError> {
+    let io =
+        |doing: &'static str| move |error: std::io::Error| ConveyorError::Host(format!("{doing}: {error}"));
+    let new = paths.inbound.with_extension("new");
+    for old in [&new, &new.with_extension("new-journal"), &paths.inbound.with_extension("db-journal")] {
+        match std::fs::remove_file(old) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io("clearing")(error)),
+            _ => {}
+        }
+    }
+    drop(InboundWriter::create(&new, key, rows)?);
+    hand_over(&new, identity).map_err(io("handing over"))?;
+    std::fs::rename(&new, &paths.inbound).map_err(io("renaming"))?;
+    InboundWriter::open(&paths.inbound, key)
+}
+
+#[cfg(not(feature = "faults"))]
+fn arguments() -> Vec<String> {
+    Vec::new()
+}
+
+/// A sandbox has no environment, so the faults that it should play reach it as an argument.
+#[cfg(feature = "faults")]
+fn arguments() -> Vec<String> {
+    vec!["--faults".to_owned(), fault::all().to_owned()]
+}
