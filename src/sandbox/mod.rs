@@ -11,3 +11,6 @@ pub mod selftest;
 pub mod tools;
 pub mod transcript;
 pub mod turn;
+
+#[cfg(test)]
+mod scratch;

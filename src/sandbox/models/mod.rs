@@ -1,1 +1,310 @@
-//! Being written.
+//! What a conversation with a model is made of, whatever dialect carries it: messages of blocks, a response,
+//! and the ways in which a call fails. One file per dialect; [`http`] is the only thing that opens a socket
+//! here, and the only socket is the one the host granted.
+
+pub mod anthropic;
+pub mod http;
+pub mod sse;
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::contract::json::Value;
+
+/// Who speaks in a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaker {
+    /// People, tool results, notes of the sandbox.
+    User,
+    /// The model.
+    Assistant,
+}
+
+impl Speaker {
+    fn word(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Assistant => "assistant",
+        }
+    }
+}
+
+/// What a model gave as a tool's input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ToolInput {
+    /// A JSON object.
+    Object(Value),
+    /// No JSON object, for instance because the answer was cut in the middle of it.
+    Unreadable,
+}
+
+/// A piece of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Block {
+    /// Words.
+    Text(String),
+    /// The model asks for a tool.
+    ToolUse {
+        /// Links the result to the request.
+        id: String,
+        /// The tool.
+        name: String,
+        /// What to do.
+        input: ToolInput,
+    },
+    /// What a tool gave.
+    ToolResult {
+        /// The id of the request.
+        id: String,
+        /// The result, or what went wrong.
+        text: String,
+        /// Whether it went wrong.
+        is_error: bool,
+    },
+}
+
+/// One message of a conversation with the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Whose it is.
+    pub speaker: Speaker,
+    /// Its pieces, in order.
+    pub blocks: Vec<Block>,
+}
+
+impl Message {
+    /// The form in which `session.db` keeps a message. It is also the Messages dialect's, except that an
+    /// unreadable input is kept as `null`.
+    pub fn to_value(&self) -> Value {
+        self.value_with(&Value::Null)
+    }
+
+    /// `unreadable` stands for an input that was no JSON object.
+    fn value_with(&self, unreadable: &Value) -> Value {
+        let block = |block: &Block| match block {
+            Block::Text(text) => Value::object([("type", "text".into()), ("text", text.as_str().into())]),
+            Block::ToolUse { id, name, input } => Value::object([
+                ("type", "tool_use".into()),
+                ("id", id.as_str().into()),
+                ("name", name.as_str().into()),
+                (
+                    "input",
+                    match input {
+                        ToolInput::Object(value) => value.clone(),
+                        ToolInput::Unreadable => unreadable.clone(),
+                    },
+                ),
+            ]),
+            Block::ToolResult { id, text, is_error } => Value::object([
+                ("type", Value::from("tool_result")),
+                ("tool_use_id", id.as_str().into()),
+                // An empty result is left out by some upstreams' validators as missing; a blank is not.
+                ("content", if text.is_empty() { "(empty)".into() } else { text.as_str().into() }),
+                ("is_error", (*is_error).into()),
+            ]),
+        };
+        // The dialect refuses empty text blocks.
+        let kept = self.blocks.iter().filter(|block| !matches!(block, Block::Text(text) if text.is_empty()));
+        Value::object([
+            ("role", self.speaker.word().into()),
+            ("content", Value::Array(kept.map(block).collect())),
+        ])
+    }
+
+    /// Reads what [`Self::to_value`] wrote. `None` when it is something else.
+    pub fn from_value(value: &Value) -> Option<Self> {
+        let speaker = match value.get("role")?.as_str()? {
+            "user" => Speaker::User,
+            "assistant" => Speaker::Assistant,
+            _ => return None,
+        };
+        let text = |block: &Value, name: &str| Some(block.get(name)?.as_str()?.to_owned());
+        let block = |block: &Value| {
+            Some(match block.get("type")?.as_str()? {
+                "text" => Block::Text(text(block, "text")?),
+                "tool_use" => Block::ToolUse {
+                    id: text(block, "id")?,
+                    name: text(block, "name")?,
+                    input: match block.get("input")? {
+                        Value::Null => ToolInput::Unreadable,
+                        input => ToolInput::Object(input.clone()),
+                    },
+                },
+                "tool_result" => Block::ToolResult {
+                    id: text(block, "tool_use_id")?,
+                    text: text(block, "content")?,
+                    is_error: block.get("is_error")?.as_bool()?,
+                },
+                _ => return None,
+            })
+        };
+        let blocks = value.get("content")?.as_array()?.iter().map(block).collect::<Option<_>>()?;
+        Some(Self { speaker, blocks })
+    }
+}
+
+/// Whether the model may ask for tools.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ToolChoice {
+    /// It may.
+    Free,
+    /// It must answer in words.
+    Forbidden,
+}
+
+/// A tool as the model is told of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToolSpec {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does.
+    pub description: &'static str,
+    /// The JSON schema of its input.
+    pub schema: Value,
+}
+
+/// One call of a model.
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    /// The model's name.
+    pub model: &'a str,
+    /// Longest answer, in tokens.
+    pub max_tokens: u64,
+    /// The system prompt.
+    pub system: &'a str,
+    /// The tools.
+    pub tools: &'a [ToolSpec],
+    /// Whether it may use them.
+    pub choice: ToolChoice,
+    /// The conversation; begins with a user's message.
+    pub messages: &'a [Message],
+}
+
+/// Why the model stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// It was done, or wants a tool.
+    Finished,
+    /// The answer reached its longest length.
+    Length,
+    /// It declined.
+    Refused,
+}
+
+/// A complete answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// Text and tool requests, in order.
+    pub blocks: Vec<Block>,
+    /// Why it ended.
+    pub stop: Stop,
+}
+
+impl Response {
+    /// All text of the answer.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        for block in &self.blocks {
+            if let Block::Text(piece) = block {
+                text.push_str(piece);
+            }
+        }
+        text
+    }
+
+    /// Whether it asks for a tool.
+    pub fn wants_tools(&self) -> bool {
+        self.blocks.iter().any(|block| matches!(block, Block::ToolUse { .. }))
+    }
+}
+
+/// Why a call gave no complete answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ModelError {
+    /// The socket, or the stream on it, failed before the answer was complete.
+    Broken(String),
+    /// The upstream said no.
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// How long it asks to wait.
+        retry_after: Option<Duration>,
+        /// What it says, cut short; a stranger's words.
+        said: String,
+    },
+}
+
+impl ModelError {
+    /// Whether the same request may succeed later.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Broken(_) => true,
+            Self::Refused { status, .. } => matches!(status, 408 | 409 | 425 | 429 | 500..=599),
+        }
+    }
+
+    /// How long the upstream asks to wait.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Broken(_) => None,
+            Self::Refused { retry_after, .. } => *retry_after,
+        }
+    }
+}
+
+impl fmt::Display for ModelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Broken(why) => write!(f, "the connection to the model failed: {why}"),
+            Self::Refused { status, said, .. } if said.is_empty() => write!(f, "the model answered {status}"),
+            Self::Refused { status, said, .. } => write!(f, "the model answered {status}: {said}"),
+        }
+    }
+}
+
+impl std::error::Error for ModelError {}
+
+/// Something that answers requests; the tests have one of their own.
+pub trait Model {
+    /// Calls the model once and waits for the whole answer.
+    ///
+    /// # Errors
+    /// [`ModelError`] when there is no complete answer; nothing is retried here.
+    fn call(&self, request: &Request<'_>) -> Result<Response, ModelError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_read_back_as_they_were_kept() {
+        let message = Message {
+            speaker: Speaker::Assistant,
+            blocks: vec![
+                Block::Text("hello".into()),
+                Block::ToolUse { id: "a".into(), name: "t".into(), input: ToolInput::Unreadable },
+                Block::ToolUse {
+                    id: "b".into(),
+                    name: "t".into(),
+                    input: ToolInput::Object(Value::object([("x", 1u64.into())])),
+                },
+                Block::ToolResult { id: "b".into(), text: "r".into(), is_error: true },
+            ],
+        };
+        assert_eq!(Message::from_value(&message.to_value()), Some(message));
+        assert_eq!(Message::from_value(&Value::Null), None);
+    }
+
+    #[test]
+    fn only_what_may_pass_is_tried_again() {
+        let refused = |status| ModelError::Refused { status, retry_after: None, said: String::new() };
+        for status in [429, 500, 502, 503, 529, 408] {
+            assert!(refused(status).is_passing(), "{status}");
+        }
+        for status in [400, 401, 402, 403, 404, 413, 301, 204] {
+            assert!(!refused(status).is_passing(), "{status}");
+        }
+        assert!(ModelError::Broken(String::new()).is_passing());
+    }
+}

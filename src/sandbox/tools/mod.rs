@@ -1,1 +1,195 @@
-//! Being written.
+//! What the agent can do beside talking: one table of tools, each with its name, its schema, whether it may
+//! be repeated after a crash, and its function. What the model is told, what is switched on and what is
+//! refused are all derived from it. A tool touches what its own file says.
+
+mod files;
+pub mod jail;
+#[cfg(feature = "faults")]
+mod probe;
+
+use std::fmt;
+
+use crate::contract::inbound::SessionConfig;
+use crate::contract::json::Value;
+
+use super::models::{ToolInput, ToolSpec};
+use jail::Jail;
+
+/// What may be done with a run that a crash interrupted: its intent is known, its result is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeat {
+    /// It changes nothing; run it again. Such tools also work when the space for files is used up.
+    ReadOnly,
+    /// Twice is the same as once; run it again.
+    Idempotent,
+    /// Nobody knows whether it happened; the model is told so.
+    Never,
+}
+
+/// One line of the table.
+#[derive(Debug)]
+pub struct Tool {
+    /// What the model calls it.
+    pub name: &'static str,
+    /// What the model is told.
+    pub description: &'static str,
+    /// The family it belongs to.
+    pub group: &'static str,
+    /// The JSON schema of its input.
+    pub schema: fn() -> Value,
+    /// See [`Repeat`].
+    pub repeat: Repeat,
+    /// What it does.
+    pub run: fn(&Bench, &Value, &str) -> Result<String, ToolError>,
+}
+
+/// What tools work on.
+#[derive(Debug)]
+pub struct Bench {
+    /// The workspace.
+    pub files: Jail,
+}
+
+/// Why a tool gave no result; the words are for the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToolError(pub String);
+
+impl fmt::Display for ToolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ToolError {}
+
+/// Every tool of this build.
+pub static TABLE: &[Tool] = &[
+    files::READ_FILE,
+    files::WRITE_FILE,
+    #[cfg(feature = "faults")]
+    probe::PROBE,
+];
+
+/// The tools that a session has switched on.
+pub fn enabled(config: &SessionConfig) -> impl Iterator<Item = &'static Tool> {
+    TABLE.iter().filter(|tool| match &config.tools {
+        None => true,
+        Some(names) => names.iter().any(|name| name == tool.name),
+    })
+}
+
+/// Those tools as the model is told of them.
+pub fn specs(config: &SessionConfig) -> Vec<ToolSpec> {
+    enabled(config)
+        .map(|tool| ToolSpec { name: tool.name, description: tool.description, schema: (tool.schema)() })
+        .collect()
+}
+
+/// The mark of a tool; one that is not in the table does nothing and may be repeated.
+pub fn repeat(name: &str) -> Repeat {
+    TABLE.iter().find(|tool| tool.name == name).map_or(Repeat::ReadOnly, |tool| tool.repeat)
+}
+
+/// Runs a tool for the model. `stamp` names this one run, the same again after a crash.
+///
+/// # Errors
+/// Says what was wrong, and what the model can do instead.
+pub fn run(
+    bench: &Bench,
+    config: &SessionConfig,
+    name: &str,
+    input: &ToolInput,
+    stamp: &str,
+) -> Result<String, ToolError> {
+    let Some(tool) = enabled(config).find(|tool| tool.name == name) else {
+        let names: Vec<&str> = enabled(config).map(|tool| tool.name).collect();
+        return Err(ToolError(match names.as_slice() {
+            [] => "there is no such tool; none is switched on".to_owned(),
+            names => format!("there is no such tool; those that are switched on: {}", names.join(", ")),
+        }));
+    };
+    if config.usage.is_over() && tool.repeat != Repeat::ReadOnly {
+        let usage = config.usage;
+        return Err(ToolError(format!(
+            "the space for files is used up ({} of {} bytes, {} of {} files): only reading is left until the \
+             owner frees some",
+            usage.bytes, usage.bytes_limit, usage.files, usage.files_limit
+        )));
+    }
+    match input {
+        ToolInput::Object(value) => (tool.run)(bench, value, stamp),
+        ToolInput::Unreadable => {
+            Err(ToolError("the input was not a complete JSON object; give it again, shorter if it was cut".into()))
+        }
+    }
+}
+
+/// A required text of a tool's input.
+fn text<'a>(input: &'a Value, name: &str) -> Result<&'a str, ToolError> {
+    input
+        .get(name)
+        .and_then(Value::as_str)
+        .ok_or_else(|| ToolError(format!("the input needs {name:?}, a text")))
+}
+
+/// The schema of an object whose fields are all required texts.
+fn texts(fields: &[(&'static str, &'static str)]) -> Value {
+    let properties = fields.iter().map(|(name, description)| {
+        (*name, Value::object([("type", Value::from("string")), ("description", (*description).into())]))
+    });
+    Value::object([
+        ("type", Value::from("object")),
+        ("properties", Value::object(properties)),
+        ("required", Value::Array(fields.iter().map(|(name, _)| Value::from(*name)).collect())),
+        ("additionalProperties", false.into()),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::inbound::Usage;
+    use crate::sandbox::scratch::Scratch;
+
+    fn input(fields: &[(&str, &str)]) -> ToolInput {
+        ToolInput::Object(Value::object(fields.iter().map(|(name, text)| (*name, Value::from(*text)))))
+    }
+
+    #[test]
+    fn names_are_unique_and_known() {
+        let mut names: Vec<_> = TABLE.iter().map(|tool| tool.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), TABLE.len());
+        assert_eq!(repeat("write_file"), Repeat::Idempotent);
+    }
+
+    #[test]
+    fn only_what_is_switched_on_runs() {
+        let scratch = Scratch::new();
+        let bench = Bench { files: Jail::open(scratch.path()).unwrap() };
+        let write = input(&[("path", "a"), ("content", "x")]);
+        let read = input(&[("path", "a")]);
+        let all = SessionConfig::default();
+        assert!(run(&bench, &all, "write_file", &write, "1").is_ok());
+        let config = SessionConfig { tools: Some(vec!["read_file".into()]), ..SessionConfig::default() };
+        assert_eq!(specs(&config).len(), 1);
+        assert_eq!(run(&bench, &config, "read_file", &read, "1"), Ok("x".into()));
+        let refused = run(&bench, &config, "write_file", &write, "1").unwrap_err();
+        assert_eq!(refused.0, "there is no such tool; those that are switched on: read_file");
+        assert!(run(&bench, &all, "write_file", &read, "1").unwrap_err().0.contains("\"content\""));
+        assert!(run(&bench, &all, "write_file", &ToolInput::Unreadable, "1").is_err());
+    }
+
+    #[test]
+    fn a_full_workspace_is_only_read() {
+        let scratch = Scratch::new();
+        std::fs::write(scratch.path().join("a"), "x").unwrap();
+        let bench = Bench { files: Jail::open(scratch.path()).unwrap() };
+        let usage = Usage { bytes: 11, files: 1, bytes_limit: 10, files_limit: 10 };
+        let config = SessionConfig { usage, ..SessionConfig::default() };
+        let write = input(&[("path", "a"), ("content", "y")]);
+        assert!(run(&bench, &config, "write_file", &write, "1").unwrap_err().0.contains("11 of 10 bytes"));
+        assert_eq!(run(&bench, &config, "read_file", &input(&[("path", "a")]), "1"), Ok("x".into()));
+    }
+}
