@@ -4,8 +4,6 @@
 
 mod files;
 pub mod jail;
-#[cfg(feature = "faults")]
-mod probe;
 
 use std::fmt;
 
@@ -66,8 +64,6 @@ impl std::error::Error for ToolError {}
 pub static TABLE: &[Tool] = &[
     files::READ_FILE,
     files::WRITE_FILE,
-    #[cfg(feature = "faults")]
-    probe::PROBE,
 ];
 
 /// The tools that a session has switched on.
