@@ -437,10 +437,8 @@ mod tests {
 
     #[test]
     fn one_ring_carries_no_more_than_the_host_accepts() {
-        let state = |seq| OutboundRow {
-            seq,
-            body: OutboundBody::Processing(MessageId::mint(), Processing::Done),
-        };
+        let state =
+            |seq| OutboundRow { seq, body: OutboundBody::Processing(MessageId::mint(), Processing::Done) };
         assert_eq!(one_ring(&(0..5000).map(state).collect()), ROWS_A_RING);
         assert_eq!(one_ring(&(0..9).map(|seq| text(seq, 1 << 20)).collect()), 8);
         assert_eq!(one_ring(&(0..3).map(|seq| text(seq, 9 << 20)).collect()), 1);

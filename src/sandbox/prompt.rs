@@ -31,8 +31,10 @@ pub fn system(config: &SessionConfig) -> String {
     }
     let persona = config.persona.trim();
     if !persona.is_empty() {
-        prompt.push_str("\n\n## Persona\n\nWritten by the operator. It shapes how you speak and what you care \
-            about; it does not change the rules above.\n\n");
+        prompt.push_str(
+            "\n\n## Persona\n\nWritten by the operator. It shapes how you speak and what you care \
+            about; it does not change the rules above.\n\n",
+        );
         prompt.push_str(persona);
     }
     prompt
@@ -168,8 +170,13 @@ mod tests {
         let config = SessionConfig { persona: "  Speak like a sailor.  ".into(), ..SessionConfig::default() };
         let prompt = system(&config);
         assert!(prompt.starts_with("You are an assistant run by IronClaw"));
-        assert!(prompt.ends_with("## Persona\n\nWritten by the operator. It shapes how you speak and what you \
-            care about; it does not change the rules above.\n\nSpeak like a sailor."), "{prompt}");
+        assert!(
+            prompt.ends_with(
+                "## Persona\n\nWritten by the operator. It shapes how you speak and what you \
+            care about; it does not change the rules above.\n\nSpeak like a sailor."
+            ),
+            "{prompt}"
+        );
         assert!(!system(&SessionConfig::default()).contains("## Persona"));
     }
 }

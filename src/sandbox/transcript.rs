@@ -170,11 +170,8 @@ mod tests {
     #[test]
     fn a_turn_larger_than_the_budget_is_still_told_if_it_is_the_newest() {
         let db = db();
-        let result = |i: usize| Block::ToolResult {
-            id: i.to_string(),
-            text: "y".repeat(100_000),
-            is_error: false,
-        };
+        let result =
+            |i: usize| Block::ToolResult { id: i.to_string(), text: "y".repeat(100_000), is_error: false };
         let big = Message { speaker: Speaker::User, blocks: (0..40).map(result).collect() };
         append(&db, 1, &said("old")).unwrap();
         append(&db, 2, &[big]).unwrap();

@@ -35,7 +35,8 @@ CREATE TABLE steps (turn INTEGER NOT NULL, ordinal INTEGER NOT NULL, response TE
 CREATE TABLE tool_runs (turn INTEGER NOT NULL, step INTEGER NOT NULL, ordinal INTEGER NOT NULL,
   result TEXT, is_error INTEGER, PRIMARY KEY (turn, step, ordinal)) STRICT;
 CREATE TABLE transcript (turn INTEGER PRIMARY KEY, entry TEXT NOT NULL, size INTEGER NOT NULL) STRICT;
-INSERT INTO meta VALUES ('minted', 0), ('turns', 0), ('left_out', 0);
+INSERT INTO meta VALUES ('minted', 0), ('turns', 0), ('left_out', 0),
+  ('tag', random() & 0x7fffffffffffffff);
 PRAGMA user_version = 1;
 ";
 
@@ -129,8 +130,7 @@ impl Journal {
                 tx.commit()?;
             }
             (VERSION, _) => {
-                let found: String =
-                    connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+                let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
                 if found != "ok" {
                     return Err(JournalError::Lost(found));
                 }
@@ -153,6 +153,15 @@ impl Journal {
         meta(&self.connection, "minted")
     }
 
+    /// A random number of this file's own: sessions of one group share a workspace, and what they put aside
+    /// there must not collide.
+    ///
+    /// # Errors
+    /// When the file fails.
+    pub fn tag(&self) -> Result<u64, JournalError> {
+        meta(&self.connection, "tag")
+    }
+
     /// Notes that the host has stored outputs up to `seq`. They, and the finished ids that went with them,
     /// are removed with the next transaction: a commit of its own would cost a sync for nothing.
     pub fn accept(&mut self, seq: u64) {
@@ -170,7 +179,8 @@ impl Journal {
         let mut outputs = Vec::new();
         while let Some(row) = found.next()? {
             let body: String = row.get(1)?;
-            let body = rows::decode(&body).ok_or_else(|| JournalError::Lost("an output does not read".into()))?;
+            let body =
+                rows::decode(&body).ok_or_else(|| JournalError::Lost("an output does not read".into()))?;
             outputs.push(OutboundRow { seq: row.get(0)?, body });
         }
         Ok(outputs)

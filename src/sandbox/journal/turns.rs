@@ -111,8 +111,11 @@ impl Journal {
                 tx.prepare_cached("INSERT INTO turn VALUES (?1, ?2)")?
                     .execute(params![id, prompt.to_value().to_string()])?;
                 for (ordinal, message) in (0_u64..).zip(&messages) {
-                    tx.prepare_cached("INSERT INTO turn_messages VALUES (?1, ?2, ?3)")?
-                        .execute(params![id, ordinal, message.as_str()])?;
+                    tx.prepare_cached("INSERT INTO turn_messages VALUES (?1, ?2, ?3)")?.execute(params![
+                        id,
+                        ordinal,
+                        message.as_str()
+                    ])?;
                 }
                 let started = states(tx, &messages, Processing::Started)?;
                 Ok((OpenTurn { id, messages, prompt, steps: Vec::new() }, started))
@@ -139,8 +142,11 @@ impl Journal {
         let (id, ordinal) = (turn.id, turn.steps.len() as u64);
         around("step.response.before", "step.response.after", || {
             self.transaction(|tx| {
-                tx.prepare_cached("INSERT INTO steps VALUES (?1, ?2, ?3)")?
-                    .execute(params![id, ordinal, response.to_value().to_string()])?;
+                tx.prepare_cached("INSERT INTO steps VALUES (?1, ?2, ?3)")?.execute(params![
+                    id,
+                    ordinal,
+                    response.to_value().to_string()
+                ])?;
                 Ok(())
             })
         })?;

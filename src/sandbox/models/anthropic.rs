@@ -144,7 +144,11 @@ struct Assembly {
 #[derive(Debug)]
 enum Part {
     Text(String),
-    Tool { id: String, name: String, input: String },
+    Tool {
+        id: String,
+        name: String,
+        input: String,
+    },
     /// A kind of block that nothing here asks for; left out.
     Other,
 }
@@ -157,7 +161,10 @@ impl Assembly {
             "message_start" if self.started => return Err(broken("two answers in one stream")),
             "message_start" => self.started = true,
             "error" => return Err(stream_error(&event)),
-            "content_block_start" | "content_block_delta" | "content_block_stop" | "message_delta"
+            "content_block_start"
+            | "content_block_delta"
+            | "content_block_stop"
+            | "message_delta"
             | "message_stop"
                 if !self.started =>
             {
@@ -218,7 +225,8 @@ impl Assembly {
         match (self.blocks.last_mut(), delta.get("type").and_then(Value::as_str)) {
             (Some(Part::Text(whole)), Some("text_delta")) => whole.push_str(text),
             (Some(Part::Tool { input, .. }), Some("input_json_delta")) => input.push_str(json),
-            (Some(Part::Text(_)), Some("input_json_delta")) | (Some(Part::Tool { .. }), Some("text_delta")) => {
+            (Some(Part::Text(_)), Some("input_json_delta"))
+            | (Some(Part::Tool { .. }), Some("text_delta")) => {
                 return Err(broken("a delta of another kind than its block"));
             }
             // Citations, thoughts, signatures.
@@ -300,10 +308,13 @@ mod tests {
     use super::*;
 
     const START: &str = r#"{"type":"message_start","message":{"usage":{"input_tokens":1}}}"#;
-    const TEXT: &str = r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#;
-    const HELLO: &str = r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"hello"}}"#;
+    const TEXT: &str =
+        r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#;
+    const HELLO: &str =
+        r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"hello"}}"#;
     const END: &str = r#"{"type":"content_block_stop","index":0}"#;
-    const WHY: &str = r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":2}}"#;
+    const WHY: &str =
+        r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":2}}"#;
     const STOP: &str = r#"{"type":"message_stop"}"#;
 
     fn assemble(events: &[&str]) -> Result<Option<Response>, ModelError> {
@@ -340,10 +351,7 @@ mod tests {
         assert_eq!(response.text(), "hellohello");
         assert!(response.wants_tools());
         let input = ToolInput::Object(json::parse(br#"{"path":"a"}"#).unwrap());
-        assert_eq!(
-            response.blocks[1],
-            Block::ToolUse { id: "t1".into(), name: "read_file".into(), input }
-        );
+        assert_eq!(response.blocks[1], Block::ToolUse { id: "t1".into(), name: "read_file".into(), input });
     }
 
     #[test]
@@ -369,7 +377,11 @@ mod tests {
             &["{"],
             &[START, r#"{"type":"content_block_start","index":7,"content_block":{"type":"text"}}"#],
             &[START, r#"{"type":"content_block_start","index":0,"content_block":{"type":"tool_use"}}"#],
-            &[START, TEXT, r#"{"type":"content_block_delta","index":0,"delta":{"type":"input_json_delta","partial_json":"1"}}"#],
+            &[
+                START,
+                TEXT,
+                r#"{"type":"content_block_delta","index":0,"delta":{"type":"input_json_delta","partial_json":"1"}}"#,
+            ],
         ] {
             assert!(matches!(assemble(bad), Err(ModelError::Broken(_))), "{bad:?}");
         }
@@ -395,11 +407,14 @@ mod tests {
 
     #[test]
     fn the_request_document() {
-        let tools = [ToolSpec { name: "t", description: "d", schema: Value::object([("type", "object".into())]) }];
-        let unreadable =
-            Block::ToolUse { id: "i".into(), name: "t".into(), input: ToolInput::Unreadable };
+        let tools =
+            [ToolSpec { name: "t", description: "d", schema: Value::object([("type", "object".into())]) }];
+        let unreadable = Block::ToolUse { id: "i".into(), name: "t".into(), input: ToolInput::Unreadable };
         let messages = [
-            Message { speaker: Speaker::User, blocks: vec![Block::Text("x".into()), Block::Text(String::new())] },
+            Message {
+                speaker: Speaker::User,
+                blocks: vec![Block::Text("x".into()), Block::Text(String::new())],
+            },
             Message { speaker: Speaker::Assistant, blocks: vec![unreadable] },
         ];
         let mut request = Request {

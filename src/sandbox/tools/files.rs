@@ -22,10 +22,7 @@ pub(super) const WRITE_FILE: Tool = Tool {
         what was in the file.",
     group: "files",
     schema: || {
-        texts(&[
-            ("path", "The file, relative to the workspace"),
-            ("content", "All that the file is to hold"),
-        ])
+        texts(&[("path", "The file, relative to the workspace"), ("content", "All that the file is to hold")])
     },
     repeat: Repeat::Idempotent,
     run: write_file,

@@ -49,7 +49,9 @@ impl fmt::Display for JailError {
             Self::Link => f.write_str("the path leads through a symbolic link, which is not followed"),
             Self::NotAFile => f.write_str("that is not a regular file"),
             Self::NotADirectory => f.write_str("a part of the path is not a directory"),
-            Self::TooLarge => write!(f, "that is larger than {FILE_BYTES} bytes, the most that one file may have"),
+            Self::TooLarge => {
+                write!(f, "that is larger than {FILE_BYTES} bytes, the most that one file may have")
+            }
             Self::Full => f.write_str("there is no room left for files"),
             Self::Os(errno) => write!(f, "the system refused: {errno}"),
         }
@@ -191,8 +193,7 @@ impl Jail {
         }
         let beside = format!(".ironclaw-{stamp}");
         remove(parent, &beside)?;
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut file = File::from(self.step(parent, &beside, flags, Mode::RUSR | Mode::WUSR)?);
         let written = file
             .write_all(content)
@@ -237,13 +238,7 @@ impl Jail {
 
     /// Opens one plain name in a directory. `O_NOFOLLOW` is always among the flags, so that even without
     /// `openat2` a link is never followed.
-    fn step(
-        &self,
-        at: BorrowedFd<'_>,
-        name: &str,
-        flags: OFlags,
-        mode: Mode,
-    ) -> Result<OwnedFd, JailError> {
+    fn step(&self, at: BorrowedFd<'_>, name: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd, JailError> {
         let opened = match self.steps {
             Steps::Whole => whole(at, name, flags, mode),
             Steps::Single => rustix::fs::openat(at, name, flags | OFlags::NOFOLLOW, mode),

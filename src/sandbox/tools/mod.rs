@@ -61,10 +61,7 @@ impl fmt::Display for ToolError {
 impl std::error::Error for ToolError {}
 
 /// Every tool of this build.
-pub static TABLE: &[Tool] = &[
-    files::READ_FILE,
-    files::WRITE_FILE,
-];
+pub static TABLE: &[Tool] = &[files::READ_FILE, files::WRITE_FILE];
 
 /// The tools that a session has switched on.
 pub fn enabled(config: &SessionConfig) -> impl Iterator<Item = &'static Tool> {
@@ -114,9 +111,9 @@ pub fn run(
     }
     match input {
         ToolInput::Object(value) => (tool.run)(bench, value, stamp),
-        ToolInput::Unreadable => {
-            Err(ToolError("the input was not a complete JSON object; give it again, shorter if it was cut".into()))
-        }
+        ToolInput::Unreadable => Err(ToolError(
+            "the input was not a complete JSON object; give it again, shorter if it was cut".into(),
+        )),
     }
 }
 

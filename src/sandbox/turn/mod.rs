@@ -1,0 +1,411 @@
+//! The thread that thinks. It owns `session.db`, the model and the tools: it takes the waiting messages of
+//! one chat, asks the model, runs what the model asks for, and answers; each step is journalled before
+//! anything follows from it. What it hears and says goes through the channels of the mailbox.
+
+mod select;
+
+use std::collections::HashSet;
+use std::sync::mpsc::{Receiver, RecvError, TryRecvError};
+use std::time::{Duration, Instant};
+
+use crate::contract::fault;
+use crate::contract::ids::MessageId;
+use crate::contract::inbound::{InboundBody, InboundRow, MessageIn, SessionConfig};
+use crate::contract::outbound::{BYTES_A_VALUE, MessageOut, OutboundKind};
+use crate::contract::time::Millis;
+
+use super::journal::{Ending, Journal, JournalError, OpenTurn, Outcome, RunPlan, Step, ToolRun, plan_run};
+use super::mailbox::{FromTurn, Outlet, ToTurn};
+use super::models::{
+    Block, Message, Model, ModelError, Request, Response, Speaker, Stop, ToolChoice, ToolInput,
+};
+use super::tools::{self, Bench};
+use super::{prompt, transcript};
+use select::{Taken, Waiting};
+
+/// Most answers of the model in one turn that may ask for tools; the next one must be in words.
+const STEPS: usize = 16;
+/// Most tools that one answer may ask for.
+const TOOLS_A_STEP: usize = 16;
+/// The host ends a turn after ten minutes; a call is not begun so late that it cannot end in time.
+const LAST_CALL: Duration = Duration::from_secs(8 * 60);
+
+const INTERRUPTED: &str = "interrupted, outcome unknown";
+const NOT_RUN: &str = "not run: the limit of tools in one turn is reached";
+
+/// How a failed call of the model is repeated.
+#[derive(Clone, Copy, Debug)]
+pub struct Retries {
+    /// Calls in all.
+    pub attempts: u32,
+    /// The first wait; each further one is twice as long.
+    pub first: Duration,
+    /// The longest wait.
+    pub longest: Duration,
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        Self { attempts: 6, first: Duration::from_secs(1), longest: Duration::from_secs(30) }
+    }
+}
+
+/// What the turn's thread is made of.
+#[derive(Debug)]
+pub struct Parts<M> {
+    /// The open journal.
+    pub journal: Journal,
+    /// The model.
+    pub model: M,
+    /// What tools work on.
+    pub bench: Bench,
+    /// The model's name, where the host's configuration gives none.
+    pub model_name: String,
+    /// See [`Retries`].
+    pub retries: Retries,
+}
+
+/// The turn's thread.
+#[derive(Debug)]
+pub struct Turns<M> {
+    parts: Parts<M>,
+    config: SessionConfig,
+    waiting: Waiting,
+    /// Finished before this launch. The snapshot may still hold them; nothing after it can.
+    finished_before: HashSet<MessageId>,
+    snapshot: Snapshot,
+    inlet: Receiver<ToTurn>,
+    outlet: Outlet,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Snapshot {
+    Awaited,
+    Read,
+}
+
+/// Why a turn's thread ended.
+enum End {
+    /// The mailbox is gone: the process is ending.
+    Over,
+    /// The journal failed.
+    Failed(JournalError),
+}
+
+impl From<JournalError> for End {
+    fn from(error: JournalError) -> Self {
+        match error {
+            JournalError::Stopping => Self::Over,
+            error => Self::Failed(error),
+        }
+    }
+}
+
+impl<M: Model> Turns<M> {
+    /// `finished_before` is what the journal knew to be finished when it was opened.
+    pub fn new(
+        parts: Parts<M>,
+        finished_before: HashSet<MessageId>,
+        inlet: Receiver<ToTurn>,
+        outlet: Outlet,
+    ) -> Self {
+        let config = SessionConfig::default();
+        let waiting = Waiting::default();
+        Self { parts, config, waiting, finished_before, snapshot: Snapshot::Awaited, inlet, outlet }
+    }
+
+    /// Runs until the mailbox is gone.
+    pub fn run(mut self) {
+        if let Err(End::Failed(error)) = self.turns() {
+            self.outlet.send(FromTurn::Failed(error.to_string()));
+        }
+    }
+
+    fn turns(&mut self) -> Result<(), End> {
+        let mut left_open = self.parts.journal.open_turn()?;
+        loop {
+            match self.inlet.recv() {
+                Ok(word) => self.hear(word),
+                Err(RecvError) => return Ok(()),
+            }
+            self.hear_all()?;
+            if self.snapshot == Snapshot::Awaited {
+                continue;
+            }
+            if let Some(turn) = left_open.take() {
+                let waiting: HashSet<&MessageId> = self.waiting.iter().map(|message| &message.id).collect();
+                let taken =
+                    if turn.is_owed(&waiting) { self.waiting.take_these(&turn.messages) } else { None };
+                match taken {
+                    Some(taken) => {
+                        let started = self.parts.journal.resume(&turn)?;
+                        self.outlet.send(FromTurn::Outputs(started));
+                        self.answer(turn, &taken.answered)?;
+                    }
+                    None => self.parts.journal.abandon(&turn)?,
+                }
+            }
+            while let Some(taken) = self.waiting.take() {
+                let turn = self.begin(&taken)?;
+                self.answer(turn, &taken.answered)?;
+                self.hear_all()?;
+            }
+        }
+    }
+
+    fn hear_all(&mut self) -> Result<(), End> {
+        loop {
+            match self.inlet.try_recv() {
+                Ok(word) => self.hear(word),
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(TryRecvError::Disconnected) => return Err(End::Over),
+            }
+        }
+    }
+
+    fn hear(&mut self, word: ToTurn) {
+        match word {
+            ToTurn::Accepted(seq) => self.parts.journal.accept(seq),
+            ToTurn::Delivered(rows) => {
+                rows.into_iter().for_each(|row| self.take_in(row));
+                self.snapshot = Snapshot::Read;
+                self.finished_before.clear();
+            }
+        }
+    }
+
+    fn take_in(&mut self, row: InboundRow) {
+        match row.body {
+            InboundBody::Config(config) => self.config = config,
+            InboundBody::Message(message) => {
+                if !self.finished_before.contains(&message.id) && !self.waiting.holds(&message.id) {
+                    self.waiting.push(message);
+                }
+            }
+            // Files and named destinations come with the tools that use them.
+            InboundBody::Attachment(..) | InboundBody::Destination(_) => {}
+        }
+    }
+
+    fn begin(&mut self, taken: &Taken) -> Result<OpenTurn, End> {
+        let blocks = taken.told.iter().map(|message| Block::Text(prompt::message(message))).collect();
+        let asked = Message { speaker: Speaker::User, blocks };
+        let messages = taken.reported().map(|message| message.id.clone()).collect();
+        let (turn, started) = self.parts.journal.begin(messages, asked)?;
+        self.outlet.send(FromTurn::Outputs(started));
+        Ok(turn)
+    }
+
+    /// Goes on with an open turn to its end.
+    fn answer(&mut self, mut turn: OpenTurn, answered: &MessageIn) -> Result<(), End> {
+        let begun = Instant::now();
+        let mut conversation = self.earlier()?;
+        let own = conversation.len();
+        conversation.push(turn.prompt.clone());
+        for step in 0..turn.steps.len() {
+            self.run_tools(&mut turn, step, &mut conversation)?;
+        }
+        let text = loop {
+            let choice = if turn.steps.len() < STEPS { ToolChoice::Free } else { ToolChoice::Forbidden };
+            let response = match self.ask(&conversation, choice, begun)? {
+                Ok(response) => response,
+                Err(error) => break apology(&error),
+            };
+            if !response.wants_tools() || choice == ToolChoice::Forbidden {
+                break words(&response);
+            }
+            let step = turn.steps.len();
+            let response = Message { speaker: Speaker::Assistant, blocks: response.blocks };
+            self.parts.journal.step(&mut turn, response)?;
+            self.run_tools(&mut turn, step, &mut conversation)?;
+        };
+        self.finish(&turn, answered, text, conversation.split_off(own))
+    }
+
+    /// Earlier turns, with a note of what is left out.
+    fn earlier(&self) -> Result<Vec<Message>, End> {
+        let transcript::Window { mut messages, left_out } = self.parts.journal.window()?;
+        if let Some(first) = messages.first_mut().filter(|_| left_out > 0) {
+            let note = format!("{left_out} earlier turns of this conversation are left out");
+            first.blocks.insert(0, Block::Text(prompt::note(&note)));
+        }
+        Ok(messages)
+    }
+
+    /// Adds a step to the conversation, running those of its tools that have no result yet.
+    fn run_tools(
+        &mut self,
+        turn: &mut OpenTurn,
+        step: usize,
+        conversation: &mut Vec<Message>,
+    ) -> Result<(), End> {
+        let Some(Step { response, runs }) = turn.steps.get(step).cloned() else { return Ok(()) };
+        let mut results = Vec::new();
+        let asked = response.blocks.iter().filter_map(|block| match block {
+            Block::ToolUse { id, name, input } => Some((id, name, input)),
+            Block::Text(_) | Block::ToolResult { .. } => None,
+        });
+        for (ordinal, (id, name, input)) in asked.enumerate() {
+            let outcome = if ordinal < TOOLS_A_STEP {
+                let place = Place { turn: turn.id, step: step as u64, ordinal: ordinal as u64 };
+                self.run_tool(place, runs.get(ordinal), name, input)?
+            } else {
+                Outcome { text: NOT_RUN.into(), is_error: true }
+            };
+            results.push(Block::ToolResult {
+                id: id.clone(),
+                text: outcome.text,
+                is_error: outcome.is_error,
+            });
+        }
+        conversation.push(response);
+        conversation.push(Message { speaker: Speaker::User, blocks: results });
+        Ok(())
+    }
+
+    fn run_tool(
+        &mut self,
+        place: Place,
+        journalled: Option<&ToolRun>,
+        name: &str,
+        input: &ToolInput,
+    ) -> Result<Outcome, End> {
+        let Place { turn, step, ordinal } = place;
+        match plan_run(journalled, tools::repeat(name)) {
+            RunPlan::Tell(outcome) => return Ok(outcome),
+            RunPlan::Unknown => {
+                let outcome = Outcome { text: INTERRUPTED.into(), is_error: true };
+                self.parts.journal.result(turn, step, ordinal, &outcome)?;
+                return Ok(outcome);
+            }
+            RunPlan::Run => self.parts.journal.intend(turn, step, ordinal)?,
+            RunPlan::RunAgain => {}
+        }
+        self.outlet.send(FromTurn::Doing("tool"));
+        let stamp = format!("{:x}-{turn}-{step}-{ordinal}", self.parts.journal.tag()?);
+        let result = tools::run(&self.parts.bench, &self.config, name, input, &stamp);
+        fault::point("step.tool_ran");
+        let outcome = match result {
+            Ok(text) => Outcome { text, is_error: false },
+            Err(error) => Outcome { text: error.to_string(), is_error: true },
+        };
+        self.parts.journal.result(turn, step, ordinal, &outcome)?;
+        Ok(outcome)
+    }
+
+    /// Asks the model, again and again if it is worth it.
+    fn ask(
+        &mut self,
+        conversation: &[Message],
+        choice: ToolChoice,
+        begun: Instant,
+    ) -> Result<Result<Response, ModelError>, End> {
+        let mut wait = self.parts.retries.first;
+        let mut attempt = 1;
+        loop {
+            // What the host said meanwhile: a new configuration, or that the process is ending.
+            self.hear_all()?;
+            self.outlet.send(FromTurn::Doing("model"));
+            let model = match self.config.model.as_str() {
+                "" => self.parts.model_name.as_str(),
+                name => name,
+            };
+            let request = Request {
+                model,
+                max_tokens: self.config.max_tokens.max(1),
+                system: &prompt::system(&self.config),
+                tools: &tools::specs(&self.config),
+                choice,
+                messages: conversation,
+            };
+            let error = match self.parts.model.call(&request) {
+                Ok(response) => return Ok(Ok(response)),
+                Err(error) => error,
+            };
+            let pause = error.retry_after().unwrap_or(wait);
+            let too_late = begun.elapsed() + pause > LAST_CALL;
+            if !error.is_passing() || attempt >= self.parts.retries.attempts || too_late {
+                return Ok(Err(error));
+            }
+            self.outlet.send(FromTurn::Doing("retry"));
+            std::thread::sleep(pause);
+            wait = (wait * 2).min(self.parts.retries.longest);
+            attempt += 1;
+        }
+    }
+
+    fn finish(
+        &mut self,
+        turn: &OpenTurn,
+        answered: &MessageIn,
+        text: String,
+        mut remembered: Vec<Message>,
+    ) -> Result<(), End> {
+        let text = within(text, BYTES_A_VALUE);
+        remembered.push(Message { speaker: Speaker::Assistant, blocks: vec![Block::Text(text.clone())] });
+        let reply = MessageOut {
+            in_reply_to: Some(answered.id.clone()),
+            kind: OutboundKind::Chat,
+            channel: Some(answered.channel.clone()),
+            chat: Some(answered.chat.clone()),
+            thread: answered.thread.clone(),
+            text,
+            created_at: Millis::now(),
+        };
+        let outputs = self.parts.journal.finish(turn, Ending { reply, remembered })?;
+        self.outlet.send(FromTurn::Outputs(outputs));
+        self.outlet.send(FromTurn::Idle);
+        Ok(())
+    }
+}
+
+/// Which run of which tool.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    turn: u64,
+    step: u64,
+    ordinal: u64,
+}
+
+/// The answer as a person reads it; never empty, since somebody waits for it.
+fn words(response: &Response) -> String {
+    let text = response.text();
+    let text = text.trim();
+    match response.stop {
+        Stop::Length if text.is_empty() => "[The answer was cut off before its first word.]".into(),
+        Stop::Length => format!("{text}\n\n[The answer was cut off here: it reached its longest length.]"),
+        Stop::Refused if text.is_empty() => "[The model declined to answer.]".into(),
+        Stop::Finished if text.is_empty() && response.wants_tools() => {
+            "[I used as many tools as one answer may, and have no result to tell. Ask me to go on.]".into()
+        }
+        Stop::Finished if text.is_empty() => "[The model gave an empty answer.]".into(),
+        Stop::Finished | Stop::Refused => text.to_owned(),
+    }
+}
+
+/// What a person is told when the model did not answer.
+fn apology(error: &ModelError) -> String {
+    let shown: String = error
+        .to_string()
+        .chars()
+        .flat_map(|c| {
+            let hidden = prompt::is_hidden(c);
+            hidden.then(|| c.escape_unicode()).into_iter().flatten().chain((!hidden).then_some(c))
+        })
+        .collect();
+    let next = if error.is_passing() {
+        "I tried several times; please send your message again in a while."
+    } else {
+        "Trying again will not help until its cause is removed; the owner of this machine can see more in its log."
+    };
+    format!("I could not get an answer: {shown}. {next}")
+}
+
+/// The text cut to so many bytes, on a character.
+fn within(mut text: String, most: usize) -> String {
+    if text.len() > most {
+        let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+    }
+    text
+}
