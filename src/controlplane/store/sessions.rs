@@ -112,15 +112,11 @@ fn read(row: &Row<'_>) -> Result<SessionRow, StoreError> {
 /// # Errors
 /// [`StoreError::NoGroup`] when its agent group is not there.
 pub fn find_or_create(tx: &Transaction<'_>, partition: &Partition) -> Result<SessionId, StoreError> {
+    if let Some(found) = find(tx, partition)? {
+        return Ok(found);
+    }
     let Partition { group, place } = partition;
     let thread = place.thread.as_deref().unwrap_or_default();
-    let sql = "SELECT id FROM sessions
-               WHERE agent_group = ?1 AND channel = ?2 AND instance = ?3 AND chat = ?4 AND thread = ?5";
-    let key = params![group.as_str(), place.channel, place.instance, place.chat, thread];
-    let found: Option<String> = tx.prepare_cached(sql)?.query_row(key, |row| row.get(0)).optional()?;
-    if let Some(id) = found {
-        return session_id(&id);
-    }
     if super::groups::get(tx, group)?.is_none() {
         return Err(StoreError::NoGroup(group.clone()));
     }
@@ -149,6 +145,43 @@ pub fn find_or_create(tx: &Transaction<'_>, partition: &Partition) -> Result<Ses
 pub fn get(conn: &Connection, id: &SessionId) -> Result<Option<SessionRow>, StoreError> {
     let mut query = conn.prepare_cached(&format!("SELECT {COLUMNS} FROM sessions WHERE id = ?1"))?;
     query.query_and_then([id.as_str()], read)?.next().transpose()
+}
+
+/// The session of a partition, if there is one.
+///
+/// # Errors
+/// SQLite's, or [`StoreError::BadRow`].
+pub fn find(conn: &Connection, partition: &Partition) -> Result<Option<SessionId>, StoreError> {
+    let Partition { group, place } = partition;
+    let thread = place.thread.as_deref().unwrap_or_default();
+    let sql = "SELECT id FROM sessions
+               WHERE agent_group = ?1 AND channel = ?2 AND instance = ?3 AND chat = ?4 AND thread = ?5";
+    let key = params![group.as_str(), place.channel, place.instance, place.chat, thread];
+    let found: Option<String> = conn.prepare_cached(sql)?.query_row(key, |row| row.get(0)).optional()?;
+    found.map(|id| session_id(&id)).transpose()
+}
+
+/// What all sessions together have waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Totals {
+    /// Messages neither done nor failed.
+    pub open_messages: i64,
+    /// Sessions that are owed a sandbox.
+    pub owed: i64,
+    /// Sessions that may not run until they are released.
+    pub parked: i64,
+}
+
+/// Counts them.
+///
+/// # Errors
+/// SQLite's.
+pub fn totals(conn: &Connection) -> Result<Totals, StoreError> {
+    let sql = "SELECT coalesce(sum(open_messages), 0), count(*) FILTER (WHERE open_engaging > 0 AND parked IS NULL),
+                   count(*) FILTER (WHERE parked IS NOT NULL) FROM sessions";
+    let read =
+        |row: &Row<'_>| Ok(Totals { open_messages: row.get(0)?, owed: row.get(1)?, parked: row.get(2)? });
+    Ok(conn.prepare_cached(sql)?.query_row([], read)?)
 }
 
 /// Up to `limit` sessions in the order in which they began, after one.

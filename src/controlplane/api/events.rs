@@ -1,0 +1,148 @@
+//! A conversation as a stream of server-sent events: one per entry of the history, its position as the
+//! event's id, so that `Last-Event-ID` resumes without loss or repetition. The reader sets the pace; it is
+//! dropped when it takes nothing for long. Touches the ledger, reading.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::{Bytes, Incoming};
+use hyper::header::HeaderValue;
+use hyper::{Request, Response, header};
+use smol::Timer;
+use smol::channel::Receiver;
+use smol::future::FutureExt;
+use smol::lock::SemaphoreGuardArc;
+
+use super::problem::Problem;
+use super::router::Query;
+use super::{Api, chat};
+use crate::contract::ids::SessionId;
+use crate::controlplane::http::{Body, pieces};
+use crate::controlplane::store::sessions::{self, Partition};
+use crate::controlplane::store::{StoreError, groups, history};
+use crate::controlplane::telemetry::log;
+
+/// A comment so often keeps middle boxes and readers sure that the stream lives.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Entries read from the ledger at once.
+const PAGE: usize = 50;
+
+/// `GET /v1/chat/{agent}/events`
+pub(super) async fn stream(
+    api: &Arc<Api>,
+    agent: &str,
+    request: &Request<Incoming>,
+) -> Result<Response<Body>, Problem> {
+    let query = Query::read(request.uri().query(), &["chat", "after"])?;
+    let partition = chat::partition(agent, query.text("chat"))?;
+    let after = match request.headers().get("last-event-id") {
+        Some(value) => {
+            let number = value.to_str().ok().and_then(|text| text.trim().parse::<u64>().ok());
+            number
+                .ok_or_else(|| Problem::invalid("Last-Event-ID must be the id of an event of this stream"))?
+        }
+        None => query.number("after", 0, u64::MAX)?.unwrap_or(0),
+    };
+    let group = partition.group.clone();
+    let known = api.ledger.read(move |conn| Ok(groups::get(conn, &group)?.is_some())).await?;
+    if !known {
+        return Err(Problem::no_agent(agent));
+    }
+    let place = api.streams.try_acquire_arc().ok_or_else(Problem::too_many_streams)?;
+    let reader = Reader {
+        api: api.clone(),
+        partition,
+        session: None,
+        cursor: after,
+        ready: VecDeque::from([Bytes::from_static(b"retry: 1000\n\n")]),
+        _place: place,
+    };
+    let events =
+        smol::stream::unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) });
+    let mut response = Response::new(pieces(events));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    Ok(response)
+}
+
+/// One reader's place in a conversation.
+struct Reader {
+    api: Arc<Api>,
+    partition: Partition,
+    session: Option<(SessionId, Receiver<()>)>,
+    cursor: u64,
+    ready: VecDeque<Bytes>,
+    _place: SemaphoreGuardArc,
+}
+
+/// Why a wait ended.
+enum Woken {
+    Changed,
+    Quiet,
+    Closing,
+}
+
+impl Reader {
+    /// The next piece; `None` ends the stream.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(piece) = self.ready.pop_front() {
+                return Some(piece);
+            }
+            // Watched before it is read, so that what comes between the two rings.
+            let births = self.api.newcomers.watch();
+            if let Err(error) = self.fill().await {
+                log::warn("api.stream_failed", &[("error", &error)]);
+                return None;
+            }
+            if !self.ready.is_empty() {
+                continue;
+            }
+            match self.wait(births).await {
+                Woken::Changed => {}
+                Woken::Quiet => return Some(Bytes::from_static(b": still here\n\n")),
+                Woken::Closing => return None,
+            }
+        }
+    }
+
+    async fn fill(&mut self) -> Result<(), StoreError> {
+        if self.session.is_none() {
+            let partition = self.partition.clone();
+            let found = self.api.ledger.read(move |conn| sessions::find(conn, &partition)).await?;
+            self.session = found.map(|id| (id.clone(), self.api.actors.bell(&id)));
+        }
+        let Some((session, _)) = &self.session else { return Ok(()) };
+        let (session, keyring, after) = (session.clone(), self.api.keyring.clone(), self.cursor);
+        let entries =
+            self.api.ledger.read(move |conn| history::page(conn, &keyring, &session, after, PAGE)).await?;
+        for entry in &entries {
+            self.cursor = entry.position;
+            // The writer leaves no raw newline in a document, so one `data` line holds it.
+            let (name, data) = (chat::direction(entry), chat::entry_json(entry));
+            self.ready
+                .push_back(Bytes::from(format!("id: {}\nevent: {name}\ndata: {data}\n\n", entry.position)));
+        }
+        Ok(())
+    }
+
+    async fn wait(&self, births: Receiver<()>) -> Woken {
+        let rung = async {
+            let bell = self.session.as_ref().map_or(&births, |(_, bell)| bell);
+            if bell.recv().await.is_err() {
+                // Nobody rings any more; the keep-alive's pace remains.
+                smol::future::pending::<()>().await;
+            }
+            Woken::Changed
+        };
+        let quiet = async {
+            Timer::after(KEEP_ALIVE).await;
+            Woken::Quiet
+        };
+        let closing = async {
+            let _ = self.api.closing.recv().await;
+            Woken::Closing
+        };
+        rung.or(quiet).or(closing).await
+    }
+}

@@ -1,0 +1,114 @@
+//! Agents and sessions, listed and released. Touches the ledger through its functions, and asks the actors
+//! what runs.
+
+use hyper::{Response, StatusCode};
+
+use super::problem::Problem;
+use super::router::Query;
+use super::{Api, Live, ReleaseRefused};
+use crate::contract::ids::{GroupName, SessionId};
+use crate::contract::json::Value;
+use crate::contract::time::Millis;
+use crate::controlplane::http::{Body, json_response};
+use crate::controlplane::store::groups::{self, Tools};
+use crate::controlplane::store::sessions::{self, SessionRow, SessionState};
+
+/// Rows in a page unless asked otherwise, and at most.
+const PAGE: u64 = 100;
+const PAGE_MOST: u64 = 500;
+
+fn limit(query: &Query) -> Result<usize, Problem> {
+    let limit = query.number("limit", 1, PAGE_MOST)?.unwrap_or(PAGE);
+    Ok(usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
+/// `GET /v1/agents`
+pub(super) async fn agents(api: &Api, query: Option<&str>) -> Result<Response<Body>, Problem> {
+    let query = Query::read(query, &["after", "limit"])?;
+    let after = query.text("after").map(GroupName::parse).transpose();
+    let after = after.map_err(|error| Problem::invalid(format!("after is {error}")))?;
+    let limit = limit(&query)?;
+    let rows = api.ledger.read(move |conn| groups::list(conn, after.as_ref(), limit)).await?;
+    let next = (rows.len() == limit).then(|| rows.last().map(|group| group.name.to_string())).flatten();
+    let agents = rows.into_iter().map(|group| {
+        let tools = match group.tools {
+            Tools::All => Value::from("all"),
+            Tools::None => Value::from(Vec::new()),
+            Tools::List(names) => Value::from(names.into_iter().map(Value::from).collect::<Vec<_>>()),
+        };
+        Value::object([
+            ("name", Value::from(group.name.as_str())),
+            ("title", Value::from(group.title)),
+            ("provider", Value::from(group.provider)),
+            ("model", Value::from(group.model)),
+            ("tools", tools),
+            ("created_at", Value::from(group.created_at.to_rfc3339())),
+        ])
+    });
+    let agents: Vec<Value> = agents.collect();
+    Ok(json_response(
+        StatusCode::OK,
+        &Value::object([("agents", Value::from(agents)), ("next", Value::from(next))]),
+    ))
+}
+
+/// `GET /v1/sessions`
+pub(super) async fn sessions(api: &Api, query: Option<&str>) -> Result<Response<Body>, Problem> {
+    let query = Query::read(query, &["after", "limit"])?;
+    let after = query.text("after").map(SessionId::parse).transpose();
+    let after = after.map_err(|error| Problem::invalid(format!("after is {error}")))?;
+    let limit = limit(&query)?;
+    let rows = api.ledger.read(move |conn| sessions::list(conn, after.as_ref(), limit)).await?;
+    let next = (rows.len() == limit).then(|| rows.last().map(|row| row.id.to_string())).flatten();
+    let live = api.actors.live();
+    let all: Vec<Value> = rows.iter().map(|row| session_json(row, &live)).collect();
+    Ok(json_response(
+        StatusCode::OK,
+        &Value::object([("sessions", Value::from(all)), ("next", Value::from(next))]),
+    ))
+}
+
+/// `GET /v1/sessions/{id}`
+pub(super) async fn session(api: &Api, name: &str) -> Result<Response<Body>, Problem> {
+    let id = SessionId::parse(name).map_err(|_| Problem::no_session(name))?;
+    let row = api.ledger.read(move |conn| sessions::get(conn, &id)).await?;
+    let row = row.ok_or_else(|| Problem::no_session(name))?;
+    Ok(json_response(StatusCode::OK, &session_json(&row, &api.actors.live())))
+}
+
+/// `POST /v1/sessions/{id}/release`
+pub(super) async fn release(api: &Api, name: &str) -> Result<Response<Body>, Problem> {
+    let id = SessionId::parse(name).map_err(|_| Problem::no_session(name))?;
+    match api.actors.release(&id).await {
+        Ok(()) => session(api, name).await,
+        Err(ReleaseRefused::NoSession) => Err(Problem::no_session(name)),
+        Err(ReleaseRefused::NotParked) => Err(Problem::not_parked()),
+        Err(ReleaseRefused::Store(error)) => Err(error.into()),
+    }
+}
+
+fn session_json(row: &SessionRow, live: &[Live]) -> Value {
+    let live = live.iter().find(|live| live.session == row.id);
+    let (state, reason) = match &row.state {
+        SessionState::Parked { reason } => ("parked", Some(reason.clone())),
+        SessionState::Ready => ("ready", row.wait_reason.clone()),
+    };
+    Value::object([
+        ("id", Value::from(row.id.as_str())),
+        ("agent", Value::from(row.partition.group.as_str())),
+        ("channel", Value::from(row.partition.place.channel.as_str())),
+        ("chat", Value::from(row.partition.place.chat.as_str())),
+        ("state", Value::from(state)),
+        ("reason", Value::from(reason)),
+        ("phase", Value::from(live.map_or("idle", |live| live.phase))),
+        ("phase_since", Value::from(live.map(|live| live.since.to_rfc3339()))),
+        ("deaths", Value::from(row.launch_deaths)),
+        ("open_messages", Value::from(row.open_messages)),
+        ("created_at", Value::from(row.created_at.to_rfc3339())),
+        ("last_active", Value::from(last_active(row).to_rfc3339())),
+    ])
+}
+
+fn last_active(row: &SessionRow) -> Millis {
+    row.last_active.max(row.created_at)
+}

@@ -1,0 +1,167 @@
+//! Errors as RFC 9457 problem documents: a stable code in `type`, a sentence, and the next step. Pure.
+
+use hyper::header::{self, HeaderValue};
+use hyper::{Response, StatusCode};
+
+use crate::contract::json::Value;
+use crate::controlplane::http::{self, Body, BodyError};
+use crate::controlplane::store::StoreError;
+
+/// A request that was not served. The code is part of the interface, the sentences are not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    pub(super) status: StatusCode,
+    pub(super) code: &'static str,
+    title: &'static str,
+    pub(super) detail: String,
+}
+
+impl Problem {
+    fn new(status: StatusCode, code: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, code, title, detail: detail.into() }
+    }
+
+    pub(super) fn invalid(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request", "The request is not valid", detail)
+    }
+
+    pub(super) fn token_in_url() -> Self {
+        let detail = "a token in a URL ends up in logs; send it as `Authorization: Bearer TOKEN`, and replace this one \
+                      if others may have seen it";
+        Self::new(StatusCode::BAD_REQUEST, "token_in_url", "A token was sent in the URL", detail)
+    }
+
+    pub(super) fn unauthorized() -> Self {
+        let detail = "send `Authorization: Bearer TOKEN`; the token is in the file api-token of the state directory, or \
+                      is what IRONCLAW_API_TOKEN held when the control plane started";
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "The token is missing or wrong", detail)
+    }
+
+    pub(super) fn too_many_failures() -> Self {
+        let detail = "too many requests came with a wrong token; wait a minute, then use the right one";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_failures", "Too many wrong tokens", detail)
+    }
+
+    pub(super) fn wrong_host() -> Self {
+        let detail = "this control plane answers to localhost and loopback addresses only; use http://127.0.0.1 and its port";
+        Self::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            "wrong_host",
+            "The Host header names something else",
+            detail,
+        )
+    }
+
+    pub(super) fn cross_site() -> Self {
+        let detail = "the request comes from a web page of another site; use ironclaw ctl or a client outside the browser";
+        Self::new(StatusCode::FORBIDDEN, "cross_site", "Requests from other sites are refused", detail)
+    }
+
+    pub(super) fn no_route() -> Self {
+        let detail = "there is nothing at this path; `ironclaw help api` lists the routes";
+        Self::new(StatusCode::NOT_FOUND, "not_found", "Not found", detail)
+    }
+
+    pub(super) fn no_agent(name: &str) -> Self {
+        let shown: String = name.chars().take(80).collect();
+        let detail = format!(
+            "there is no agent {shown:?}; `ironclaw ctl agent list` or GET /v1/agents shows those there are"
+        );
+        Self::new(StatusCode::NOT_FOUND, "no_such_agent", "No such agent", detail)
+    }
+
+    pub(super) fn no_session(name: &str) -> Self {
+        let shown: String = name.chars().take(80).collect();
+        let detail = format!(
+            "there is no session {shown:?}; `ironclaw ctl session list` or GET /v1/sessions shows those there are"
+        );
+        Self::new(StatusCode::NOT_FOUND, "no_such_session", "No such session", detail)
+    }
+
+    pub(super) fn method(allowed: &str) -> Self {
+        let detail = format!("this path takes {allowed}");
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Wrong method", detail)
+    }
+
+    pub(super) fn not_json() -> Self {
+        let detail = "send the body as JSON, with `Content-Type: application/json`";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", "The body must be JSON", detail)
+    }
+
+    pub(super) fn not_parked() -> Self {
+        let detail = "only a parked session can be released; `ironclaw ctl session list` shows the states";
+        Self::new(StatusCode::CONFLICT, "not_parked", "The session is not parked", detail)
+    }
+
+    pub(super) fn too_many_streams() -> Self {
+        let detail = "as many event streams are open as may be; close one and try again";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", "Too many event streams", detail)
+    }
+
+    pub(super) fn internal() -> Self {
+        let detail = "something went wrong inside; the log has the request id";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error", detail)
+    }
+
+    pub(super) fn into_response(self, request_id: &str) -> Response<Body> {
+        let document = Value::object([
+            ("type", Value::from(self.code)),
+            ("title", Value::from(self.title)),
+            ("status", Value::from(u64::from(self.status.as_u16()))),
+            ("detail", Value::from(self.detail)),
+            ("request_id", Value::from(request_id)),
+        ]);
+        let mut response = http::json_response(self.status, &document);
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if self.status == StatusCode::TOO_MANY_REQUESTS {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
+        }
+        response
+    }
+}
+
+impl From<BodyError> for Problem {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::TooLarge(most) => {
+                let detail = format!("the body is larger than {most} bytes; send less at once");
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "The body is too large", detail)
+            }
+            BodyError::TooSlow => {
+                let detail = "the body did not come in time; send it again";
+                Self::new(StatusCode::REQUEST_TIMEOUT, "too_slow", "The body did not come in time", detail)
+            }
+            BodyError::Broken => Self::invalid("the body ended early; send it again"),
+            BodyError::NotJson(error) => Self::invalid(format!("the body is not JSON: {error}")),
+        }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+        match &error {
+            StoreError::NoGroup(name) => Self::no_agent(name.as_str()),
+            StoreError::NoSession(id) => Self::no_session(id.as_str()),
+            StoreError::Crowded { .. } => Self::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many_open",
+                "Too many messages wait",
+                error.to_string(),
+            ),
+            StoreError::TooLong { .. } => Self::invalid(error.to_string()),
+            StoreError::Full | StoreError::Io(_) => {
+                Self::new(unavailable, "disk_failed", "The ledger cannot write", error.to_string())
+            }
+            StoreError::Stopped => {
+                Self::new(unavailable, "stopping", "The control plane stops", error.to_string())
+            }
+            // The rest is the ledger's own trouble: its words go to the log, not to the client.
+            _ => Self::internal(),
+        }
+    }
+}

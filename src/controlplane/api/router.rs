@@ -1,0 +1,183 @@
+//! Paths into routes, queries into parameters. Pure.
+
+use hyper::Method;
+
+use super::problem::Problem;
+
+/// What a request asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    Health,
+    Ready,
+    Metrics,
+    Agents,
+    Sessions,
+    Session { id: String },
+    Release { id: String },
+    Send { agent: String },
+    History { agent: String },
+    Events { agent: String },
+}
+
+impl Route {
+    /// Whether it is served without a token: what a supervisor asks before anything is set up.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self, Self::Health | Self::Ready)
+    }
+}
+
+/// Finds the route of a method and path.
+pub(super) fn route(method: &Method, path: &str) -> Result<Route, Problem> {
+    let rest = path.strip_prefix('/').ok_or_else(Problem::no_route)?;
+    let segments =
+        rest.split('/').map(decode).collect::<Option<Vec<String>>>().ok_or_else(Problem::no_route)?;
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    let owned = |text: &str| text.to_owned();
+    let (get, post) = match segments.as_slice() {
+        ["healthz"] => (Some(Route::Health), None),
+        ["readyz"] => (Some(Route::Ready), None),
+        ["metrics"] => (Some(Route::Metrics), None),
+        ["v1", "agents"] => (Some(Route::Agents), None),
+        ["v1", "sessions"] => (Some(Route::Sessions), None),
+        ["v1", "sessions", id] => (Some(Route::Session { id: owned(id) }), None),
+        ["v1", "sessions", id, "release"] => (None, Some(Route::Release { id: owned(id) })),
+        ["v1", "chat", agent, "messages"] => {
+            (Some(Route::History { agent: owned(agent) }), Some(Route::Send { agent: owned(agent) }))
+        }
+        ["v1", "chat", agent, "events"] => (Some(Route::Events { agent: owned(agent) }), None),
+        _ => return Err(Problem::no_route()),
+    };
+    let allowed = match (&get, &post) {
+        (Some(_), Some(_)) => "GET and POST",
+        (Some(_), None) => "GET",
+        _ => "POST",
+    };
+    let found = match *method {
+        Method::GET => get,
+        Method::POST => post,
+        _ => None,
+    };
+    found.ok_or_else(|| Problem::method(allowed))
+}
+
+/// The parameters of a query, each of the known names once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// Reads a query whose names are all among `known`.
+    pub(super) fn read(query: Option<&str>, known: &[&str]) -> Result<Self, Problem> {
+        let mut all: Vec<(String, String)> = Vec::new();
+        for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let name =
+                decode(name).ok_or_else(|| Problem::invalid("the query is not percent-encoded UTF-8"))?;
+            if matches!(name.as_str(), "token" | "access_token" | "api_token" | "api_key" | "key") {
+                return Err(Problem::token_in_url());
+            }
+            if !known.contains(&name.as_str()) {
+                let shown: String = name.chars().take(40).collect();
+                let expected = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                return Err(Problem::invalid(format!(
+                    "unknown parameter {shown:?}; this path takes: {expected}"
+                )));
+            }
+            if all.iter().any(|(other, _)| *other == name) {
+                return Err(Problem::invalid(format!("the parameter {name} is given twice")));
+            }
+            let value = decode(&value.replace('+', " "));
+            all.push((
+                name,
+                value.ok_or_else(|| Problem::invalid("the query is not percent-encoded UTF-8"))?,
+            ));
+        }
+        Ok(Self(all))
+    }
+
+    /// One parameter.
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// One parameter as a number in a range.
+    pub(super) fn number(&self, name: &str, low: u64, high: u64) -> Result<Option<u64>, Problem> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        let number = text
+            .parse()
+            .ok()
+            .filter(|n| text.bytes().all(|b| b.is_ascii_digit()) && (low..=high).contains(n));
+        number
+            .map(Some)
+            .ok_or_else(|| Problem::invalid(format!("{name} must be a whole number from {low} to {high}")))
+    }
+}
+
+/// Percent-decoding into UTF-8.
+fn decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte == b'%' {
+            let high = char::from(rest.next()?).to_digit(16)?;
+            let low = char::from(rest.next()?).to_digit(16)?;
+            bytes.push(u8::try_from(high * 16 + low).ok()?);
+        } else {
+            bytes.push(byte);
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_and_methods() {
+        let agent = || "mock-agent".to_owned();
+        let cases = [
+            (Method::GET, "/healthz", Ok(Route::Health)),
+            (Method::GET, "/v1/chat/mock-agent/messages", Ok(Route::History { agent: agent() })),
+            (Method::POST, "/v1/chat/mock%2Dagent/messages", Ok(Route::Send { agent: agent() })),
+            (Method::GET, "/v1/chat/mock-agent/events", Ok(Route::Events { agent: agent() })),
+            (Method::POST, "/v1/sessions/x/release", Ok(Route::Release { id: "x".into() })),
+            (
+                Method::GET,
+                "/v1/chat/a%2Fmessages/messages",
+                Ok(Route::History { agent: "a/messages".into() }),
+            ),
+            (Method::POST, "/healthz", Err("method_not_allowed")),
+            (Method::DELETE, "/v1/sessions", Err("method_not_allowed")),
+            (Method::GET, "/healthz/", Err("not_found")),
+            (Method::GET, "//healthz", Err("not_found")),
+            (Method::GET, "/v1/chat/%ff/messages", Err("not_found")),
+            (Method::GET, "/v1/chat/%2/messages", Err("not_found")),
+            (Method::GET, "/", Err("not_found")),
+            (Method::GET, "*", Err("not_found")),
+        ];
+        for (method, path, expected) in cases {
+            assert_eq!(route(&method, path).map_err(|problem| problem.code), expected, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn queries() {
+        let known = &["chat", "after", "limit"];
+        let query = Query::read(Some("chat=a%20b+c&after=7"), known).unwrap();
+        assert_eq!(query.text("chat"), Some("a b c"));
+        assert_eq!(query.number("after", 0, u64::MAX).unwrap(), Some(7));
+        assert_eq!(query.number("limit", 1, 9).unwrap(), None);
+        for (bad, code) in [
+            ("token=x", "token_in_url"),
+            ("tok%65n=x", "token_in_url"),
+            ("other=1", "invalid_request"),
+            ("chat=a&chat=b", "invalid_request"),
+            ("chat=%zz", "invalid_request"),
+        ] {
+            assert_eq!(Query::read(Some(bad), known).unwrap_err().code, code, "{bad}");
+        }
+        for bad in ["after=-1", "after=+1", "after=x", "after=99999999999999999999"] {
+            assert!(Query::read(Some(bad), known).unwrap().number("after", 0, u64::MAX).is_err(), "{bad}");
+        }
+    }
+}
