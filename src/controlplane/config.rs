@@ -96,8 +96,10 @@ pub enum MinFree {
 /// Where the master key comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MasterKeySource {
-    /// A systemd credential if there is one, else a file in the state directory, made on first start.
-    Default,
+    /// A file in the state directory, made on first start.
+    StateFile,
+    /// The systemd credential in this directory.
+    Credential(PathBuf),
     /// This file.
     KeyFile(PathBuf),
     /// Derived from the passphrase in this file.
@@ -252,7 +254,10 @@ fn validate(
         }
         (Some(path), None) => MasterKeySource::KeyFile(absolute("--master-key-file", path)?),
         (None, Some(path)) => MasterKeySource::PassphraseFile(absolute("--master-passphrase-file", path)?),
-        (None, None) => MasterKeySource::Default,
+        (None, None) => match credential(environment) {
+            Some(directory) => MasterKeySource::Credential(directory),
+            None => MasterKeySource::StateFile,
+        },
     };
     let duration = |flag: &str, text: &Option<String>, default: Duration, least: Duration| match text {
         None => Ok(default),
@@ -338,6 +343,12 @@ fn validate(
         master_key,
         api_token: token,
     })
+}
+
+/// systemd's directory of credentials, when it holds ours.
+fn credential(environment: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+    let directory = environment("CREDENTIALS_DIRECTORY").map(PathBuf::from)?;
+    directory.join("ironclaw-master-key").exists().then_some(directory)
 }
 
 fn usage(flag: &str, wrong: &str) -> ConfigError {

@@ -6,11 +6,12 @@ mod door;
 mod events;
 mod lists;
 mod problem;
-mod readiness;
+pub mod readiness;
 mod router;
 
+use std::convert::Infallible;
 use std::future::Future;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,9 +24,8 @@ use smol::Async;
 use smol::channel::{Receiver, Sender};
 use smol::lock::Semaphore;
 
-pub use self::readiness::{Readiness, Stage};
-
 use self::problem::Problem;
+use self::readiness::{Readiness, Stage};
 use self::router::{Query, Route};
 use super::http::{self, Body, Closing, json_response};
 use super::keys::{ApiToken, Keyring};
@@ -106,7 +106,8 @@ pub struct Api {
     keyring: Keyring,
     actors: Box<dyn Actors>,
     readiness: Arc<Readiness>,
-    token: ApiToken,
+    token: Arc<ApiToken>,
+    closer: Sender<Infallible>,
     closing: Closing,
     failures: door::Failures,
     newcomers: Newcomers,
@@ -115,36 +116,81 @@ pub struct Api {
     started: Millis,
 }
 
-/// Takes the address, before anything else of the start-up, so that a taken port is said at once.
+/// A served interface.
+pub struct Server {
+    closer: Sender<Infallible>,
+    accepting: smol::Task<()>,
+}
+
+impl Server {
+    /// Takes no more connections, ends the event streams, and waits for the responses in flight, a moment
+    /// each.
+    pub async fn stop(self) {
+        self.closer.close();
+        self.accepting.await;
+    }
+}
+
+/// Serves the listener on the executor of `smol::spawn`, until the server is stopped.
 ///
 /// # Errors
-/// One sentence with the next step.
-pub fn bind(address: SocketAddr) -> Result<TcpListener, String> {
-    TcpListener::bind(address).map_err(|error| match error.kind() {
-        std::io::ErrorKind::AddrInUse => format!(
-            "{address} is in use, perhaps by another ironclaw; stop that one, or choose another port with \
-             --api-addr 127.0.0.1:PORT"
-        ),
-        _ => format!("cannot listen on {address}: {error}; choose another address with --api-addr"),
-    })
+/// When the listener cannot be used at all.
+pub fn serve(listener: TcpListener, api: Api) -> std::io::Result<Server> {
+    let listener = Async::new(listener)?;
+    let closer = api.closer.clone();
+    Ok(Server { closer, accepting: smol::spawn(accept(listener, Arc::new(api))) })
+}
+
+async fn accept(listener: Async<TcpListener>, api: Arc<Api>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let accepting = async {
+        loop {
+            let place = places.acquire_arc().await;
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    log::warn("api.accept_failed", &[("error", &error)]);
+                    smol::Timer::after(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let api = api.clone();
+            smol::spawn(async move {
+                api.connection(stream).await;
+                drop(place);
+            })
+            .detach();
+        }
+    };
+    let closed = async {
+        let _ = api.closing.recv().await;
+    };
+    smol::future::or(closed, accepting).await;
+    drop(listener);
+    // Every place free again means that every connection ended.
+    let mut all = Vec::with_capacity(CONNECTIONS);
+    while all.len() < CONNECTIONS {
+        all.push(places.acquire_arc().await);
+    }
 }
 
 impl Api {
-    /// Puts the interface together. It serves until the sender behind `closing` is dropped.
+    /// Puts the interface together.
     pub fn new(
         ledger: Ledger,
         keyring: Keyring,
         actors: impl Actors,
         readiness: Arc<Readiness>,
-        token: ApiToken,
-        closing: Closing,
+        token: Arc<ApiToken>,
     ) -> Self {
+        let (closer, closing) = smol::channel::bounded(1);
         Self {
             ledger,
             keyring,
             actors: Box::new(actors),
             readiness,
             token,
+            closer,
             closing,
             failures: door::Failures::default(),
             newcomers: Newcomers::default(),
@@ -152,48 +198,6 @@ impl Api {
             requests: AtomicU64::new(0),
             started: Millis::now(),
         }
-    }
-
-    /// Serves the listener on the executor of `smol::spawn` until the server closes; then waits for the
-    /// responses in flight, a moment each.
-    ///
-    /// # Errors
-    /// When the listener cannot be used at all.
-    pub async fn serve(self, listener: TcpListener) -> std::io::Result<()> {
-        let listener = Async::new(listener)?;
-        let closing = self.closing.clone();
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
-        let api = Arc::new(self);
-        let accepting = async {
-            loop {
-                let place = places.acquire_arc().await;
-                let stream = match listener.accept().await {
-                    Ok((stream, _)) => stream,
-                    Err(error) => {
-                        log::warn("api.accept_failed", &[("error", &error)]);
-                        smol::Timer::after(ACCEPT_PAUSE).await;
-                        continue;
-                    }
-                };
-                let api = api.clone();
-                smol::spawn(async move {
-                    api.connection(stream).await;
-                    drop(place);
-                })
-                .detach();
-            }
-        };
-        let closed = async {
-            let _ = closing.recv().await;
-        };
-        smol::future::or(closed, accepting).await;
-        drop(listener);
-        // Every place free again means that every connection ended.
-        let mut all = Vec::with_capacity(CONNECTIONS);
-        while all.len() < CONNECTIONS {
-            all.push(places.acquire_arc().await);
-        }
-        Ok(())
     }
 
     async fn connection(self: Arc<Self>, stream: Async<TcpStream>) {
