@@ -1,0 +1,274 @@
+//! Lies about `outbound.db`: its bytes, its schema, its numbers, and its content while the host reads it.
+
+use std::io::{Seek, SeekFrom, Write};
+
+use ironclaw::contract::cipher::{self, Role};
+use ironclaw::contract::ids::MessageId;
+use ironclaw::contract::inbound::MessageIn;
+use ironclaw::contract::outbound::{
+    MessageOut, OutboundBody, OutboundKind, OutboundRow, OutboundWriter, Processing, SCHEMA,
+};
+use ironclaw::contract::paths;
+use ironclaw::contract::time::Millis;
+use rusqlite::Connection;
+
+use super::bell::Bell;
+use super::{Done, Guest};
+
+/// The first three odd numbers after what the host has stored.
+fn numbers(bell: &Bell) -> [u64; 3] {
+    let first = bell.next_number();
+    [first, first + 2, first + 4]
+}
+
+/// A correct answer to the message: started, the text, done.
+pub(super) fn reply(guest: &Guest, bell: &mut Bell, text: &str) -> Done {
+    let mut writer = OutboundWriter::create(paths::OUTBOUND.as_ref(), &guest.outbound)?;
+    let numbers = numbers(bell);
+    writer.append(&rows(guest, numbers, text), 0)?;
+    bell.ring(numbers[2])
+}
+
+fn rows(guest: &Guest, numbers: [u64; 3], text: &str) -> [OutboundRow; 3] {
+    answer_rows(&guest.message, numbers, text)
+}
+
+/// The rows of a turn that answers one message.
+pub(super) fn answer_rows(message_in: &MessageIn, numbers: [u64; 3], text: &str) -> [OutboundRow; 3] {
+    let id = message_in.id.clone();
+    [
+        OutboundRow { seq: numbers[0], body: OutboundBody::Processing(id.clone(), Processing::Started) },
+        OutboundRow { seq: numbers[1], body: OutboundBody::Message(message(Some(id.clone()), text)) },
+        OutboundRow { seq: numbers[2], body: OutboundBody::Processing(id, Processing::Done) },
+    ]
+}
+
+fn message(in_reply_to: Option<MessageId>, text: &str) -> MessageOut {
+    MessageOut {
+        in_reply_to,
+        kind: OutboundKind::Chat,
+        channel: None,
+        chat: None,
+        thread: None,
+        text: text.to_owned(),
+        created_at: Millis::now(),
+    }
+}
+
+/// Valid rings without end, as fast as they are acknowledged.
+pub(super) fn ring_without_end(guest: &Guest) -> Done {
+    let mut bell = Bell::begin()?;
+    let mut writer = OutboundWriter::create(paths::OUTBOUND.as_ref(), &guest.outbound)?;
+    let mut seq = numbers(&bell)[0];
+    loop {
+        let body = OutboundBody::Message(message(Some(guest.message.id.clone()), "again"));
+        writer.append(&[OutboundRow { seq, body }], seq.saturating_sub(2))?;
+        bell.ring(seq)?;
+        seq += 2;
+    }
+}
+
+/// Tells one lie, then reads the doorbell until it is closed.
+pub(super) fn tell(guest: &Guest, lie: &str) -> Done {
+    let mut bell = Bell::begin()?;
+    let [first, second, third] = numbers(&bell);
+    let honest = rows(guest, [first, second, third], lie);
+    let last = match lie {
+        "malformed" => {
+            overwrite(&noise(64 * 1024))?;
+            third
+        }
+        "empty" => third,
+        "torn" => {
+            write_rows(guest, &honest)?;
+            let half = std::fs::metadata(paths::OUTBOUND)?.len() / 2;
+            std::fs::OpenOptions::new().write(true).open(paths::OUTBOUND)?.set_len(half / 4096 * 4096)?;
+            third
+        }
+        "odd-size" => {
+            write_rows(guest, &honest)?;
+            let size = std::fs::metadata(paths::OUTBOUND)?.len();
+            std::fs::OpenOptions::new().write(true).open(paths::OUTBOUND)?.set_len(size + 1)?;
+            third
+        }
+        "oversized" => {
+            write_rows(guest, &honest)?;
+            grow(|_| Ok(()))?;
+            third
+        }
+        "sparse" => {
+            write_rows(guest, &honest)?;
+            grow(|file| {
+                file.seek(SeekFrom::End(-1))?;
+                file.write_all(b"x")
+            })?;
+            third
+        }
+        "plain" => {
+            // An unencrypted database with the right tables.
+            let plain = Connection::open("/tmp/plain.db")?;
+            plain.execute_batch(SCHEMA)?;
+            drop(plain);
+            overwrite(&std::fs::read("/tmp/plain.db")?)?;
+            third
+        }
+        "trigger" => {
+            write_rows(guest, &honest)?;
+            raw(guest, "CREATE TRIGGER t AFTER INSERT ON messages_out BEGIN DELETE FROM processing; END")?;
+            third
+        }
+        "view" => {
+            raw(
+                guest,
+                &format!(
+                    "{SCHEMA} DROP TABLE messages_out; CREATE VIEW messages_out AS
+                WITH RECURSIVE endless(seq) AS (SELECT 1 UNION ALL SELECT seq + 2 FROM endless)
+                SELECT seq, NULL, 'chat', NULL, NULL, NULL, 'x', 0 FROM endless"
+                ),
+            )?;
+            third
+        }
+        "index" => {
+            write_rows(guest, &honest)?;
+            raw(guest, "CREATE INDEX i ON messages_out (abs(seq))")?;
+            third
+        }
+        "extra-table" => {
+            write_rows(guest, &honest)?;
+            raw(guest, "CREATE TABLE more (x)")?;
+            third
+        }
+        "other-columns" => {
+            raw(guest, &SCHEMA.replace("text TEXT NOT NULL", "text BLOB"))?;
+            third
+        }
+        "schema-text" => {
+            write_rows(guest, &honest)?;
+            raw(
+                guest,
+                "PRAGMA writable_schema = ON;
+                 UPDATE sqlite_schema SET sql = replace(sql, 'STRICT', '') WHERE name = 'messages_out'",
+            )?;
+            third
+        }
+        "even" => {
+            write_rows(guest, &rows(guest, [first + 1, first + 3, first + 5], lie))?;
+            first + 5
+        }
+        "below" => {
+            // A first answer is accepted; the same numbers are then rung again.
+            write_rows(guest, &honest)?;
+            bell.ring(third)?;
+            first
+        }
+        "repeated" => {
+            write_rows(guest, &honest)?;
+            bell.ring(third)?;
+            third
+        }
+        "ahead" => {
+            write_rows(guest, &honest)?;
+            third + 100
+        }
+        "behind" => {
+            write_rows(guest, &honest)?;
+            second
+        }
+        "huge-text" => {
+            write_rows(guest, &rows(guest, [first, second, third], &"x".repeat(2 << 20)))?;
+            third
+        }
+        "many-rows" => {
+            let body = OutboundBody::Message(message(None, "x"));
+            let many: Vec<OutboundRow> =
+                (0..20_000).map(|n| OutboundRow { seq: first + 2 * n, body: body.clone() }).collect();
+            write_rows(guest, &many)?;
+            first + 2 * 19_999
+        }
+        "wrong-types" => {
+            raw(
+                guest,
+                &format!("{SCHEMA} INSERT INTO processing VALUES ({first}, 'not an id', 'not a state')"),
+            )?;
+            first
+        }
+        "foreign-reply" => {
+            let mut foreign = honest.clone();
+            let body = OutboundBody::Message(message(Some(MessageId::mint()), "not mine to answer"));
+            if let Some(row) = foreign.get_mut(1) {
+                row.body = body;
+            }
+            write_rows(guest, &foreign)?;
+            third
+        }
+        "foreign-done" => {
+            let body = OutboundBody::Processing(MessageId::mint(), Processing::Done);
+            write_rows(guest, &[OutboundRow { seq: first, body }])?;
+            first
+        }
+        "swap" => return swap(guest, &mut bell, &honest),
+        other => return Err(format!("there is no mode {other}").into()),
+    };
+    bell.send(format!("out {last}\n").as_bytes())?;
+    bell.listen_forever()
+}
+
+/// Exchanges the file's content as fast as it can while the host reads it.
+fn swap(guest: &Guest, bell: &mut Bell, honest: &[OutboundRow]) -> Done {
+    write_rows(guest, honest)?;
+    let good = std::fs::read(paths::OUTBOUND)?;
+    let bad = noise(good.len());
+    std::thread::Builder::new().spawn(move || {
+        for turn in 0u64.. {
+            let content = if turn % 2 == 0 { &bad } else { &good };
+            if overwrite(content).is_err() {
+                return;
+            }
+        }
+    })?;
+    let Some(mut last) = honest.last().map(|row| row.seq) else { return Ok(()) };
+    loop {
+        bell.ring(last)?;
+        last += 2;
+    }
+}
+
+fn write_rows(guest: &Guest, rows: &[OutboundRow]) -> Done {
+    OutboundWriter::create(paths::OUTBOUND.as_ref(), &guest.outbound)?.append(rows, 0)?;
+    Ok(())
+}
+
+/// Statements of its own in the encrypted file.
+fn raw(guest: &Guest, statements: &str) -> Done {
+    let connection = cipher::open(paths::OUTBOUND.as_ref(), &guest.outbound, Role::SandboxOutbound)?;
+    Ok(connection.execute_batch(statements)?)
+}
+
+fn overwrite(content: &[u8]) -> std::io::Result<()> {
+    let mut file = std::fs::OpenOptions::new().write(true).open(paths::OUTBOUND)?;
+    file.write_all(content)?;
+    file.set_len(content.len() as u64)
+}
+
+/// Makes the file as long as the limit allows; a write beyond it must fail and not end the host's patience.
+fn grow(finish: impl Fn(&mut std::fs::File) -> std::io::Result<()>) -> Done {
+    let mut file = std::fs::OpenOptions::new().write(true).open(paths::OUTBOUND)?;
+    for size in [1 << 40, 1 << 30, 128 << 20, 65 << 20, 64 << 20] {
+        if file.set_len(size).is_ok() {
+            break;
+        }
+    }
+    Ok(finish(&mut file)?)
+}
+
+/// Bytes that are no database and compress to nothing simple.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[0]
+    };
+    std::iter::repeat_with(next).take(length).collect()
+}

@@ -1,0 +1,239 @@
+//! A program that takes the agent's place in a sandbox and misbehaves. It gets what an agent gets (the key on
+//! standard input, the mounts, the doorbell) and does what the first waiting message says: `hostile MODE`.
+//! Only the faults build can be told to launch it. It touches nothing but what the sandbox gives it.
+
+mod bell;
+mod lies;
+mod probe;
+
+use std::io::Read;
+
+use bell::Bell;
+use ironclaw::contract::cipher::{ConveyorFile, FileKey, KEY_BYTES, SessionKey};
+use ironclaw::contract::frame::{FromSandbox, ToSandbox};
+use ironclaw::contract::inbound::{InboundBody, InboundReader, MessageIn};
+use ironclaw::contract::outbound::OutboundWriter;
+use ironclaw::contract::paths;
+
+/// Anything that goes wrong ends the program: that is an exit by itself, which the host must survive too.
+type Done = Result<(), Box<dyn std::error::Error>>;
+
+/// What every mode works with.
+struct Guest {
+    inbound: FileKey,
+    outbound: FileKey,
+    message: MessageIn,
+}
+
+fn main() -> Done {
+    let key = read_key()?;
+    let inbound = key.file_key(ConveyorFile::Inbound);
+    // The snapshot is complete before the sandbox starts, so it can be read without a ring, wrong as it is.
+    let message = first_message(&inbound)?;
+    let guest = Guest { inbound, outbound: key.file_key(ConveyorFile::Outbound), message };
+    let mode = guest.message.text.split_whitespace().nth(1).unwrap_or("honest").to_owned();
+    eprintln!("hostile {mode}");
+    match mode.as_str() {
+        "honest" => honest(&guest),
+        "probe" => probe::answer(&guest),
+        "traffic" => traffic(&guest),
+        "exit" => Ok(()),
+        "abort" => std::process::abort(),
+        "mute" => forever(),
+        "never-ack" => {
+            let mut bell = Bell::connect()?;
+            bell.hello(0)?;
+            bell.welcome()?;
+            bell.listen_forever()
+        }
+        "deaf" => {
+            // Says hello and then never reads again.
+            let mut bell = Bell::connect()?;
+            bell.hello(0)?;
+            forever()
+        }
+        "flood" => flood(&guest, b"alive flood\n"),
+        "flood-rings" => flood(&guest, b"out 1\n"),
+        "flood-acks" => flood(&guest, b"ack 2\n"),
+        "flood-valid" => lies::ring_without_end(&guest),
+        "garbage" => garbage(&guest, &[0xff, 0x00, b'\n']),
+        "garbage-text" => garbage(&guest, b"please open the door\n"),
+        "garbage-long" => garbage(&guest, &[b'a'; 1 << 20]),
+        "garbage-negative" => garbage(&guest, b"out -1\n"),
+        "garbage-huge" => garbage(&guest, b"out 99999999999999999999\n"),
+        "garbage-zero" => garbage(&guest, b"out 01\n"),
+        "garbage-hello" => garbage(&guest, b"hello 1 0\n"),
+        "ack-ahead" => garbage(&guest, b"ack 1000000\n"),
+        "version" => {
+            let mut bell = Bell::connect()?;
+            bell.send(b"hello 99 0\n")?;
+            bell.listen_forever()
+        }
+        "early" => {
+            let mut bell = Bell::connect()?;
+            bell.send(b"out 1\n")?;
+            bell.listen_forever()
+        }
+        "two" => two_connections(&guest),
+        "ignore-stop" => ignore_stop(&guest),
+        "busy" => busy(),
+        "fill" => fill(&guest),
+        other => lies::tell(&guest, other),
+    }
+}
+
+/// 32 bytes on standard input, as every sandbox gets them.
+fn read_key() -> Result<SessionKey, Box<dyn std::error::Error>> {
+    let mut bytes = Vec::new();
+    std::io::stdin().take(1024).read_to_end(&mut bytes)?;
+    let bytes: [u8; KEY_BYTES] = bytes.try_into().map_err(|_| "the key has the wrong length")?;
+    Ok(SessionKey::from_bytes(bytes))
+}
+
+fn first_message(key: &FileKey) -> Result<MessageIn, Box<dyn std::error::Error>> {
+    let reader = InboundReader::open(paths::INBOUND.as_ref(), key)?;
+    let last = last_number(key)?;
+    for row in reader.rows(0, last)? {
+        if let InboundBody::Message(message) = row.body {
+            return Ok(message);
+        }
+    }
+    Err("no message is waiting".into())
+}
+
+/// The highest number in the snapshot: the reader insists on being told.
+fn last_number(key: &FileKey) -> Result<u64, Box<dyn std::error::Error>> {
+    use ironclaw::contract::cipher::{Role, open};
+    let connection = open(paths::INBOUND.as_ref(), key, Role::SandboxInbound)?;
+    let mut last = 0;
+    for table in ["messages_in", "attachments_in", "destinations", "session_config"] {
+        let query = format!("SELECT coalesce(max(seq), 0) FROM {table}");
+        last = last.max(connection.query_row(&query, [], |row| row.get::<_, i64>(0))?);
+    }
+    Ok(u64::try_from(last)?)
+}
+
+/// Does everything right: it shows that the program speaks the protocol, so that each lie fails for its own
+/// reason and not for a broken start.
+fn honest(guest: &Guest) -> Done {
+    let mut bell = Bell::begin()?;
+    lies::reply(guest, &mut bell, "honest")?;
+    bell.until_stop()
+}
+
+fn flood(_: &Guest, frame: &[u8]) -> Done {
+    let mut bell = Bell::begin()?;
+    let many = frame.repeat(1000);
+    loop {
+        bell.send(&many)?;
+    }
+}
+
+fn garbage(_: &Guest, bytes: &[u8]) -> Done {
+    let mut bell = Bell::begin()?;
+    bell.send(bytes)?;
+    bell.listen_forever()
+}
+
+fn two_connections(guest: &Guest) -> Done {
+    let mut first = Bell::begin()?;
+    let mut closed = 0;
+    for _ in 0..50 {
+        let mut second = Bell::connect()?;
+        let answered = second.hello(0).is_ok() && second.welcome().is_ok();
+        closed += usize::from(!answered);
+    }
+    lies::reply(guest, &mut first, &format!("{closed} of 50 further connections were closed"))?;
+    first.until_stop()
+}
+
+fn ignore_stop(guest: &Guest) -> Done {
+    let mut bell = Bell::begin()?;
+    lies::reply(guest, &mut bell, "ignoring")?;
+    while bell.next().is_ok() {}
+    forever()
+}
+
+fn busy() -> Done {
+    for _ in 0..8 {
+        let _ = std::thread::Builder::new().spawn(|| {
+            loop {
+                std::hint::spin_loop();
+            }
+        });
+    }
+    let mut bell = Bell::begin()?;
+    loop {
+        bell.send(b"alive busy\n")?;
+        std::thread::sleep(std::time::Duration::from_secs(1));
+    }
+}
+
+/// Writes until something refuses, in every place that can be written, and says where it ended.
+fn fill(guest: &Guest) -> Done {
+    let mut bell = Bell::begin()?;
+    let block = vec![0x5a; 1 << 20];
+    let mut said = Vec::new();
+    for directory in [paths::WORKSPACE, paths::MEMORY, paths::SESSION_DIR, paths::TMP] {
+        let mut files = 0u64;
+        let error = loop {
+            let path = format!("{directory}/fill-{files}");
+            match std::fs::write(path, &block) {
+                Ok(()) => files += 1,
+                Err(error) => break error.to_string(),
+            }
+            if files >= 4096 {
+                break "nothing refused".to_owned();
+            }
+            bell.send(b"alive fill\n")?;
+        };
+        said.push(format!("{directory} {files} MiB: {error}"));
+    }
+    lies::reply(guest, &mut bell, &said.join("; "))?;
+    bell.until_stop()
+}
+
+fn forever() -> Done {
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Answers every message with its own text, one transaction for what one ring brought, without end.
+fn traffic(guest: &Guest) -> Done {
+    let mut bell = Bell::greet()?;
+    let mut writer = OutboundWriter::create(paths::OUTBOUND.as_ref(), &guest.outbound)?;
+    let mut read = 0;
+    let mut seq = bell.next_number();
+    let mut waiting: Vec<MessageIn> = Vec::new();
+    let mut rung = None;
+    loop {
+        match bell.next()? {
+            ToSandbox::In(last) => {
+                for row in InboundReader::open(paths::INBOUND.as_ref(), &guest.inbound)?.rows(read, last)? {
+                    if let InboundBody::Message(message) = row.body {
+                        waiting.push(message);
+                    }
+                }
+                read = last;
+                bell.send(FromSandbox::Ack(last).encode().as_bytes())?;
+            }
+            ToSandbox::Ack(stored) if rung == Some(stored) => {
+                bell.stored(stored)?;
+                rung = None;
+            }
+            ToSandbox::Stop => return Ok(()),
+            _ => {}
+        }
+        if rung.is_none() && !waiting.is_empty() {
+            let mut rows = Vec::new();
+            for message in waiting.drain(..) {
+                rows.extend(lies::answer_rows(&message, [seq, seq + 2, seq + 4], &message.text));
+                seq += 6;
+            }
+            writer.append(&rows, bell.cursor)?;
+            rung = Some(seq - 2);
+            bell.send(FromSandbox::Out(seq - 2).encode().as_bytes())?;
+        }
+    }
+}

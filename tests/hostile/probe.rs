@@ -1,0 +1,138 @@
+//! Looks around from inside the box, before the agent would harden itself, and answers what it found as one
+//! line of `name=finding` each: what the host's side of the boundary does by itself.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use ironclaw::contract::paths;
+
+use super::bell::Bell;
+use super::{Done, Guest, lies};
+
+pub(super) fn answer(guest: &Guest) -> Done {
+    let mut found = Vec::new();
+    let mut say = |name: &str, finding: String| found.push(format!("{name}={}", finding.replace('\n', " ")));
+
+    say("uid", rustix::process::getuid().as_raw().to_string());
+    say("gid", rustix::process::getgid().as_raw().to_string());
+    say("groups", outcome(rustix::process::getgroups().map(|groups| format!("{}", groups.len()))));
+    say("no_new_privs", outcome(rustix::thread::no_new_privs().map(|on| on.to_string())));
+    for (name, set) in [
+        ("caps_effective", caps::CapSet::Effective),
+        ("caps_permitted", caps::CapSet::Permitted),
+        ("caps_inheritable", caps::CapSet::Inheritable),
+        ("caps_ambient", caps::CapSet::Ambient),
+        ("caps_bounding", caps::CapSet::Bounding),
+    ] {
+        let finding = match caps::read(None, set) {
+            Ok(held) => held.len().to_string(),
+            Err(error) => error.to_string(),
+        };
+        say(name, finding);
+    }
+
+    for address in ["192.0.2.1:9", "169.254.169.254:80", "10.0.0.1:53", "[2001:db8::1]:9"] {
+        let bind = if address.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
+        let routed =
+            UdpSocket::bind(bind).and_then(|socket| socket.connect(address)).map(|()| "routed".to_owned());
+        say(&format!("route_{address}"), outcome(routed));
+    }
+    say("host_loopback", outcome(TcpStream::connect("127.0.0.1:22").map(|_| "connected".to_owned())));
+    say("resolve", outcome(resolve("example.org")));
+    say("listen_any", outcome(TcpListener::bind("0.0.0.0:0").map(|_| "listening".to_owned())));
+
+    for directory in ["/", paths::INBOUND_DIR, paths::SOCKET_DIR, "/run", "/etc", "/dev"] {
+        let path = format!("{directory}/probe-write");
+        say(&format!("write_{directory}"), outcome(fs::write(&path, b"x").map(|()| "written".to_owned())));
+    }
+    say("write_executable", outcome(write_to(paths::EXECUTABLE)));
+    say("write_inbound", outcome(write_to(paths::INBOUND)));
+    for directory in [paths::WORKSPACE, paths::MEMORY, paths::SESSION_DIR, paths::TMP] {
+        let path = format!("{directory}/probe-program");
+        say(&format!("writable_{directory}"), outcome(fs::write(&path, b"x").map(|()| "written".to_owned())));
+        say(&format!("exec_{directory}"), outcome(execute(&path)));
+        let _ = fs::remove_file(&path);
+        say(&format!("mount_{directory}"), outcome(mount_flags(directory)));
+    }
+    say("rename_outbound", outcome(fs::rename(paths::OUTBOUND, "/out/other").map(|()| "renamed".to_owned())));
+    say("unlink_outbound", outcome(fs::remove_file("/out/outbound.db").map(|()| "removed".to_owned())));
+
+    say("root", list("/"));
+    say("sockets", list(paths::SOCKET_DIR));
+    say("in", list(paths::INBOUND_DIR));
+    say("dev", list("/dev"));
+    say(
+        "environment",
+        std::env::vars_os().map(|(key, _)| key.to_string_lossy().into_owned()).collect::<Vec<_>>().join(","),
+    );
+    say("arguments", std::env::args().collect::<Vec<_>>().join(" "));
+    say("descriptors", descriptors());
+    // Words of the message name host paths that must not exist here.
+    for path in guest.message.text.split_whitespace().skip(2) {
+        say(&format!("host_{path}"), Path::new(path).exists().to_string());
+    }
+
+    say(
+        "mount",
+        outcome(
+            rustix::mount::mount("none", "/tmp", "tmpfs", rustix::mount::MountFlags::empty(), None)
+                .map(|()| "mounted".to_owned()),
+        ),
+    );
+    say("chroot", outcome(rustix::process::chroot("/tmp").map(|()| "done".to_owned())));
+    say("sethostname", outcome(rustix::system::sethostname(b"probe").map(|()| "done".to_owned())));
+
+    let mut bell = Bell::begin()?;
+    lies::reply(guest, &mut bell, &found.join("\n"))?;
+    bell.until_stop()
+}
+
+fn outcome<E: std::fmt::Display>(result: Result<String, E>) -> String {
+    result.unwrap_or_else(|error| format!("error: {error}"))
+}
+
+fn resolve(name: &str) -> std::io::Result<String> {
+    use std::net::ToSocketAddrs;
+    (name, 80).to_socket_addrs().map(|found| format!("{} addresses", found.count()))
+}
+
+fn write_to(path: &str) -> std::io::Result<String> {
+    fs::OpenOptions::new().write(true).open(path).map(|_| "opened".to_owned())
+}
+
+/// Copies this program to a place and tries to run it there; the copy ends at once for want of a key.
+fn execute(path: &str) -> std::io::Result<String> {
+    fs::copy(paths::EXECUTABLE, path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+    let status = std::process::Command::new(path).stdin(std::process::Stdio::null()).status()?;
+    Ok(format!("ran: {status}"))
+}
+
+fn mount_flags(path: &str) -> Result<String, rustix::io::Errno> {
+    let flags = rustix::fs::statvfs(path)?.f_flag;
+    Ok(format!("{flags:?}"))
+}
+
+fn list(directory: &str) -> String {
+    let mut names: Vec<String> = fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names.join(",")
+}
+
+/// Numbers of the open descriptors, by asking each: there may be no /proc.
+fn descriptors() -> String {
+    let mut open = Vec::new();
+    for entry in 0..64 {
+        if Path::new(&format!("/proc/self/fd/{entry}")).symlink_metadata().is_ok() {
+            open.push(entry.to_string());
+        }
+    }
+    open.join(",")
+}
