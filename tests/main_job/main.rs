@@ -22,6 +22,7 @@ mod hostile;
 mod inside;
 mod talk;
 mod traffic;
+mod world_check;
 
 /// One test for each back end and each kind of user, from a function of both.
 macro_rules! in_every_box {

@@ -1,0 +1,143 @@
+//! The test world's own eyes: what it looks for when it says that nothing is left behind, it must see when it
+//! is there. Each kind of leftover is planted and seen, and then gone.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::{Command, Stdio};
+
+use crate::world::http::{Events, Request};
+use crate::world::{Build, Home, User, eventually, leftovers, marker};
+
+#[test]
+fn planted_leftovers_are_seen() {
+    let home = Home::new(Build::Release, User::Root);
+    let session = format!("ses_{}", marker());
+    assert!(home.processes().is_empty());
+
+    // A process that names the home, and one that was executed from a file in it.
+    let path = home.root.join("user/named");
+    let mut named = Command::new("sleep").arg("600").arg0_of(&path).spawn().unwrap();
+    let copy = home.root.join("run/program");
+    std::fs::copy("/bin/sleep", &copy).unwrap();
+    let mut executed = Command::new(&copy).arg("600").env_clear().spawn().unwrap();
+    for child in [&named, &executed] {
+        let id = child.id().cast_signed();
+        eventually("the process is seen", || home.processes().contains(&id).then_some(()));
+        assert!(leftovers::alive(id));
+    }
+    for child in [&mut named, &mut executed] {
+        let id = child.id().cast_signed();
+        child.kill().unwrap();
+        // A zombie is gone already, though nobody has waited for it yet.
+        eventually("the killed process is gone", || (!home.processes().contains(&id)).then_some(()));
+        child.wait().unwrap();
+    }
+
+    // A socket.
+    let socket = UnixListener::bind(home.root.join("run/left.sock")).unwrap();
+    assert_eq!(leftovers::sockets(&home.root).len(), 2, "its file and its name");
+    drop(socket);
+    assert_eq!(leftovers::sockets(&home.root).len(), 1, "its file");
+    std::fs::remove_file(home.root.join("run/left.sock")).unwrap();
+    assert!(leftovers::sockets(&home.root).is_empty());
+
+    // A mount.
+    let point = home.root.join("run/mounted");
+    std::fs::create_dir(&point).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "left"]).arg(&point).status().unwrap();
+    assert!(mounted.success());
+    assert_eq!(leftovers::mounts(&home.root).len(), 1);
+    assert!(Command::new("umount").arg(&point).status().unwrap().success());
+    assert!(leftovers::mounts(&home.root).is_empty());
+
+    // A session's file in the run directory.
+    let bundle = home.root.join("run").join(&session);
+    std::fs::create_dir(&bundle).unwrap();
+    let complaint = catch_unwind(AssertUnwindSafe(|| {
+        assert_eq!(leftovers::run_files(&home, std::slice::from_ref(&session)), Vec::<String>::new());
+    }));
+    assert!(complaint.is_err());
+    std::fs::remove_dir(&bundle).unwrap();
+
+    // A control group, where one can be made.
+    for parent in ["/sys/fs/cgroup/pids", "/sys/fs/cgroup/unified", "/sys/fs/cgroup"] {
+        let group = std::path::Path::new(parent).join(&session);
+        if std::fs::create_dir(&group).is_ok() {
+            assert_eq!(leftovers::cgroups(std::slice::from_ref(&session)).len(), 1);
+            std::fs::remove_dir(&group).unwrap();
+            break;
+        }
+    }
+    leftovers::none_left(&home, &[session], &[]);
+}
+
+#[test]
+fn a_home_ends_what_was_started_in_it() {
+    let home = Home::new(Build::Release, User::Root);
+    let root = home.root.clone();
+    let copy = root.join("run/program");
+    std::fs::copy("/bin/sleep", &copy).unwrap();
+    let mut child = Command::new(&copy).arg("600").spawn().unwrap();
+    let id = child.id().cast_signed();
+    eventually("it runs", || home.processes().contains(&id).then_some(()));
+    drop(home);
+    assert!(!leftovers::alive(id));
+    assert!(!root.exists());
+    child.wait().unwrap();
+}
+
+#[test]
+fn the_client_reads_answers_chunks_and_events() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let chunked = |kind: &str, body: &str| {
+        let mut text =
+            format!("HTTP/1.1 202 Accepted\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n");
+        for piece in body.as_bytes().chunks(5) {
+            text.push_str(&format!("{:x}\r\n{}\r\n", piece.len(), std::str::from_utf8(piece).unwrap()));
+        }
+        text + "0\r\n\r\n"
+    };
+    let stream = ": hello\n\nid: 7\nevent: entry\ndata: a\ndata:b\n\nid: 8\ndata: c\n\n";
+    let answers = [
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}ignored".to_owned(),
+        chunked("application/json", "{\"a\": [1, 2, 3]}"),
+        chunked("text/event-stream", stream).replace("202 Accepted", "200 OK"),
+    ];
+    let server = std::thread::spawn(move || {
+        for answer in answers {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut head = Vec::new();
+            let mut byte = [0];
+            while !head.ends_with(b"\r\n\r\n") {
+                stream.read_exact(&mut byte).unwrap();
+                head.push(byte[0]);
+            }
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    assert_eq!(Request::get("/").send(address).unwrap().text(), "{}");
+    let chunked = Request::get("/").send(address).unwrap();
+    assert_eq!((chunked.status, chunked.json()["a"][2].as_u64()), (202, Some(3)));
+    let mut events = Events::open(Request::get("/"), address);
+    let first = events.next().unwrap();
+    assert_eq!((first.id.as_str(), first.name.as_str(), first.data.as_str()), ("7", "entry", "a\nb"));
+    let second = events.next().unwrap();
+    assert_eq!((second.id.as_str(), second.data.as_str()), ("8", "c"));
+    assert_eq!(events.next(), None);
+    server.join().unwrap();
+}
+
+/// `sleep` under a name in its arguments.
+trait NamedAs {
+    fn arg0_of(&mut self, path: &std::path::Path) -> &mut Self;
+}
+
+impl NamedAs for Command {
+    fn arg0_of(&mut self, path: &std::path::Path) -> &mut Self {
+        use std::os::unix::process::CommandExt;
+        self.arg0(path).stdin(Stdio::null())
+    }
+}
