@@ -1,1 +1,336 @@
-//! The admin command line.
+//! The admin command line: a client of the HTTP interface and nothing more. Words come in, requests go out,
+//! tables and texts are printed. Touches the network, the terminal, and the token file it is pointed to.
+
+mod chat;
+mod client;
+mod events;
+mod lists;
+mod table;
+
+use std::fmt;
+use std::io::{self, Write};
+
+use argh::FromArgs;
+
+use self::client::{Client, Target};
+
+/// Why a command did not do what it was asked: the exit code and one line with the next step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// 0 when nothing is wrong and only the output ended early, 1 for a failure, 2 for wrong usage.
+    pub code: u8,
+    /// The line; empty when there is nothing to say.
+    pub text: String,
+}
+
+impl Failure {
+    /// Wrong words: exit 2.
+    pub fn usage(text: impl Into<String>) -> Self {
+        Self { code: 2, text: text.into() }
+    }
+
+    /// Anything else that went wrong: exit 1.
+    pub fn of(text: impl Into<String>) -> Self {
+        Self { code: 1, text: text.into() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<io::Error> for Failure {
+    /// For output: whoever reads it may stop reading, which is no failure of ours.
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Self { code: 0, text: String::new() };
+        }
+        Self::of(format!("the output cannot be written: {error}"))
+    }
+}
+
+/// Talk to a control plane. Before or after the command: --addr URL (http://127.0.0.1:8787), --token T,
+/// --token-file FILE.
+#[derive(FromArgs)]
+struct Words {
+    #[argh(subcommand)]
+    command: Command,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+enum Command {
+    Chat(Chat),
+    Session(Session),
+    Agent(Agent),
+    Status(Status),
+    Version(Version),
+}
+
+/// Talk to an agent: with a text, send it and print the answer; without, a conversation.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "chat")]
+struct Chat {
+    /// the agent, as `agent list` names it
+    #[argh(positional)]
+    agent: String,
+    /// what to say; without it every line of the input is a message
+    #[argh(positional)]
+    text: Option<String>,
+    /// the conversation (main)
+    #[argh(option, default = "String::from(\"main\")")]
+    chat: String,
+}
+
+/// Look at sessions, or release a parked one.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "session")]
+struct Session {
+    #[argh(subcommand)]
+    verb: SessionVerb,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+enum SessionVerb {
+    List(SessionList),
+    Show(SessionShow),
+    Release(SessionRelease),
+}
+
+/// All sessions and what they do.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "list")]
+struct SessionList {
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// One session.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "show")]
+struct SessionShow {
+    /// its id
+    #[argh(positional)]
+    id: String,
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Let a parked session run again.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "release")]
+struct SessionRelease {
+    /// its id
+    #[argh(positional)]
+    id: String,
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Look at agents.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "agent")]
+struct Agent {
+    #[argh(subcommand)]
+    verb: AgentVerb,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+enum AgentVerb {
+    List(AgentList),
+}
+
+/// All agents.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "list")]
+struct AgentList {
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Whether the control plane answers and can launch sandboxes; exit 1 when not.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "status")]
+struct Status {
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// The version of this program.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "version")]
+struct Version {}
+
+/// Commands of later builds, with their second word where only that one is missing.
+const ABSENT: &[(&str, Option<&str>)] = &[
+    ("change", None),
+    ("audit", None),
+    ("tools", None),
+    ("skill", None),
+    ("mcp", None),
+    ("vault", None),
+    ("doctor", None),
+    ("onboard", None),
+    ("registry", None),
+    ("user", None),
+    ("channel", None),
+    ("task", None),
+    ("completion", None),
+    ("agent", Some("create")),
+    ("agent", Some("show")),
+    ("agent", Some("templates")),
+];
+
+/// Options with a value, which may follow `=` as well.
+const VALUED: &[&str] = &["--addr", "--token", "--token-file", "--chat"];
+
+/// Runs one command. `words` are those after `ctl`.
+///
+/// # Errors
+/// One line with the next step, and the exit code.
+pub fn run(words: &[&str]) -> Result<(), Failure> {
+    let (globals, words) = globals(words)?;
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    if words.first() == Some(&"--version") {
+        return version();
+    }
+    if let Some((first, second)) = ABSENT.iter().find(|(first, second)| {
+        words.first() == Some(first) && second.is_none_or(|second| words.get(1) == Some(&second))
+    }) {
+        let shown = second.map_or_else(|| (*first).to_owned(), |second| format!("{first} {second}"));
+        return Err(Failure::usage(format!(
+            "`ctl {shown}` is not part of this build; `ironclaw ctl --help` lists what is"
+        )));
+    }
+    let words = match Words::from_args(&["ironclaw ctl"], if words.is_empty() { &["--help"] } else { &words })
+    {
+        Ok(words) => words,
+        Err(early) if early.status.is_ok() => {
+            io::stdout().write_all(early.output.as_bytes())?;
+            return Ok(());
+        }
+        Err(early) => {
+            let said = early.output.lines().map(str::trim).filter(|line| !line.is_empty());
+            let said: Vec<&str> = said.collect();
+            return Err(Failure::usage(format!("{}; see `ironclaw ctl --help`", said.join(" "))));
+        }
+    };
+    let client = || Ok::<_, Failure>(Client::new(Target::find(&globals)?));
+    match words.command {
+        Command::Chat(Chat { agent, text: Some(text), chat }) => chat::once(&client()?, &agent, &chat, &text),
+        Command::Chat(Chat { agent, text: None, chat }) => chat::conversation(&client()?, &agent, &chat),
+        Command::Session(Session { verb }) => match verb {
+            SessionVerb::List(SessionList { json }) => lists::sessions(&client()?, lists::Output::of(json)),
+            SessionVerb::Show(SessionShow { id, json }) => {
+                lists::session(&client()?, &id, lists::Output::of(json))
+            }
+            SessionVerb::Release(SessionRelease { id, json }) => {
+                lists::release(&client()?, &id, lists::Output::of(json))
+            }
+        },
+        Command::Agent(Agent { verb: AgentVerb::List(AgentList { json }) }) => {
+            lists::agents(&client()?, lists::Output::of(json))
+        }
+        Command::Status(Status { json }) => lists::status(&client()?, lists::Output::of(json)),
+        Command::Version(Version {}) => version(),
+    }
+}
+
+fn version() -> Result<(), Failure> {
+    writeln!(io::stdout(), "ironctl {}", env!("CARGO_PKG_VERSION"))?;
+    Ok(())
+}
+
+/// The options that every command takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Globals {
+    addr: Option<String>,
+    token: Option<String>,
+    token_file: Option<String>,
+}
+
+/// Takes the global options out, wherever they stand before `--`, and splits `--option=value`.
+fn globals(words: &[&str]) -> Result<(Globals, Vec<String>), Failure> {
+    let mut found = Globals::default();
+    let mut rest = Vec::new();
+    let mut words = words.iter().copied();
+    while let Some(word) = words.next() {
+        if word == "--" {
+            rest.push(word.to_owned());
+            rest.extend(words.map(str::to_owned));
+            break;
+        }
+        let (name, value) = match word.split_once('=') {
+            Some((name, value)) if VALUED.contains(&name) => (name, Some(value.to_owned())),
+            _ => (word, None),
+        };
+        let slot = match name {
+            "--addr" => &mut found.addr,
+            "--token" => &mut found.token,
+            "--token-file" => &mut found.token_file,
+            _ => {
+                rest.push(name.to_owned());
+                rest.extend(value);
+                continue;
+            }
+        };
+        let value = value.or_else(|| words.next().map(str::to_owned));
+        match value {
+            Some(value) if slot.is_none() && !value.is_empty() => *slot = Some(value),
+            Some(_) if slot.is_some() => return Err(Failure::usage(format!("{name} is given twice"))),
+            _ => return Err(Failure::usage(format!("{name} needs a value"))),
+        }
+    }
+    Ok((found, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn global_options_stand_anywhere_before_the_dashes() {
+        let (found, rest) =
+            globals(&["--addr=http://x", "chat", "a", "--chat=c", "--token", "t", "--", "--token"]).unwrap();
+        assert_eq!(found.addr.as_deref(), Some("http://x"));
+        assert_eq!(found.token.as_deref(), Some("t"));
+        assert_eq!(rest, ["chat", "a", "--chat", "c", "--", "--token"]);
+        for bad in [&["--addr"][..], &["--addr="], &["--token", "a", "--token", "b"]] {
+            assert_eq!(globals(bad).unwrap_err().code, 2);
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_and_what_is_wrong_is_usage() {
+        for words in [
+            &["change", "pending"][..],
+            &["agent", "create"],
+            &["vault"],
+            &["nonsense"],
+            &["chat"],
+            &["session", "show"],
+        ] {
+            let failure = run(words).unwrap_err();
+            assert_eq!(failure.code, 2, "{words:?} {failure}");
+            assert!(!failure.text.contains('\n'), "{failure}");
+        }
+        assert!(run(&["change"]).unwrap_err().text.contains("not part of this build"));
+    }
+
+    #[test]
+    fn a_reader_that_left_is_no_failure() {
+        assert_eq!(Failure::from(io::Error::from(io::ErrorKind::BrokenPipe)).code, 0);
+        assert_eq!(Failure::from(io::Error::from(io::ErrorKind::StorageFull)).code, 1);
+    }
+}

@@ -1,0 +1,90 @@
+//! Reading server-sent events (<https://html.spec.whatwg.org/multipage/server-sent-events.html>), with a limit
+//! on what a line may take. Bytes in, events out; touches nothing else.
+
+use std::io::{self, BufRead, BufReader, Read};
+
+/// A line holds one entry: a text of 64 KiB, whatever its escapes.
+const LINE_BYTES: u64 = 1 << 20;
+
+/// One event with its data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Event {
+    /// Its id, when it had a number for one.
+    pub(super) id: Option<u64>,
+    /// Its data.
+    pub(super) data: String,
+}
+
+/// Reads events from a stream.
+pub(super) struct Events<R> {
+    lines: BufReader<R>,
+}
+
+impl<R: Read> Events<R> {
+    pub(super) fn new(stream: R) -> Self {
+        Self { lines: BufReader::new(stream) }
+    }
+
+    /// The next event; `None` at the end of the stream, where an unfinished one is dropped.
+    pub(super) fn next(&mut self) -> io::Result<Option<Event>> {
+        let mut id = None;
+        let mut data: Option<String> = None;
+        loop {
+            let mut line = Vec::new();
+            (&mut self.lines).take(LINE_BYTES).read_until(b'\n', &mut line)?;
+            if line.pop() != Some(b'\n') {
+                return if line.len() as u64 + 1 >= LINE_BYTES {
+                    Err(io::Error::new(io::ErrorKind::InvalidData, "an event is too long"))
+                } else {
+                    Ok(None)
+                };
+            }
+            let line = String::from_utf8(line)
+                .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "an event is not UTF-8"))?;
+            let line = line.strip_suffix('\r').unwrap_or(&line);
+            if line.is_empty() {
+                if let Some(data) = data.take() {
+                    return Ok(Some(Event { id, data }));
+                }
+                id = None;
+                continue;
+            }
+            let (field, value) = line.split_once(':').unwrap_or((line, ""));
+            let value = value.strip_prefix(' ').unwrap_or(value);
+            match field {
+                "id" => id = value.parse().ok(),
+                "data" => match &mut data {
+                    Some(data) if (data.len() + value.len()) as u64 > LINE_BYTES => {
+                        return Err(io::Error::new(io::ErrorKind::InvalidData, "an event is too long"));
+                    }
+                    Some(data) => {
+                        data.push('\n');
+                        data.push_str(value);
+                    }
+                    None => data = Some(value.to_owned()),
+                },
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_read_and_comments_and_torn_ones_are_not() {
+        let text = "retry: 1000\n\n: hello\n\nid: 7\nevent: out\ndata: {\"a\":1}\n\ndata:x\r\ndata: y\r\n\r\nid: 9\ndata: torn\n";
+        let mut events = Events::new(text.as_bytes());
+        assert_eq!(events.next().unwrap(), Some(Event { id: Some(7), data: "{\"a\":1}".into() }));
+        assert_eq!(events.next().unwrap(), Some(Event { id: None, data: "x\ny".into() }));
+        assert_eq!(events.next().unwrap(), None);
+    }
+
+    #[test]
+    fn an_endless_line_ends_the_reading() {
+        let mut events = Events::new(io::repeat(b'x'));
+        assert!(events.next().is_err());
+    }
+}

@@ -1,0 +1,68 @@
+//! Tables and texts for people: aligned columns, a dim head on a terminal, texts of strangers escaped.
+
+use std::io::{self, IsTerminal, Write};
+
+use crate::contract::plain;
+
+/// Prints rows under a head, columns two spaces apart.
+pub(super) fn print(head: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
+    let dim = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let mut lines = render(head, rows).into_iter();
+    let mut out = io::stdout().lock();
+    if let Some(head) = lines.next() {
+        if dim { writeln!(out, "\x1b[2m{head}\x1b[0m")? } else { writeln!(out, "{head}")? }
+    }
+    for line in lines {
+        writeln!(out, "{line}")?;
+    }
+    out.flush()
+}
+
+fn render(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
+    let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();
+    let shown = |row: &Vec<String>| -> Vec<String> {
+        row.iter()
+            .map(|cell| if cell.is_empty() { "-".to_owned() } else { plain::line(cell).into_owned() })
+            .collect()
+    };
+    let all: Vec<Vec<String>> = std::iter::once(head).chain(rows.iter().map(shown)).collect();
+    let columns = all.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |at: usize| {
+        all.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        cells.join("  ").trim_end().to_owned()
+    };
+    all.iter().map(line).collect()
+}
+
+/// A text of an agent: escaped on a terminal, as it is in a pipe.
+pub(super) fn say(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if out.is_terminal() {
+        writeln!(out, "{}", plain::block(text))?;
+    } else {
+        writeln!(out, "{text}")?;
+    }
+    out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_and_cells_are_one_line() {
+        let rows = vec![
+            vec!["a".into(), "long é".into(), String::new()],
+            vec!["bbb".into(), "\u{1b}x".into(), "z".into()],
+        ];
+        assert_eq!(
+            render(&["ID", "NAME", "X"], &rows),
+            ["ID   NAME     X", "a    long é   -", "bbb  \\u{1b}x  z"]
+        );
+    }
+}
