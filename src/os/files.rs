@@ -117,6 +117,18 @@ pub fn chown(path: &Path, uid: u32, gid: u32) -> io::Result<()> {
     Ok(rustix::fs::chownat(CWD, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
+/// Sets the mode of `path`, which is not a link.
+pub fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+}
+
+/// Makes reads and writes of this descriptor answer at once.
+pub fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
+    let flags = rustix::fs::fcntl_getfl(&fd)?;
+    Ok(rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK)?)
+}
+
 /// Makes a directory if it is missing, then gives it this owner and mode; refuses anything else of that name,
 /// links included.
 pub fn directory(path: &Path, owner: Option<(u32, u32)>, mode: u32) -> io::Result<()> {

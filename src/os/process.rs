@@ -4,7 +4,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -45,6 +45,39 @@ pub fn become_subreaper() -> io::Result<()> {
 pub fn forbid_core_dumps() -> io::Result<()> {
     rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     Ok(rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?)
+}
+
+/// A write at the limit of a file's size is an error (EFBIG) instead of the end of the process.
+pub fn ignore_file_size_signal() -> io::Result<()> {
+    // SAFETY: SIG_IGN installs no handler of ours.
+    match unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) } {
+        libc::SIG_ERR => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Fills `buffer` from descriptor 0, unbuffered, so that what is read is in no other memory.
+pub fn read_stdin(mut buffer: &mut [u8]) -> io::Result<()> {
+    while !buffer.is_empty() {
+        match rustix::io::read(io::stdin(), &mut *buffer) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => buffer = buffer.get_mut(count..).unwrap_or_default(),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Puts `/dev/null` in the place of descriptor 0.
+pub fn stdin_to_null() -> io::Result<()> {
+    replace_stdin(std::fs::File::open("/dev/null")?.as_fd())
+}
+
+/// Makes descriptor 0 the same as `fd`.
+pub fn replace_stdin(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: descriptor 0 is nobody's property: the library's standard input only ever reads from the number.
+    if unsafe { libc::dup2(fd.as_raw_fd(), 0) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Raises the soft limit of open files to the hard one and returns it (`u64::MAX` when there is none).

@@ -3,7 +3,7 @@
 //! native cage. Nothing of it is in arguments, environment or files. Touches only what its plan names.
 
 use std::ffi::{CString, OsStr, OsString};
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
@@ -30,6 +30,9 @@ pub struct Plan {
     pub cgroups: Vec<PathBuf>,
     /// What comes then.
     pub task: Task,
+    /// The faults that the stage shares with the daemon, since it has no environment.
+    #[cfg(feature = "faults")]
+    pub faults: String,
 }
 
 /// The two kinds of sandbox, and the question whether one is possible.
@@ -49,6 +52,16 @@ pub enum Task {
 }
 
 impl Plan {
+    /// A plan that knows the faults of this process.
+    pub fn new(cgroups: Vec<PathBuf>, task: Task) -> Self {
+        Self {
+            cgroups,
+            task,
+            #[cfg(feature = "faults")]
+            faults: crate::contract::fault::all().to_owned(),
+        }
+    }
+
     /// The bytes that the stage reads: a length, the plan, `g`, the key. The caller wipes them after writing.
     pub fn encode(&self, key: &[u8; KEY_BYTES]) -> Vec<u8> {
         let mut out = Encoder::default();
@@ -68,6 +81,8 @@ impl Plan {
                 who.encode(&mut out);
             }
         }
+        #[cfg(feature = "faults")]
+        out.bytes(self.faults.as_bytes());
         let mut all = Vec::with_capacity(out.0.len() + 4 + 1 + KEY_BYTES);
         all.extend_from_slice(&(out.0.len() as u32).to_le_bytes());
         all.extend_from_slice(&out.0);
@@ -85,7 +100,24 @@ impl Plan {
             3 => Task::Probe(cage::Who::decode(&mut from)?),
             _ => return Err(io::ErrorKind::InvalidData.into()),
         };
-        if from.0.is_empty() { Ok(Plan { cgroups, task }) } else { Err(io::ErrorKind::InvalidData.into()) }
+        #[cfg(feature = "faults")]
+        let faults = String::from_utf8(from.bytes()?).map_err(|_| io::ErrorKind::InvalidData)?;
+        if !from.0.is_empty() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok(Plan {
+            cgroups,
+            task,
+            #[cfg(feature = "faults")]
+            faults,
+        })
+    }
+
+    /// The plan within what [`Plan::encode`] made.
+    #[cfg(test)]
+    pub(super) fn read_from(bytes: &[u8]) -> io::Result<Self> {
+        let length = u32::from_le_bytes(bytes[..4].try_into().unwrap()) as usize;
+        Plan::decode(&bytes[4..4 + length])
     }
 }
 
@@ -173,7 +205,7 @@ impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
 }
 
 /// The line with which a stage reports a failure: `E ERRNO TEXT`. See [`Report::parse`].
-fn failure_line(failure: &Failure) -> String {
+pub(super) fn failure_line(failure: &Failure) -> String {
     format!("E {} {failure}\n", failure.error.raw_os_error().unwrap_or(0))
 }
 
@@ -205,10 +237,13 @@ impl Report {
 /// ended. Only ever called from `main`, in a process that has one thread.
 pub fn run() -> ExitCode {
     let Ok(status) = take_status() else { return ExitCode::from(FAILED) };
-    match carry_out(&status) {
+    let mut status = Some(status);
+    match carry_out(&mut status) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            let _ = rustix::io::write(&status, failure_line(&failure).as_bytes());
+            if let Some(status) = status {
+                let _ = rustix::io::write(&status, failure_line(&failure).as_bytes());
+            }
             ExitCode::from(FAILED)
         }
     }
@@ -229,8 +264,11 @@ fn take_status() -> io::Result<OwnedFd> {
     }
 }
 
-fn carry_out(status: &OwnedFd) -> Result<u8, Failure> {
-    let (plan, mut key) = read_plan().step(|| "reading the plan".to_owned())?;
+fn carry_out(status: &mut Option<OwnedFd>) -> Result<u8, Failure> {
+    let mut key = [0u8; KEY_BYTES];
+    let plan = read_plan(&mut key).step(|| "reading the plan".to_owned())?;
+    #[cfg(feature = "faults")]
+    crate::contract::fault::set(&plan.faults);
     for procs in &plan.cgroups {
         std::fs::write(procs, "0").step(|| format!("joining the cgroup {}", procs.display()))?;
     }
@@ -247,37 +285,31 @@ fn carry_out(status: &OwnedFd) -> Result<u8, Failure> {
     }
 }
 
-fn read_plan() -> io::Result<(Plan, [u8; KEY_BYTES])> {
-    let mut input = io::stdin().lock();
+/// Reads plan, `g` and key from descriptor 0, unbuffered, so that the key is in no memory but `key`.
+fn read_plan(key: &mut [u8; KEY_BYTES]) -> io::Result<Plan> {
     let mut length = [0u8; 4];
-    input.read_exact(&mut length)?;
+    super::process::read_stdin(&mut length)?;
     let length = u32::from_le_bytes(length) as usize;
     if length > PLAN_LIMIT {
         return Err(io::ErrorKind::InvalidData.into());
     }
     let mut plan = vec![0u8; length];
-    input.read_exact(&mut plan)?;
+    super::process::read_stdin(&mut plan)?;
     let mut go = [0u8; 1];
-    input.read_exact(&mut go)?;
+    super::process::read_stdin(&mut go)?;
     if go != *b"g" {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    let mut key = [0u8; KEY_BYTES];
-    input.read_exact(&mut key)?;
-    Ok((Plan::decode(&plan)?, key))
+    super::process::read_stdin(key)?;
+    Plan::decode(&plan)
 }
 
 /// Replaces this process; returns only when that failed.
 fn become_program(program: &std::path::Path, args: &[OsString], stdin: &OwnedFd) -> io::Error {
-    if let Err(error) = replace_stdin(stdin) {
+    if let Err(error) = super::process::replace_stdin(stdin.as_fd()) {
         return error;
     }
     execve(program.as_os_str(), program.as_os_str(), args, &[])
-}
-
-/// Makes descriptor 0 the same as `fd`.
-pub(super) fn replace_stdin(fd: impl AsFd) -> io::Result<()> {
-    Ok(rustix::stdio::dup2_stdin(fd)?)
 }
 
 /// Replaces this process by `program`; returns only when that failed.
@@ -308,10 +340,10 @@ mod tests {
 
     #[test]
     fn a_plan_survives_the_pipe() {
-        let plan = Plan {
-            cgroups: vec!["/c/a b".into(), "/c/new\nline".into()],
-            task: Task::Exec { program: "/usr/bin/runsc".into(), args: vec!["".into(), "--x".into()] },
-        };
+        let plan = Plan::new(
+            vec!["/c/a b".into(), "/c/new\nline".into()],
+            Task::Exec { program: "/usr/bin/runsc".into(), args: vec!["".into(), "--x".into()] },
+        );
         let bytes = plan.encode(&[9; KEY_BYTES]);
         let length = u32::from_le_bytes(bytes[..4].try_into().unwrap()) as usize;
         assert_eq!(Plan::decode(&bytes[4..4 + length]).unwrap(), plan);

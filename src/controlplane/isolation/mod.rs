@@ -4,8 +4,14 @@
 //! directories of sessions; never the ledger.
 
 mod cgroup;
+pub mod choose;
+mod gvisor;
+mod launch;
 pub mod layout;
+mod native;
+mod plan;
 pub mod sandbox;
+mod setup;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -14,6 +20,7 @@ use crate::contract::cipher::SessionKey;
 use crate::contract::ids::{GroupName, SessionId};
 use crate::contract::paths;
 
+pub use choose::{RuntimeProblem, choose};
 pub use layout::{PathProblem, bind_socket, check, hand_over, peer_is_ours, prepare};
 pub use sandbox::{Exit, Sandbox};
 

@@ -103,11 +103,23 @@ impl Sandbox {
         Exit { how: process::peek(self.first.as_fd()).unwrap_or(Ended::Unknown), words: self.last_words() }
     }
 
+    /// Waits for its end at most this long. Blocks.
+    pub fn wait(&self, limit: Duration) -> Option<Exit> {
+        match process::wait_readable(self.first.as_fd(), limit) {
+            Ok(true) => {
+                let how = process::peek(self.first.as_fd()).unwrap_or(Ended::Unknown);
+                Some(Exit { how, words: self.last_words() })
+            }
+            Ok(false) | Err(_) => None,
+        }
+    }
+
     /// Whether it has ended.
     pub fn has_ended(&self) -> bool {
         process::has_ended(self.first.as_fd())
     }
 
+    #[doc(hidden)] pub fn words_for_try(&self) -> String { self.last_words() }
     /// Takes what it printed so far, up to a limit. Never waits.
     pub(super) fn last_words(&self) -> String {
         let mut bytes = vec![0u8; 4 * WORDS_LIMIT];

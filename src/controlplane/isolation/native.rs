@@ -1,0 +1,157 @@
+//! The native cage as a back end: a stage builds it and stays outside as its guard. Starts in milliseconds and
+//! works for any user; weaker than gVisor, because the agent's system calls reach the host's kernel. Touches the
+//! bundle directory, cgroups and the processes it starts.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::cgroup::{self, Cgroups, Controller};
+use super::sandbox::{Remains, Sandbox};
+use super::setup::Ground;
+use super::{BackEnd, Identity, Isolator, LaunchError, SandboxSpec, Swept, at, host, launch, layout, plan};
+use crate::contract::cipher::SessionKey;
+use crate::os::cage::{Access, Cage, Mount, Who};
+use crate::os::process;
+use crate::os::stage::{Plan, Task};
+
+/// How long the cage may take to stand. It takes milliseconds.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// Device files of the host that the sandbox has.
+const DEVICES: [&str; 2] = ["/dev/null", "/dev/urandom"];
+
+/// The back end.
+pub(super) struct Native {
+    pub(super) ground: Arc<Ground>,
+}
+
+impl Native {
+    fn who(&self, identity: Identity) -> Who {
+        match identity {
+            Identity::OwnUser => Who::OwnUser,
+            Identity::Mapped { wall, group } if self.ground.user_namespaces() => Who::Mapped { group, wall },
+            Identity::Mapped { group, .. } => Who::NoUserNamespace { group },
+        }
+    }
+
+    fn cage(&self, spec: &SandboxSpec) -> Cage {
+        let program = plan::program(spec, &self.ground.executable);
+        let mut mounts = plan::mounts(spec, &program);
+        mounts.extend(DEVICES.map(|device| Mount::Bind {
+            source: device.into(),
+            at: device.into(),
+            access: Access::Device,
+        }));
+        Cage {
+            who: self.who(spec.identity),
+            mounts,
+            limits: plan::process_limits(&spec.limits, self.ground.cgroups.has(Controller::Memory)),
+            program: crate::contract::paths::EXECUTABLE.into(),
+            args: plan::arguments(spec).into_iter().map(OsString::from).collect(),
+            env: plan::environment().into_iter().map(OsString::from).collect(),
+        }
+    }
+
+    fn start(
+        &self,
+        spec: &SandboxSpec,
+        key: &SessionKey,
+        groups: &[PathBuf],
+    ) -> Result<Sandbox, LaunchError> {
+        let procs = groups.iter().map(|group| cgroup::procs(group)).collect();
+        let plan = Plan::new(procs, Task::Cage(self.cage(spec)));
+        let mut stage = launch::spawn(&self.ground.executable, &plan, key)?;
+        let report = match stage.report(START_LIMIT) {
+            Ok(Some(report)) => report,
+            Ok(None) => {
+                stage.abandon();
+                return Err(LaunchError::TimedOut { seconds: START_LIMIT.as_secs() });
+            }
+            Err(error) => {
+                stage.abandon();
+                return Err(host("waiting for the cage")(error));
+            }
+        };
+        let init = match (report.failure, report.init) {
+            (None, Some(init)) => process::pidfd_open(init),
+            (Some((_, reason)), _) => {
+                stage.abandon();
+                return Err(LaunchError::Cage { reason });
+            }
+            (None, None) => {
+                let said = stage.said();
+                stage.abandon();
+                return Err(LaunchError::Cage { reason: format!("the stage ended without a word; {said}") });
+            }
+        };
+        // A sandbox that has ended by now has no first process any more: its stage tells how.
+        let others = init.into_iter().collect();
+        self.ground.record(&spec.paths.bundle, &[stage.child.id()]).map_err(host("recording the sandbox"))?;
+        let remains =
+            Remains { cgroups: groups.to_vec(), bundle: spec.paths.bundle.clone(), forget: None };
+        Ok(Sandbox::new(
+            BackEnd::Native,
+            (stage.child.id(), stage.pidfd),
+            others,
+            Some(stage.child),
+            stage.words,
+            remains,
+        ))
+    }
+}
+
+impl Isolator for Native {
+    fn back_end(&self) -> BackEnd {
+        BackEnd::Native
+    }
+
+    fn describe(&self) -> String {
+        format!("native cage (kernel {})", process::kernel_release())
+    }
+
+    fn report(&self) -> Vec<String> {
+        let mut report =
+            vec!["the native cage is weaker than gVisor: the agent's system calls reach the host's kernel".into()];
+        report.extend(self.ground.report());
+        report
+    }
+
+    fn launch(&self, spec: &SandboxSpec, key: &SessionKey) -> Result<Sandbox, LaunchError> {
+        let program = plan::program(spec, &self.ground.executable);
+        layout::check(spec, &[&program])?;
+        self.ground.make_bundle(&spec.paths.bundle).map_err(at("making", &spec.paths.bundle))?;
+        let groups = self.ground.groups(spec, 0);
+        let started = groups.and_then(|groups| {
+            self.start(spec, key, &groups).inspect_err(|_| {
+                let _ = cgroup::remove_all(&groups);
+            })
+        });
+        started.inspect_err(|_| {
+            let _ = std::fs::remove_dir_all(&spec.paths.bundle);
+        })
+    }
+
+    fn sweep(&self) -> Result<Swept, io::Error> {
+        self.ground.sweep()
+    }
+}
+
+impl std::fmt::Debug for Native {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Native")
+    }
+}
+
+/// Keeps the two back ends' use of cgroups in one place.
+impl Ground {
+    /// The groups of one sandbox with `overhead` bytes for the runtime itself.
+    pub(super) fn groups(&self, spec: &SandboxSpec, overhead: u64) -> Result<Vec<PathBuf>, LaunchError> {
+        let groups: &Cgroups = &self.cgroups;
+        groups
+            .make(spec.session.as_str(), &spec.limits, overhead)
+            .map_err(host("making the sandbox's cgroups"))
+    }
+}

@@ -1,0 +1,403 @@
+//! What a sandbox is given, written once for both back ends: the mounts, the arguments, the limits of its process,
+//! and from them the bundle that `runsc` reads. Pure but for the switches of the fault tests; touches nothing.
+
+use std::path::{Path, PathBuf};
+
+use super::{Identity, Limits, SandboxSpec};
+use crate::contract::json::Value;
+use crate::contract::{fault, paths};
+use crate::os::cage::{Access, Mount, ProcessLimits};
+use crate::os::seccomp::{self, Rule};
+
+/// Where the inner user comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spaces {
+    /// A user namespace in which only ids of our choice exist.
+    Mapped { wall: u32, group: u32 },
+    /// No user namespace: the group's id itself.
+    Unmapped { group: u32 },
+    /// `runsc --rootless`: the daemon's user as inner 0.
+    Rootless,
+}
+
+impl Spaces {
+    pub(super) fn of(identity: Identity, user_namespaces: bool) -> Self {
+        match identity {
+            Identity::Mapped { wall, group } if user_namespaces => Spaces::Mapped { wall, group },
+            Identity::Mapped { group, .. } => Spaces::Unmapped { group },
+            Identity::OwnUser => Spaces::Rootless,
+        }
+    }
+
+    fn inner_id(self) -> u32 {
+        match self {
+            _ if fault::weakened("inner_uid") => 0,
+            Spaces::Mapped { .. } => paths::INNER_ID,
+            Spaces::Unmapped { group } => group,
+            Spaces::Rootless => 0,
+        }
+    }
+}
+
+/// Room for what is reserved but not used: stacks of threads and the arenas of malloc.
+const ADDRESS_SPACE_SLACK: u64 = 512 * 1024 * 1024;
+
+/// The mounts, in order. A file inside a mounted directory comes after it.
+pub(super) fn mounts(spec: &SandboxSpec, program: &Path) -> Vec<Mount> {
+    let host = &spec.paths;
+    let bind = |source: &Path, at: &str, access| Mount::Bind { source: source.into(), at: at.into(), access };
+    let read_only =
+        |switch| if fault::weakened(switch) { Access::ReadWrite } else { Access::ReadOnly };
+    let mut mounts = vec![
+        bind(program, paths::EXECUTABLE, Access::Program),
+        Mount::Memory { at: paths::TMP.into(), bytes: spec.limits.tmp_bytes, mode: 0o700 },
+        bind(&host.inbound_dir, paths::INBOUND_DIR, read_only("inbound_readonly")),
+        Mount::Memory { at: paths::OUTBOUND_DIR.into(), bytes: spec.limits.out_bytes, mode: 0o700 },
+        bind(&host.outbound, paths::OUTBOUND, Access::ReadWrite),
+        bind(&host.session_dir, paths::SESSION_DIR, Access::ReadWrite),
+        bind(&host.workspace, paths::WORKSPACE, Access::ReadWrite),
+        bind(&host.memory, paths::MEMORY, Access::ReadWrite),
+        bind(&host.sockets, paths::SOCKET_DIR, Access::ReadOnly),
+    ];
+    if fault::weakened("host_path") {
+        mounts.push(bind(Path::new("/etc"), "/mnt/host", Access::ReadOnly));
+    }
+    mounts
+}
+
+/// Every mount point, files marked by `true`: what the shared root of gVisor must hold beforehand.
+pub(super) fn mount_points() -> [(&'static str, bool); 14] {
+    [
+        ("/proc", false),
+        ("/sys", false),
+        ("/dev", false),
+        (paths::TMP, false),
+        (paths::EXECUTABLE, true),
+        (paths::INBOUND_DIR, false),
+        (paths::OUTBOUND_DIR, false),
+        (paths::OUTBOUND, true),
+        (paths::SESSION_DIR, false),
+        (paths::WORKSPACE, false),
+        (paths::MEMORY, false),
+        (paths::SOCKET_DIR, false),
+        ("/opt/packages", false),
+        ("/mnt/host", false),
+    ]
+}
+
+/// The program's arguments after its own name.
+pub(super) fn arguments(spec: &SandboxSpec) -> Vec<String> {
+    let mut args = vec!["sandbox".to_owned()];
+    args.extend(spec.args.iter().cloned());
+    #[cfg(feature = "faults")]
+    if !fault::all().is_empty() {
+        args.extend(["--faults".to_owned(), fault::all().to_owned()]);
+    }
+    args
+}
+
+/// The environment: none.
+pub(super) fn environment() -> Vec<String> {
+    if fault::weakened("secret_env") { vec!["IRONCLAW_API_TOKEN=weakened".into()] } else { vec![] }
+}
+
+/// The limits of the process, with one on its address space where no cgroup bounds its memory.
+pub(super) fn process_limits(limits: &Limits, memory_cgroup: bool) -> ProcessLimits {
+    ProcessLimits {
+        file_bytes: limits.file_bytes,
+        open_files: limits.open_files,
+        threads: limits.threads,
+        address_space: (!memory_cgroup).then(|| limits.memory_bytes.saturating_add(ADDRESS_SPACE_SLACK)),
+    }
+}
+
+/// The program that is bound at `/ironclaw`.
+pub(super) fn program(spec: &SandboxSpec, executable: &Path) -> PathBuf {
+    #[cfg(feature = "faults")]
+    if let Some(other) = &spec.executable_override {
+        return other.clone();
+    }
+    let _ = spec;
+    executable.to_owned()
+}
+
+/// `config.json` of the bundle: an explicit empty network, no capability, a read-only root.
+pub(super) fn bundle(
+    spec: &SandboxSpec,
+    spaces: Spaces,
+    rootfs: &Path,
+    program: &Path,
+    limits: &ProcessLimits,
+) -> Value {
+    let id = spaces.inner_id();
+    let args: Vec<String> = [paths::EXECUTABLE.to_owned()].into_iter().chain(arguments(spec)).collect();
+    let capabilities = if fault::weakened("capabilities") {
+        strings(["CAP_DAC_OVERRIDE", "CAP_NET_RAW", "CAP_SYS_ADMIN"])
+    } else {
+        Value::Array(vec![])
+    };
+    let sets = ["bounding", "effective", "inheritable", "permitted", "ambient"];
+    let process = Value::object([
+        ("terminal", false.into()),
+        (
+            "user",
+            Value::object([("uid", id.into()), ("gid", id.into()), ("additionalGids", Value::Array(vec![]))]),
+        ),
+        ("args", strings(args)),
+        ("env", strings(environment())),
+        ("cwd", "/".into()),
+        ("capabilities", Value::object(sets.map(|set| (set, capabilities.clone())))),
+        ("noNewPrivileges", (!fault::weakened("no_new_privs")).into()),
+        ("rlimits", Value::Array(rlimits(limits))),
+    ]);
+    let root = Value::object([
+        ("path", text(rootfs)),
+        ("readonly", (!fault::weakened("readonly_root")).into()),
+    ]);
+    let mut all = vec![
+        mount("/proc", "proc", "proc", &["nosuid", "nodev", "noexec"]),
+        mount("/dev", "tmpfs", "tmpfs", &["nosuid", "noexec", "mode=755"]),
+    ];
+    all.extend(mounts(spec, program).iter().map(|item| oci_mount(item, id)));
+    Value::object([
+        ("ociVersion", "1.0.0".into()),
+        ("process", process),
+        ("root", root),
+        ("hostname", "sandbox".into()),
+        ("mounts", Value::Array(all)),
+        ("linux", linux(spaces)),
+    ])
+}
+
+fn linux(spaces: Spaces) -> Value {
+    let mut names = vec!["pid", "ipc", "uts", "mount"];
+    if !fault::weakened("network") {
+        names.push("network");
+    }
+    let mut fields = Vec::new();
+    if let Spaces::Mapped { wall, group } = spaces {
+        names.push("user");
+        let entry = |inner: u32, host: u32| {
+            Value::object([("containerID", inner.into()), ("hostID", host.into()), ("size", 1u32.into())])
+        };
+        let map = Value::Array(vec![entry(0, wall), entry(paths::INNER_ID, group)]);
+        fields.extend([("uidMappings", map.clone()), ("gidMappings", map)]);
+    }
+    let namespaces = names.into_iter().map(|name| Value::object([("type", name.into())])).collect();
+    fields.insert(0, ("namespaces", Value::Array(namespaces)));
+    if !fault::weakened("seccomp") && !fault::weakened("no_new_privs") {
+        fields.push(("seccomp", oci_seccomp()));
+    }
+    Value::object(fields)
+}
+
+fn rlimits(limits: &ProcessLimits) -> Vec<Value> {
+    let mut all = vec![
+        ("RLIMIT_CORE", 0),
+        ("RLIMIT_FSIZE", limits.file_bytes),
+        ("RLIMIT_NOFILE", limits.open_files),
+        ("RLIMIT_NPROC", limits.threads),
+    ];
+    all.extend(limits.address_space.map(|bytes| ("RLIMIT_AS", bytes)));
+    all.into_iter()
+        .map(|(kind, value)| {
+            Value::object([("type", kind.into()), ("soft", value.into()), ("hard", value.into())])
+        })
+        .collect()
+}
+
+fn oci_mount(item: &Mount, id: u32) -> Value {
+    match item {
+        Mount::Memory { at, bytes, mode } => {
+            // One option a string: runsc refuses two in one.
+            let options =
+                [format!("size={bytes}"), format!("mode={mode:04o}"), format!("uid={id}"), format!("gid={id}")];
+            let mut all = quiet(&["nosuid", "nodev", "noexec"]);
+            all.extend(options.iter().map(String::as_str));
+            mount(&at.to_string_lossy(), "tmpfs", "tmpfs", &all)
+        }
+        Mount::Bind { source, at, access } => {
+            let (kind, flags): (_, &[&str]) = match access {
+                Access::ReadOnly => ("ro", &["nosuid", "nodev", "noexec"]),
+                Access::ReadWrite => ("rw", &["nosuid", "nodev", "noexec"]),
+                Access::Program => ("ro", &["nosuid", "nodev"]),
+                Access::Device => ("ro", &["nosuid", "noexec"]),
+            };
+            let mut all = vec!["rbind", kind];
+            all.extend(quiet(flags));
+            mount(&at.to_string_lossy(), "bind", &source.to_string_lossy(), &all)
+        }
+        Mount::Directory { at } => mount(&at.to_string_lossy(), "tmpfs", "tmpfs", &["ro", "size=4096"]),
+    }
+}
+
+fn quiet<'a>(flags: &[&'a str]) -> Vec<&'a str> {
+    if fault::weakened("mount_flags") { vec![] } else { flags.to_vec() }
+}
+
+fn mount(at: &str, kind: &str, source: &str, options: &[&str]) -> Value {
+    Value::object([
+        ("destination", at.into()),
+        ("type", kind.into()),
+        ("source", source.into()),
+        ("options", strings(options.iter().copied())),
+    ])
+}
+
+/// The table of `os::seccomp` as an OCI filter: everything else answers EPERM.
+fn oci_seccomp() -> Value {
+    let mut plain = Vec::new();
+    let mut ruled = Vec::new();
+    let allow = |names: Value, args: Vec<Value>| {
+        let mut fields = vec![("names", names), ("action", "SCMP_ACT_ALLOW".into())];
+        if !args.is_empty() {
+            fields.push(("args", Value::Array(args)));
+        }
+        Value::object(fields)
+    };
+    let argument = |index: u8, operator: &str, value: u64, second: u64| {
+        Value::object([
+            ("index", u64::from(index).into()),
+            ("value", value.into()),
+            ("valueTwo", second.into()),
+            ("op", operator.into()),
+        ])
+    };
+    for call in seccomp::allowed(seccomp::Stage::Start) {
+        match call.rule {
+            // The first process of a gVisor sandbox cannot be told its own number beforehand; there is no other.
+            Rule::Any | Rule::OwnProcess(_) => plain.push(call.name),
+            Rule::OneOf(index, values) => ruled.extend(values.iter().map(|value| {
+                allow(strings([call.name]), vec![argument(index, "SCMP_CMP_EQ", *value, 0)])
+            })),
+            Rule::Bits(index, mask, value) => ruled
+                .push(allow(strings([call.name]), vec![argument(index, "SCMP_CMP_MASKED_EQ", mask, value)])),
+        }
+    }
+    let mut all = vec![allow(strings(plain), vec![])];
+    all.extend(ruled);
+    let architecture =
+        if cfg!(target_arch = "aarch64") { "SCMP_ARCH_AARCH64" } else { "SCMP_ARCH_X86_64" };
+    Value::object([
+        ("defaultAction", "SCMP_ACT_ERRNO".into()),
+        ("architectures", strings([architecture])),
+        ("syscalls", Value::Array(all)),
+    ])
+}
+
+fn strings<T: Into<String>>(words: impl IntoIterator<Item = T>) -> Value {
+    Value::Array(words.into_iter().map(|word| Value::String(word.into())).collect())
+}
+
+fn text(path: &Path) -> Value {
+    Value::String(path.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::ids::{GroupName, SessionId};
+    use crate::controlplane::isolation::{IsolationPaths, SessionPaths};
+
+    fn spec(identity: Identity) -> SandboxSpec {
+        let paths =
+            IsolationPaths { state_dir: "/s".into(), bundle_root: "/b".into(), run_dir: "/r".into() };
+        let session = SessionId::parse("ses_01ARZ3NDEKTSV4RRFFQ69G5FAV").unwrap();
+        SandboxSpec {
+            paths: SessionPaths::new(&paths, &session, &GroupName::parse("g").unwrap()),
+            session,
+            identity,
+            limits: Limits::default(),
+            args: vec!["--x".into()],
+            #[cfg(feature = "faults")]
+            executable_override: None,
+        }
+    }
+
+    fn made(identity: Identity, user_namespaces: bool) -> Value {
+        let spec = spec(identity);
+        let limits = process_limits(&spec.limits, true);
+        let spaces = Spaces::of(identity, user_namespaces);
+        bundle(&spec, spaces, Path::new("/b/rootfs"), Path::new("/b/bin/abc"), &limits)
+    }
+
+    fn names(bundle: &Value) -> Vec<String> {
+        let linux = bundle.get("linux").unwrap();
+        let list = linux.get("namespaces").unwrap().as_array().unwrap();
+        list.iter().map(|entry| entry.get("type").unwrap().as_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn the_bundle_of_a_mapped_sandbox_is_closed_on_every_side() {
+        let bundle = made(Identity::Mapped { wall: 10, group: 20 }, true);
+        assert_eq!(names(&bundle), ["pid", "ipc", "uts", "mount", "network", "user"]);
+        let process = bundle.get("process").unwrap();
+        assert_eq!(
+            process.get("user").unwrap().to_string(),
+            r#"{"uid":65532,"gid":65532,"additionalGids":[]}"#
+        );
+        assert_eq!(process.get("args").unwrap().to_string(), r#"["/ironclaw","sandbox","--x"]"#);
+        assert_eq!(process.get("env").unwrap().to_string(), "[]");
+        assert_eq!(
+            process.get("capabilities").unwrap().to_string(),
+            r#"{"bounding":[],"effective":[],"inheritable":[],"permitted":[],"ambient":[]}"#
+        );
+        assert_eq!(process.get("noNewPrivileges").unwrap().as_bool(), Some(true));
+        assert_eq!(bundle.get("root").unwrap().to_string(), r#"{"path":"/b/rootfs","readonly":true}"#);
+        assert_eq!(
+            bundle.get("linux").unwrap().get("uidMappings").unwrap().to_string(),
+            r#"[{"containerID":0,"hostID":10,"size":1},{"containerID":65532,"hostID":20,"size":1}]"#
+        );
+        let expected = concat!(
+            r#"[{"destination":"/proc","type":"proc","source":"proc","options":["nosuid","nodev","noexec"]},"#,
+            r#"{"destination":"/dev","type":"tmpfs","source":"tmpfs","options":["nosuid","noexec","mode=755"]},"#,
+            r#"{"destination":"/ironclaw","type":"bind","source":"/b/bin/abc","options":["rbind","ro","nosuid","nodev"]},"#,
+            r#"{"destination":"/tmp","type":"tmpfs","source":"tmpfs","options":["nosuid","nodev","noexec","size=16777216","mode=0700","uid=65532","gid=65532"]},"#,
+            r#"{"destination":"/in","type":"bind","source":"/s/sessions/ses_01ARZ3NDEKTSV4RRFFQ69G5FAV/in","options":["rbind","ro","nosuid","nodev","noexec"]},"#,
+            r#"{"destination":"/out","type":"tmpfs","source":"tmpfs","options":["nosuid","nodev","noexec","size=67108864","mode=0700","uid=65532","gid=65532"]},"#,
+            r#"{"destination":"/out/outbound.db","type":"bind","source":"/s/sessions/ses_01ARZ3NDEKTSV4RRFFQ69G5FAV/outbound.db","options":["rbind","rw","nosuid","nodev","noexec"]},"#,
+            r#"{"destination":"/session","type":"bind","source":"/s/sessions/ses_01ARZ3NDEKTSV4RRFFQ69G5FAV/session","options":["rbind","rw","nosuid","nodev","noexec"]},"#,
+            r#"{"destination":"/workspace","type":"bind","source":"/s/workspaces/g","options":["rbind","rw","nosuid","nodev","noexec"]},"#,
+            r#"{"destination":"/memory","type":"bind","source":"/s/memory/g","options":["rbind","rw","nosuid","nodev","noexec"]},"#,
+            r#"{"destination":"/run/ironclaw","type":"bind","source":"/r/ses_01ARZ3NDEKTSV4RRFFQ69G5FAV","options":["rbind","ro","nosuid","nodev","noexec"]}]"#,
+        );
+        assert_eq!(bundle.get("mounts").unwrap().to_string(), expected);
+    }
+
+    #[test]
+    fn rootless_has_no_user_namespace_of_its_own() {
+        let bundle = made(Identity::OwnUser, true);
+        assert_eq!(names(&bundle), ["pid", "ipc", "uts", "mount", "network"]);
+        assert_eq!(bundle.get("linux").unwrap().get("uidMappings"), None);
+        let user = bundle.get("process").unwrap().get("user").unwrap();
+        assert_eq!(user.get("uid").unwrap().as_u64(), Some(0));
+    }
+
+    #[test]
+    fn without_user_namespaces_the_inner_user_is_the_groups_id() {
+        let bundle = made(Identity::Mapped { wall: 10, group: 20 }, false);
+        assert_eq!(names(&bundle), ["pid", "ipc", "uts", "mount", "network"]);
+        let user = bundle.get("process").unwrap().get("user").unwrap();
+        assert_eq!(user.get("uid").unwrap().as_u64(), Some(20));
+    }
+
+    #[test]
+    fn every_mount_has_its_point_in_the_shared_root() {
+        let spec = spec(Identity::OwnUser);
+        for item in mounts(&spec, Path::new("/p")) {
+            let at = match item {
+                Mount::Memory { at, .. } | Mount::Bind { at, .. } | Mount::Directory { at } => at,
+            };
+            assert!(mount_points().iter().any(|(point, _)| Path::new(point) == at), "{}", at.display());
+        }
+    }
+
+    #[test]
+    fn the_seccomp_section_denies_by_default() {
+        let section = oci_seccomp();
+        assert_eq!(section.get("defaultAction").unwrap().as_str(), Some("SCMP_ACT_ERRNO"));
+        let text = section.to_string();
+        assert!(text.contains(r#"{"names":["socket"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":1,"#));
+        assert!(!text.contains("ptrace") && !text.contains("\"mount\""));
+    }
+}
