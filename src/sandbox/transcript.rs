@@ -150,8 +150,8 @@ mod tests {
         append(&db, 7, &said("short")).unwrap();
         append(&db, 8, &said(&long)).unwrap();
         let some = window(&db, 3).unwrap();
-        assert_eq!((some.messages.len(), some.left_out), (6, 5));
-        assert_eq!(some.messages[0].blocks, said(&format!("3{long}"))[0].blocks);
+        assert_eq!((some.messages.len(), some.left_out), (7, 4));
+        assert_eq!(some.messages[0].blocks, said(&format!("2{long}"))[0].blocks);
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! commit and nobody else ever opens it.
 
 mod rows;
+#[cfg(test)]
+mod tests;
 mod turns;
 
 use std::collections::HashSet;

@@ -7,20 +7,20 @@ const NOTES: usize = 32;
 
 /// Messages that wait, in the order of their numbers.
 #[derive(Debug, Default)]
-pub struct Waiting(Vec<MessageIn>);
+pub(super) struct Waiting(Vec<MessageIn>);
 
 /// What a turn takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Taken {
+pub(super) struct Taken {
     /// All messages that go into the prompt, in order.
-    pub told: Vec<MessageIn>,
+    pub(super) told: Vec<MessageIn>,
     /// The one that is answered: the last that triggers.
-    pub answered: MessageIn,
+    pub(super) answered: MessageIn,
 }
 
 impl Taken {
     /// The messages whose processing this turn reports; notes have none.
-    pub fn reported(&self) -> impl Iterator<Item = &MessageIn> {
+    pub(super) fn reported(&self) -> impl Iterator<Item = &MessageIn> {
         self.told.iter().filter(|message| message.kind != InboundKind::System)
     }
 }
@@ -35,7 +35,7 @@ fn same_place(a: &MessageIn, b: &MessageIn) -> bool {
 
 impl Waiting {
     /// Puts a message in line.
-    pub fn push(&mut self, message: MessageIn) {
+    pub(super) fn push(&mut self, message: MessageIn) {
         self.0.push(message);
         if self.0.iter().filter(|message| message.kind == InboundKind::System).count() > NOTES {
             let oldest = self.0.iter().position(|message| message.kind == InboundKind::System);
@@ -44,18 +44,18 @@ impl Waiting {
     }
 
     /// Whether a message of this id waits.
-    pub fn holds(&self, id: &crate::contract::ids::MessageId) -> bool {
+    pub(super) fn holds(&self, id: &crate::contract::ids::MessageId) -> bool {
         self.0.iter().any(|message| &message.id == id)
     }
 
     /// The waiting messages.
-    pub fn iter(&self) -> impl Iterator<Item = &MessageIn> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &MessageIn> {
         self.0.iter()
     }
 
     /// Takes the chat and thread of the message that has triggered longest: all its triggering messages, what
     /// else was said there, and the notes. `None` when nothing triggers.
-    pub fn take(&mut self) -> Option<Taken> {
+    pub(super) fn take(&mut self) -> Option<Taken> {
         let first = self.0.iter().find(|message| triggers(message))?.clone();
         let answered = self.0.iter().rfind(|m| triggers(m) && same_place(m, &first))?.clone();
         let told =
@@ -65,7 +65,7 @@ impl Waiting {
 
     /// Takes exactly these messages, the last of which that triggers is answered. `None` when one is missing
     /// or none triggers; then nothing is taken.
-    pub fn take_these(&mut self, ids: &[crate::contract::ids::MessageId]) -> Option<Taken> {
+    pub(super) fn take_these(&mut self, ids: &[crate::contract::ids::MessageId]) -> Option<Taken> {
         if !ids.iter().all(|id| self.holds(id)) {
             return None;
         }
