@@ -1,1 +1,335 @@
-//! Being written.
+//! Start and stop of the control plane, in their order: claim the directories, open keys and ledger, answer
+//! the API, and only then, behind it, choose and test the runtime, sweep what an earlier daemon left, and
+//! launch what is owed. Stopping is the reverse. `kill -9` skips all of it, and the next start does the rest.
+
+use std::fmt;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_signal::{Signal, Signals};
+use smol::stream::StreamExt;
+use smol::{Task, Timer};
+
+use super::api::readiness::{Readiness, Stage};
+use super::api::{self, Api};
+use super::brokers::model::ModelBroker;
+use super::config::{Config, MasterKeySource, Runtime};
+use super::isolation::{self, Identity, IsolationPaths, RuntimeChoice, RuntimeProblem};
+use super::keys::{self, ApiToken, CredentialMaster, FileMaster, KeyError, MasterKey, PassphraseMaster};
+use super::session::Sessions;
+use super::state::{RunDir, StateDir, StateError, Wall};
+use super::store::groups::{NewGroup, Tools};
+use super::store::{Ledger, StoreError, groups, retention};
+use super::telemetry::log;
+use crate::contract::ids::GroupName;
+use crate::contract::time::Millis;
+use crate::os::process;
+
+/// Rows pruned in one transaction, so that nobody waits long for the writer.
+const PRUNED_AT_ONCE: usize = 500;
+
+/// Why the control plane did not start. Each message ends with the next step where there is one.
+#[derive(Debug)]
+pub enum StartError {
+    /// A directory or a file in it.
+    State(StateError),
+    /// Keys or the token.
+    Key(KeyError),
+    /// The ledger.
+    Store(StoreError),
+    /// The API's address.
+    Listen(SocketAddr, std::io::Error),
+    /// The runtime that was asked for is not there.
+    Runtime(RuntimeProblem),
+    /// The operating system refused something that every daemon needs.
+    System(&'static str, std::io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::State(error) => error.fmt(f),
+            Self::Key(error) => error.fmt(f),
+            Self::Store(error) => error.fmt(f),
+            Self::Runtime(problem) => problem.fmt(f),
+            Self::Listen(address, error) if error.kind() == std::io::ErrorKind::AddrInUse => write!(
+                f,
+                "{address} is in use, perhaps by another ironclaw; stop that one, or choose another port with \
+                 --api-addr 127.0.0.1:PORT"
+            ),
+            Self::Listen(address, error) => {
+                write!(f, "cannot listen on {address}: {error}; choose another address with --api-addr")
+            }
+            Self::System(doing, error) => write!(f, "{doing}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<StateError> for StartError {
+    fn from(error: StateError) -> Self {
+        Self::State(error)
+    }
+}
+
+impl From<KeyError> for StartError {
+    fn from(error: KeyError) -> Self {
+        Self::Key(error)
+    }
+}
+
+impl From<StoreError> for StartError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// A control plane that answers. Dropping it without [`ControlPlane::stop`] is like a crash.
+pub struct ControlPlane {
+    address: SocketAddr,
+    /// The token's file, and whether this start made it.
+    token: (Option<PathBuf>, bool),
+    state: Arc<StateDir>,
+    run_dir: RunDir,
+    ledger: Ledger,
+    sessions: Sessions,
+    readiness: Arc<Readiness>,
+    server: api::Server,
+    background: Vec<Task<()>>,
+}
+
+impl ControlPlane {
+    /// Starts it; returns when the API answers, before the runtime is tested.
+    ///
+    /// # Errors
+    /// With the first thing that is wrong. Nothing is damaged then, and nothing is left running.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        log::configure(config.log_format, config.log_level);
+        process::forbid_core_dumps()
+            .map_err(|error| StartError::System("core dumps cannot be forbidden", error))?;
+        process::become_subreaper()
+            .map_err(|error| StartError::System("children cannot be collected by this process", error))?;
+        process::raise_open_files();
+        let choice = runtime_choice(&config.runtime);
+        if matches!(config.runtime, Runtime::Runsc | Runtime::Path(_)) {
+            isolation::find_runtime(&choice).map_err(StartError::Runtime)?;
+        }
+        let listener =
+            TcpListener::bind(config.api_addr).map_err(|error| StartError::Listen(config.api_addr, error))?;
+        let address = listener
+            .local_addr()
+            .map_err(|error| StartError::System("the API's address cannot be read back", error))?;
+
+        let wall = Wall::of_this_process(config.sandbox_uid_base);
+        let state = Arc::new(StateDir::claim(&config.state_dir, wall)?);
+        let run_dir = RunDir::claim(&config.run_base, &state)?;
+        let keyring = keys::open(&state, master_key(&config, &state).as_ref())?;
+        let ledger = Ledger::open(&state, &keyring)?;
+        let token = ApiToken::open(&state, config.api_token.as_ref().map(|token| token.expose()))?;
+        if config.dev {
+            seed(&ledger)?;
+        }
+        let paths = IsolationPaths {
+            state_dir: state.path().to_owned(),
+            bundle_root: config.bundle_root.clone().unwrap_or_else(|| state.join("bundles")),
+            run_dir: run_dir.path().to_owned(),
+        };
+        let identity = match wall {
+            Wall::OrdinaryUser => Identity::OwnUser,
+            Wall::Root { mapped_root } => {
+                Identity::Mapped { wall: mapped_root, group: mapped_root + isolation::SELF_TEST_ID }
+            }
+        };
+        let readiness = Arc::new(Readiness::default());
+        let sessions =
+            Sessions::new(config.clone(), ledger.clone(), keyring.clone(), paths.clone(), ModelBroker::new());
+        let token_file = (token.path().map(Path::to_owned), token.was_minted());
+        let api = Api::new(ledger.clone(), keyring, sessions.clone(), readiness.clone(), Arc::new(token));
+        let server = api::serve(listener, api)
+            .map_err(|error| StartError::System("the API's listener cannot be used", error))?;
+        log::info("api.listening", &[("address", &address), ("state", &state.path().display())]);
+
+        let background = vec![
+            smol::spawn(prepare_runtime(choice, paths, identity, sessions.clone(), readiness.clone())),
+            smol::spawn(slow_pass(config.sweep_interval, ledger.clone(), sessions.clone())),
+        ];
+        let token = token_file;
+        Ok(Self { address, token, state, run_dir, ledger, sessions, readiness, server, background })
+    }
+
+    /// Where the API answers.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The file that holds the API's token; `None` when the environment gave the token.
+    pub fn token_file(&self) -> Option<&Path> {
+        self.token.0.as_deref()
+    }
+
+    /// The state directory.
+    pub fn state_path(&self) -> &Path {
+        self.state.path()
+    }
+
+    /// How far the start is.
+    pub fn readiness(&self) -> &Arc<Readiness> {
+        &self.readiness
+    }
+
+    /// Stops it: no new request, then no sandbox, then no unsaved row.
+    pub async fn stop(self) {
+        self.server.stop().await;
+        // A self-test under way is cut off; its processes are the next sweep's.
+        drop(self.background);
+        self.sessions.close().await;
+        let ledger = self.ledger.clone();
+        smol::unblock(move || ledger.stop()).await;
+        if let Err(error) = self.run_dir.remove() {
+            log::warn("run_dir.not_removed", &[("error", &error)]);
+        }
+        log::info("daemon.stopped", &[]);
+    }
+}
+
+/// `ironclaw serve`: runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// As [`ControlPlane::start`].
+pub fn run(config: Config) -> Result<(), StartError> {
+    smol::block_on(async {
+        // Before anything is started, so that no signal ends the process half-way through its stop.
+        let mut signals = Signals::new([Signal::Term, Signal::Int])
+            .map_err(|error| StartError::System("signals cannot be caught", error))?;
+        let plane = ControlPlane::start(config).await?;
+        if let (Some(path), true) = &plane.token {
+            log::info("token.minted", &[("path", &path.display())]);
+        }
+        let signal = signals.next().await;
+        let name = signal.and_then(Result::ok).map_or("none", |signal| match signal {
+            Signal::Term => "SIGTERM",
+            _ => "SIGINT",
+        });
+        log::info("daemon.stopping", &[("signal", &name)]);
+        plane.stop().await;
+        Ok(())
+    })
+}
+
+fn runtime_choice(runtime: &Runtime) -> RuntimeChoice {
+    match runtime {
+        Runtime::DefaultRunsc => RuntimeChoice::Auto { allow_native: false },
+        Runtime::Runsc => RuntimeChoice::Runsc,
+        Runtime::Path(path) => RuntimeChoice::Path(path.clone()),
+        Runtime::Native => RuntimeChoice::Native,
+        Runtime::Auto => RuntimeChoice::Auto { allow_native: true },
+    }
+}
+
+fn master_key(config: &Config, state: &StateDir) -> Box<dyn MasterKey> {
+    match &config.master_key {
+        MasterKeySource::KeyFile(path) => Box::new(FileMaster::at(path.clone())),
+        MasterKeySource::PassphraseFile(path) => Box::new(PassphraseMaster::at(path.clone())),
+        MasterKeySource::Credential(directory) => Box::new(CredentialMaster::in_directory(directory)),
+        MasterKeySource::StateFile => Box::new(FileMaster::at(state.join("master.key"))),
+    }
+}
+
+/// The agent groups of `--dev`.
+fn seed(ledger: &Ledger) -> Result<(), StoreError> {
+    ledger.write_blocking(super::store::Step::Other, |tx| {
+        for (name, title) in [("dev-agent", "Dev Agent"), ("mock-agent", "Mock Agent (offline)")] {
+            let Ok(name) = GroupName::parse(name) else { continue };
+            groups::ensure(
+                tx,
+                &NewGroup {
+                    name,
+                    title: title.to_owned(),
+                    provider: "mock".to_owned(),
+                    model: "mock".to_owned(),
+                    tools: Tools::All,
+                },
+            )?;
+        }
+        Ok(())
+    })
+}
+
+/// Behind the API: copies the executable, tests the runtime, sweeps, and lets the sessions go.
+async fn prepare_runtime(
+    choice: RuntimeChoice,
+    paths: IsolationPaths,
+    identity: Identity,
+    sessions: Sessions,
+    readiness: Arc<Readiness>,
+) {
+    readiness.set(Stage::Starting { doing: "the runtime is being tested".to_owned() });
+    let chosen = smol::unblock(move || {
+        let isolator = isolation::choose(&choice, &paths, identity).map_err(|problem| problem.to_string())?;
+        let swept = isolator
+            .sweep()
+            .map_err(|error| format!("what an earlier daemon left cannot be removed: {error}"))?;
+        Ok::<_, String>((isolator, swept))
+    })
+    .await;
+    let told = match chosen {
+        Ok((isolator, swept)) => {
+            log::info(
+                "runtime.ready",
+                &[
+                    ("back_end", &isolator.back_end().name()),
+                    ("description", &isolator.describe()),
+                    ("swept_processes", &swept.processes),
+                    ("swept_bundles", &swept.bundles),
+                ],
+            );
+            for note in isolator.report() {
+                log::warn("runtime.note", &[("note", &note)]);
+            }
+            let description = format!("{}; {}", isolator.describe(), isolator.back_end().strength());
+            let stage = Stage::Ready {
+                back_end: isolator.back_end().name().to_owned(),
+                description,
+                notes: isolator.report(),
+            };
+            let told = sessions.use_runtime(isolator).await;
+            readiness.set(stage);
+            told
+        }
+        Err(reason) => {
+            log::error("runtime.missing", &[("reason", &reason)]);
+            let told = sessions.lack_runtime(&reason).await;
+            readiness.set(Stage::Broken { reason });
+            told
+        }
+    };
+    if let Err(error) = told {
+        log::error("sessions.not_woken", &[("error", &error)]);
+    }
+}
+
+/// The slow safety pass: what is owed is woken, what is old is pruned. Nothing depends on it in time.
+async fn slow_pass(interval: Duration, ledger: Ledger, sessions: Sessions) {
+    loop {
+        Timer::after(interval).await;
+        if let Err(error) = sessions.wake_owed().await {
+            log::warn("pass.failed", &[("error", &error)]);
+        }
+        let now = Millis::now();
+        let pruned = ledger.write(move |tx| {
+            let history =
+                retention::prune_history(tx, Millis(now.0 - retention::HISTORY_MILLIS), PRUNED_AT_ONCE)?;
+            let events =
+                retention::prune_events(tx, Millis(now.0 - retention::EVENTS_MILLIS), PRUNED_AT_ONCE)?;
+            Ok((history, events))
+        });
+        match pruned.await {
+            Ok((0, 0)) => {}
+            Ok((history, events)) => log::info("pass.pruned", &[("messages", &history), ("events", &events)]),
+            Err(error) => log::warn("pass.failed", &[("error", &error)]),
+        }
+    }
+}

@@ -397,7 +397,8 @@ fn build_root(cage: &Cage) -> Result<(), Failure> {
 
 /// A copy of the host's mount of `source`, in no place yet.
 fn detach(source: &Path) -> Result<OwnedFd, Failure> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     open_tree(CWD, source, flags).step(|| format!("opening {}", source.display()))
 }
 
@@ -412,7 +413,8 @@ fn attach(source: &OwnedFd, at: &Path, access: Access) -> Result<(), Failure> {
             make_directory(parent)?;
         }
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        rustix::fs::open(at, flags, Mode::from_raw_mode(0o600)).step(|| format!("making {}", at.display()))?;
+        rustix::fs::open(at, flags, Mode::from_raw_mode(0o600))
+            .step(|| format!("making {}", at.display()))?;
     }
     let set = match access {
         Access::ReadOnly => ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC,

@@ -225,7 +225,8 @@ impl Report {
         for line in text.lines() {
             if let Some(pid) = line.strip_prefix("P ") {
                 report.init = pid.parse().ok();
-            } else if let Some((number, text)) = line.strip_prefix("E ").and_then(|rest| rest.split_once(' ')) {
+            } else if let Some((number, text)) = line.strip_prefix("E ").and_then(|rest| rest.split_once(' '))
+            {
                 report.failure = Some((number.parse().unwrap_or(0), text.to_owned()));
             }
         }

@@ -64,7 +64,7 @@ pub(super) async fn send(
         &[("session", &accepted.session), ("message", &accepted.message), ("duplicate", &accepted.duplicate)],
     );
     // A duplicate wakes too: the first may have been accepted by a daemon that died before it woke anybody.
-    api.actors.wake(&accepted.session).await;
+    api.actors.wake(&accepted.session);
     api.newcomers.ring();
     let answer = Value::object([
         ("message_id", Value::from(accepted.message.as_str())),

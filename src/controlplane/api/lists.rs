@@ -3,13 +3,14 @@
 
 use hyper::{Response, StatusCode};
 
+use super::Api;
 use super::problem::Problem;
 use super::router::Query;
-use super::{Api, Live, ReleaseRefused};
 use crate::contract::ids::{GroupName, SessionId};
 use crate::contract::json::Value;
 use crate::contract::time::Millis;
 use crate::controlplane::http::{Body, json_response};
+use crate::controlplane::session::{Live, ReleaseError};
 use crate::controlplane::store::groups::{self, Tools};
 use crate::controlplane::store::sessions::{self, SessionRow, SessionState};
 
@@ -81,9 +82,9 @@ pub(super) async fn release(api: &Api, name: &str) -> Result<Response<Body>, Pro
     let id = SessionId::parse(name).map_err(|_| Problem::no_session(name))?;
     match api.actors.release(&id).await {
         Ok(()) => session(api, name).await,
-        Err(ReleaseRefused::NoSession) => Err(Problem::no_session(name)),
-        Err(ReleaseRefused::NotParked) => Err(Problem::not_parked()),
-        Err(ReleaseRefused::Store(error)) => Err(error.into()),
+        Err(ReleaseError::NoSession) => Err(Problem::no_session(name)),
+        Err(ReleaseError::NotParked) => Err(Problem::not_parked()),
+        Err(ReleaseError::Store(error)) => Err(error.into()),
     }
 }
 
@@ -91,7 +92,10 @@ fn session_json(row: &SessionRow, live: &[Live]) -> Value {
     let live = live.iter().find(|live| live.session == row.id);
     let (state, reason) = match &row.state {
         SessionState::Parked { reason } => ("parked", Some(reason.clone())),
-        SessionState::Ready => ("ready", row.wait_reason.clone()),
+        SessionState::Ready => {
+            let now = live.and_then(|live| live.reason.clone());
+            ("ready", now.or_else(|| row.wait_reason.clone()))
+        }
     };
     Value::object([
         ("id", Value::from(row.id.as_str())),

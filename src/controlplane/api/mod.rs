@@ -10,9 +10,7 @@ pub mod readiness;
 mod router;
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::net::{TcpListener, TcpStream};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -29,10 +27,10 @@ use self::readiness::{Readiness, Stage};
 use self::router::{Query, Route};
 use super::http::{self, Body, Closing, json_response};
 use super::keys::{ApiToken, Keyring};
-use super::store::{Ledger, StoreError, sessions};
+use super::session::Sessions;
+use super::store::{Ledger, sessions};
 use super::telemetry::log;
 use super::telemetry::metrics::{self, METRICS};
-use crate::contract::ids::SessionId;
 use crate::contract::json::Value;
 use crate::contract::time::Millis;
 
@@ -42,43 +40,6 @@ const CONNECTIONS: usize = 256;
 const STREAMS: usize = 64;
 /// After a failed accept, mostly for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// What runs for a session now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Live {
-    /// The session.
-    pub session: SessionId,
-    /// What it does: `launching`, `turn`, `lingering` and so on.
-    pub phase: &'static str,
-    /// Since when.
-    pub since: Millis,
-}
-
-/// Why a session was not released.
-#[derive(Debug)]
-pub enum ReleaseRefused {
-    /// There is none of that name.
-    NoSession,
-    /// It is not parked.
-    NotParked,
-    /// The ledger failed.
-    Store(StoreError),
-}
-
-/// A future of the actors.
-pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-/// What the interface asks of the session actors.
-pub trait Actors: Send + Sync + 'static {
-    /// The session may owe an answer.
-    fn wake<'a>(&'a self, session: &'a SessionId) -> Later<'a, ()>;
-    /// Lets a parked session run again.
-    fn release<'a>(&'a self, session: &'a SessionId) -> Later<'a, Result<(), ReleaseRefused>>;
-    /// What runs now.
-    fn live(&self) -> Vec<Live>;
-    /// Rings when the session's history grew.
-    fn bell(&self, session: &SessionId) -> Receiver<()>;
-}
 
 /// Rings for every watcher when a message was accepted: it may have begun the conversation they wait for.
 #[derive(Debug, Default)]
@@ -104,7 +65,7 @@ impl Newcomers {
 pub struct Api {
     ledger: Ledger,
     keyring: Keyring,
-    actors: Box<dyn Actors>,
+    actors: Sessions,
     readiness: Arc<Readiness>,
     token: Arc<ApiToken>,
     closer: Sender<Infallible>,
@@ -179,7 +140,7 @@ impl Api {
     pub fn new(
         ledger: Ledger,
         keyring: Keyring,
-        actors: impl Actors,
+        actors: Sessions,
         readiness: Arc<Readiness>,
         token: Arc<ApiToken>,
     ) -> Self {
@@ -187,7 +148,7 @@ impl Api {
         Self {
             ledger,
             keyring,
-            actors: Box::new(actors),
+            actors,
             readiness,
             token,
             closer,

@@ -16,9 +16,7 @@ use ring::digest;
 use super::gvisor::Gvisor;
 use super::native::Native;
 use super::setup::{Ground, hexadecimal};
-use super::{
-    Identity, IsolationPaths, Isolator, Limits, RuntimeChoice, SandboxSpec, SessionPaths, layout,
-};
+use super::{Identity, IsolationPaths, Isolator, Limits, RuntimeChoice, SandboxSpec, SessionPaths, layout};
 use crate::contract::cipher::SessionKey;
 use crate::contract::ids::{GroupName, SessionId};
 use crate::os::process;
@@ -113,7 +111,9 @@ pub fn choose(
     // What was asked for by name is looked for before anything is made.
     let found = match choice {
         RuntimeChoice::Native => None,
-        RuntimeChoice::Runsc => Some(find_runsc().ok_or(RuntimeProblem::Missing { runtime: "runsc".into() })?),
+        RuntimeChoice::Runsc => {
+            Some(find_runsc().ok_or(RuntimeProblem::Missing { runtime: "runsc".into() })?)
+        }
         RuntimeChoice::Path(path) => Some(
             is_executable(path)
                 .then(|| path.clone())
@@ -131,6 +131,19 @@ pub fn choose(
         }
         (Some(Err(problem)), _) => Err(problem),
         (None, _) => native(&ground),
+    }
+}
+
+/// Whether what was asked for by name is there at all; nothing is started or made.
+///
+/// # Errors
+/// [`RuntimeProblem::Missing`].
+pub fn find_runtime(choice: &RuntimeChoice) -> Result<(), RuntimeProblem> {
+    let missing = |runtime: String| Err(RuntimeProblem::Missing { runtime });
+    match choice {
+        RuntimeChoice::Runsc if find_runsc().is_none() => missing("runsc".to_owned()),
+        RuntimeChoice::Path(path) if !is_executable(path) => missing(path.display().to_string()),
+        _ => Ok(()),
     }
 }
 
@@ -171,9 +184,8 @@ fn gvisor(ground: &Arc<Ground>, program: PathBuf) -> Result<Arc<dyn Isolator>, R
     let flags = output(&program, &["flags"]).unwrap_or_default();
     let has_directfs = flags.contains("-directfs");
     let mark = mark(ground, &program).map_err(|error| unusable(error.to_string()))?;
-    let make = |platform| {
-        Gvisor::new(Arc::clone(ground), program.clone(), version.clone(), platform, has_directfs)
-    };
+    let make =
+        |platform| Gvisor::new(Arc::clone(ground), program.clone(), version.clone(), platform, has_directfs);
     let cache = ground.paths.bundle_root.join("self-test");
     let cached = std::fs::read_to_string(&cache).unwrap_or_default();
     if let Some((known, platform)) = cached.trim_end().rsplit_once(' ')

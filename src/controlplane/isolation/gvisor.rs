@@ -206,11 +206,13 @@ impl Isolator for Gvisor {
         let mut report = self.ground.report();
         if self.ground.rootless() {
             report.push(
-                "gVisor without root maps only one id: the agent is uid 0 inside, without any capability".into(),
+                "gVisor without root maps only one id: the agent is uid 0 inside, without any capability"
+                    .into(),
             );
         } else if !self.ground.user_namespaces() {
             report.push(
-                "without user namespaces gVisor's file server runs as root: an escape from it would be root".into(),
+                "without user namespaces gVisor's file server runs as root: an escape from it would be root"
+                    .into(),
             );
         }
         report.push("gVisor has no landlock; its own file system layer takes that place".into());

@@ -46,9 +46,7 @@ pub(super) fn spawn(executable: &Path, plan: &Plan, key: &SessionKey) -> Result<
         .and_then(|()| process::pidfd_open(child.id()))
         .and_then(|pidfd| Ok((pidfd, child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?)));
     match ready {
-        Ok((pidfd, report)) => {
-            Ok(Stage { child, pidfd, words, report: File::from(OwnedFd::from(report)) })
-        }
+        Ok((pidfd, report)) => Ok(Stage { child, pidfd, words, report: File::from(OwnedFd::from(report)) }),
         Err(error) => {
             let _ = child.kill();
             let _ = child.wait();
@@ -74,7 +72,8 @@ impl Stage {
         let until = Instant::now() + limit;
         let mut text = Vec::new();
         loop {
-            if !process::wait_readable(self.report.as_fd(), until.saturating_duration_since(Instant::now()))? {
+            if !process::wait_readable(self.report.as_fd(), until.saturating_duration_since(Instant::now()))?
+            {
                 return Ok(None);
             }
             let mut part = [0u8; 1024];

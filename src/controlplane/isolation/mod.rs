@@ -20,7 +20,7 @@ use crate::contract::cipher::SessionKey;
 use crate::contract::ids::{GroupName, SessionId};
 use crate::contract::paths;
 
-pub use choose::{RuntimeProblem, choose};
+pub use choose::{RuntimeProblem, choose, find_runtime};
 pub use layout::{PathProblem, bind_socket, check, hand_over, peer_is_ours, prepare};
 pub use sandbox::{Exit, Sandbox};
 
@@ -74,6 +74,10 @@ impl Identity {
         }
     }
 }
+
+/// How far above the wall's id the one is that owns the files of a root daemon's self-test. Agent groups' ids
+/// come after it.
+pub const SELF_TEST_ID: u32 = 1;
 
 /// Which boundary the operator asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]

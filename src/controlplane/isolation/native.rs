@@ -90,8 +90,7 @@ impl Native {
         // A sandbox that has ended by now has no first process any more: its stage tells how.
         let others = init.into_iter().collect();
         self.ground.record(&spec.paths.bundle, &[stage.child.id()]).map_err(host("recording the sandbox"))?;
-        let remains =
-            Remains { cgroups: groups.to_vec(), bundle: spec.paths.bundle.clone(), forget: None };
+        let remains = Remains { cgroups: groups.to_vec(), bundle: spec.paths.bundle.clone(), forget: None };
         Ok(Sandbox::new(
             BackEnd::Native,
             (stage.child.id(), stage.pidfd),
@@ -113,8 +112,9 @@ impl Isolator for Native {
     }
 
     fn report(&self) -> Vec<String> {
-        let mut report =
-            vec!["the native cage is weaker than gVisor: the agent's system calls reach the host's kernel".into()];
+        let mut report = vec![
+            "the native cage is weaker than gVisor: the agent's system calls reach the host's kernel".into(),
+        ];
         report.extend(self.ground.report());
         report
     }

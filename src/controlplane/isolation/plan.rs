@@ -46,8 +46,7 @@ const ADDRESS_SPACE_SLACK: u64 = 512 * 1024 * 1024;
 pub(super) fn mounts(spec: &SandboxSpec, program: &Path) -> Vec<Mount> {
     let host = &spec.paths;
     let bind = |source: &Path, at: &str, access| Mount::Bind { source: source.into(), at: at.into(), access };
-    let read_only =
-        |switch| if fault::weakened(switch) { Access::ReadWrite } else { Access::ReadOnly };
+    let read_only = |switch| if fault::weakened(switch) { Access::ReadWrite } else { Access::ReadOnly };
     let mut mounts = vec![
         bind(program, paths::EXECUTABLE, Access::Program),
         Mount::Memory { at: paths::TMP.into(), bytes: spec.limits.tmp_bytes, mode: 0o700 },
@@ -150,10 +149,8 @@ pub(super) fn bundle(
         ("noNewPrivileges", (!fault::weakened("no_new_privs")).into()),
         ("rlimits", Value::Array(rlimits(limits))),
     ]);
-    let root = Value::object([
-        ("path", text(rootfs)),
-        ("readonly", (!fault::weakened("readonly_root")).into()),
-    ]);
+    let root =
+        Value::object([("path", text(rootfs)), ("readonly", (!fault::weakened("readonly_root")).into())]);
     let mut all = vec![
         mount("/proc", "proc", "proc", &["nosuid", "nodev", "noexec"]),
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "noexec", "mode=755"]),
@@ -210,8 +207,12 @@ fn oci_mount(item: &Mount, id: u32) -> Value {
     match item {
         Mount::Memory { at, bytes, mode } => {
             // One option a string: runsc refuses two in one.
-            let options =
-                [format!("size={bytes}"), format!("mode={mode:04o}"), format!("uid={id}"), format!("gid={id}")];
+            let options = [
+                format!("size={bytes}"),
+                format!("mode={mode:04o}"),
+                format!("uid={id}"),
+                format!("gid={id}"),
+            ];
             let mut all = quiet(&["nosuid", "nodev", "noexec"]);
             all.extend(options.iter().map(String::as_str));
             mount(&at.to_string_lossy(), "tmpfs", "tmpfs", &all)
@@ -267,17 +268,18 @@ fn oci_seccomp() -> Value {
         match call.rule {
             // The first process of a gVisor sandbox cannot be told its own number beforehand; there is no other.
             Rule::Any | Rule::OwnProcess(_) => plain.push(call.name),
-            Rule::OneOf(index, values) => ruled.extend(values.iter().map(|value| {
-                allow(strings([call.name]), vec![argument(index, "SCMP_CMP_EQ", *value, 0)])
-            })),
+            Rule::OneOf(index, values) => {
+                ruled.extend(values.iter().map(|value| {
+                    allow(strings([call.name]), vec![argument(index, "SCMP_CMP_EQ", *value, 0)])
+                }))
+            }
             Rule::Bits(index, mask, value) => ruled
                 .push(allow(strings([call.name]), vec![argument(index, "SCMP_CMP_MASKED_EQ", mask, value)])),
         }
     }
     let mut all = vec![allow(strings(plain), vec![])];
     all.extend(ruled);
-    let architecture =
-        if cfg!(target_arch = "aarch64") { "SCMP_ARCH_AARCH64" } else { "SCMP_ARCH_X86_64" };
+    let architecture = if cfg!(target_arch = "aarch64") { "SCMP_ARCH_AARCH64" } else { "SCMP_ARCH_X86_64" };
     Value::object([
         ("defaultAction", "SCMP_ACT_ERRNO".into()),
         ("architectures", strings([architecture])),
@@ -300,8 +302,7 @@ mod tests {
     use crate::controlplane::isolation::{IsolationPaths, SessionPaths};
 
     fn spec(identity: Identity) -> SandboxSpec {
-        let paths =
-            IsolationPaths { state_dir: "/s".into(), bundle_root: "/b".into(), run_dir: "/r".into() };
+        let paths = IsolationPaths { state_dir: "/s".into(), bundle_root: "/b".into(), run_dir: "/r".into() };
         let session = SessionId::parse("ses_01ARZ3NDEKTSV4RRFFQ69G5FAV").unwrap();
         SandboxSpec {
             paths: SessionPaths::new(&paths, &session, &GroupName::parse("g").unwrap()),
@@ -397,7 +398,9 @@ mod tests {
         let section = oci_seccomp();
         assert_eq!(section.get("defaultAction").unwrap().as_str(), Some("SCMP_ACT_ERRNO"));
         let text = section.to_string();
-        assert!(text.contains(r#"{"names":["socket"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":1,"#));
+        assert!(
+            text.contains(r#"{"names":["socket"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":1,"#)
+        );
         assert!(!text.contains("ptrace") && !text.contains("\"mount\""));
     }
 }

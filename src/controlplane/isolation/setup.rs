@@ -51,7 +51,8 @@ impl Ground {
             .map_err(setup("copying the executable below", &paths.bundle_root))?;
         let rootfs = paths.rootfs();
         make_rootfs(&rootfs).map_err(setup("making the sandbox root", &rootfs))?;
-        process::become_subreaper().map_err(setup("becoming the parent of orphans", Path::new("/proc/self")))?;
+        process::become_subreaper()
+            .map_err(setup("becoming the parent of orphans", Path::new("/proc/self")))?;
         let label = format!("ironclaw-{}", short_digest(&paths.bundle_root));
         let mut ground = Self {
             executable,
@@ -98,7 +99,8 @@ impl Ground {
         };
         let plan = Plan::new(vec![], Task::Probe(who));
         let key = SessionKey::from_bytes([0; 32]);
-        let failed = |reason: String| RuntimeProblem::Unusable { runtime: "the stage process".into(), reason };
+        let failed =
+            |reason: String| RuntimeProblem::Unusable { runtime: "the stage process".into(), reason };
         let mut stage =
             launch::spawn(&self.executable, &plan, &key).map_err(|error| failed(error.to_string()))?;
         let report = stage.report(PROBE_LIMIT).ok().flatten().unwrap_or_default();
@@ -167,7 +169,8 @@ impl Ground {
         let Ok(bundles) = std::fs::read_dir(self.paths.bundles()) else { return vec![] };
         let records =
             bundles.flatten().filter_map(|entry| std::fs::read_to_string(entry.path().join(RECORD)).ok());
-        let lines: Vec<String> = records.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
+        let lines: Vec<String> =
+            records.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
         lines
             .iter()
             .filter_map(|line| {

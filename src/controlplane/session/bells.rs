@@ -10,13 +10,13 @@ use crate::contract::ids::SessionId;
 
 /// All watched conversations.
 #[derive(Debug, Default)]
-pub struct Bells {
+pub(super) struct Bells {
     watched: Mutex<HashMap<SessionId, Vec<Sender<()>>>>,
 }
 
 impl Bells {
     /// A receiver that gets a token after each change; several changes may share one.
-    pub fn watch(&self, session: &SessionId) -> Receiver<()> {
+    pub(super) fn watch(&self, session: &SessionId) -> Receiver<()> {
         let (sender, receiver) = smol::channel::bounded(1);
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         // Watchers leave by dropping their end; the newcomer sweeps up after them.
@@ -29,7 +29,7 @@ impl Bells {
     }
 
     /// Rings for every watcher of this conversation.
-    pub fn ring(&self, session: &SessionId) {
+    pub(super) fn ring(&self, session: &SessionId) {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(senders) = watched.get_mut(session) {
             senders.retain(|sender| {

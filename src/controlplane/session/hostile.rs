@@ -16,14 +16,14 @@ use crate::contract::conveyor::ConveyorError;
 use crate::contract::outbound::{self, OutboundRow};
 
 /// Largest `outbound.db`; the sandbox's file-size limit is the same, so an honest one never meets it.
-pub const LARGEST: u64 = 64 << 20;
+const LARGEST: u64 = 64 << 20;
 
 /// SQLCipher 4's page.
 const PAGE: u64 = 4096;
 
 /// Why nothing was read.
 #[derive(Debug)]
-pub enum Refused {
+pub(super) enum Refused {
     /// The sandbox broke the contract; the text says how and holds nothing that it wrote.
     Violation(String),
     /// The host could not look: out of descriptors or memory, or the disk failed.
@@ -40,7 +40,7 @@ impl fmt::Display for Refused {
 }
 
 /// Reads the rows after `cursor`; the last one must be `last`.
-pub fn read(path: &Path, key: &FileKey, cursor: u64, last: u64) -> Result<Vec<OutboundRow>, Refused> {
+pub(super) fn read(path: &Path, key: &FileKey, cursor: u64, last: u64) -> Result<Vec<OutboundRow>, Refused> {
     check_file(path)?;
     let connection = cipher::open(path, key, Role::HostOutbound).map_err(|error| match error {
         CipherError::NotADatabase => violation("outbound.db is no database under its key"),

@@ -187,7 +187,7 @@ async fn order(context: &Context, session: &SessionId) -> Result<Order, Unlaunch
             return Ok(Err(Unlaunched::Machine(reason.to_owned())));
         };
         let identity = if root {
-            Identity::Mapped { wall: base, group: groups::host_id(tx, name, base)? }
+            Identity::Mapped { wall: base, group: groups::host_id(tx, name, base + isolation::SELF_TEST_ID)? }
         } else {
             Identity::OwnUser
         };
@@ -248,8 +248,14 @@ fn arguments() -> Vec<String> {
     Vec::new()
 }
 
-/// A sandbox has no environment, so the faults that it should play reach it as an argument.
+/// A sandbox has no environment, so the faults that it should play reach it as an argument. With
+/// `sandbox-launches=K` only the first K sandboxes of this daemon play them, so that a test can see what the
+/// next one makes of it.
 #[cfg(feature = "faults")]
 fn arguments() -> Vec<String> {
-    vec!["--faults".to_owned(), fault::all().to_owned()]
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static LAUNCHES: AtomicU64 = AtomicU64::new(0);
+    let launches = LAUNCHES.fetch_add(1, Ordering::Relaxed);
+    let playing = fault::value("sandbox-launches").and_then(|most| most.parse().ok()).unwrap_or(u64::MAX);
+    if launches < playing { vec!["--faults".to_owned(), fault::all().to_owned()] } else { Vec::new() }
 }

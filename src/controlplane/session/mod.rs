@@ -33,6 +33,7 @@ use crate::controlplane::brokers::model::ModelBroker;
 use crate::controlplane::config::Config;
 use crate::controlplane::isolation::{IsolationPaths, Isolator};
 use crate::controlplane::keys::Keyring;
+use crate::controlplane::store::sessions::SessionState;
 use crate::controlplane::store::{Ledger, StoreError, sessions};
 use crate::controlplane::telemetry::log;
 use crate::controlplane::telemetry::metrics::METRICS;
@@ -48,6 +49,17 @@ pub struct Live {
     pub since: Millis,
     /// Why, where there is a reason.
     pub reason: Option<String>,
+}
+
+/// Why a session was not released.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReleaseError {
+    /// There is none of that name.
+    NoSession,
+    /// It is not parked.
+    NotParked,
+    /// The ledger failed.
+    Store(StoreError),
 }
 
 struct Handle {
@@ -144,10 +156,16 @@ impl Sessions {
     /// Lets a parked session go on.
     ///
     /// # Errors
-    /// [`StoreError::NoSession`], or the ledger's trouble.
-    pub async fn release(&self, session: &SessionId) -> Result<(), StoreError> {
+    /// When there is no such session, when it is not parked, and when the ledger fails.
+    pub async fn release(&self, session: &SessionId) -> Result<(), ReleaseError> {
         let id = session.clone();
-        self.context().ledger.write(move |tx| sessions::release(tx, &id)).await?;
+        let released =
+            self.context().ledger.write(move |tx| match sessions::get(tx, &id)?.map(|row| row.state) {
+                None => Ok(Err(ReleaseError::NoSession)),
+                Some(SessionState::Ready) => Ok(Err(ReleaseError::NotParked)),
+                Some(SessionState::Parked { .. }) => sessions::release(tx, &id).map(Ok),
+            });
+        released.await.map_err(ReleaseError::Store)??;
         log::info("session.released", &[("session", session)]);
         self.post_or_spawn(session, Event::Released);
         Ok(())

@@ -110,9 +110,10 @@ impl Jail {
     /// When `root` is not a directory that can be opened.
     pub fn open(root: &Path) -> Result<Self, JailError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(root, flags, Mode::empty())?;
+        let fd = rustix::fs::openat(rustix::fs::CWD, root, flags, Mode::empty())?;
         let steps = match whole(fd.as_fd(), ".", flags, Mode::empty()) {
-            Err(Errno::NOSYS) => Steps::Single,
+            // A runtime's filter that does not know the call refuses it before the kernel says what it is.
+            Err(Errno::NOSYS | Errno::PERM) => Steps::Single,
             Err(errno) => return Err(errno.into()),
             Ok(_) => Steps::Whole,
         };
