@@ -102,12 +102,12 @@ pub fn page(
     let texts = Texts::to_read(conn, keyring, session)?;
     let mut query = conn.prepare_cached(
         "SELECT h.position, h.kind, h.message, h.in_reply_to, h.at,
-                i.sender_id, i.sender_name, i.state, f.reason, coalesce(i.text, o.text, n.text)
+                i.sender_id, i.sender_name, i.state, coalesce(i.reason, f.reason), coalesce(i.text, o.text, n.text)
          FROM history h
          LEFT JOIN inbox i ON h.kind = 'in' AND i.position = h.position
          LEFT JOIN outbox o ON h.kind = 'out' AND o.position = h.position
          LEFT JOIN notices n ON h.kind = 'notice' AND n.position = h.position
-         LEFT JOIN inbox f ON h.kind IN ('in', 'failed') AND f.id = h.message
+         LEFT JOIN inbox f ON h.kind = 'failed' AND f.id = h.message
          WHERE h.session = ?1 AND h.position > ?2 ORDER BY h.position LIMIT ?3",
     )?;
     let mut rows = query.query(params![session.as_str(), super::stored(after), super::rows(limit)])?;
