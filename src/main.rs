@@ -1,29 +1,48 @@
 //! Chooses the role from the program's name or its first word, and nothing else.
 
+use std::io::Write;
 use std::process::ExitCode;
 
+use ironclaw::ironctl::Failure;
+use ironclaw::{front, ironctl, os, sandbox};
+
 fn main() -> ExitCode {
-    ironclaw::os::startup();
-    let words: Vec<String> = std::env::args().collect();
+    os::startup();
+    let words: Result<Vec<String>, _> = std::env::args_os().map(std::ffi::OsString::into_string).collect();
+    let Ok(words) = words else { return end(Err(Failure::usage("an argument is not UTF-8 text"))) };
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    match words.get(1).copied() {
-        Some("cage-init") => ironclaw::os::stage::run(),
-        Some("sandbox") => ironclaw::sandbox::boot::main(words.get(2..).unwrap_or_default()),
-        Some("serve") => {
-            match ironclaw::controlplane::config::Config::load(words.get(2..).unwrap_or_default()) {
-                Ok(config) => match ironclaw::controlplane::serve::run(config) {
-                    Ok(()) => ExitCode::SUCCESS,
-                    Err(error) => {
-                        eprintln!("ironclaw: {error}");
-                        ExitCode::FAILURE
-                    }
-                },
-                Err(error) => {
-                    eprintln!("ironclaw: {error}");
-                    ExitCode::from(2)
-                }
+    let (name, rest) = words.split_first().map_or(("", words.as_slice()), |(name, rest)| (*name, rest));
+    let (role, rest) = match (name.rsplit('/').next().unwrap_or(name), rest) {
+        ("ironclaw-controlplane", _) => ("serve", rest),
+        ("ironctl", _) => ("ctl", rest),
+        ("ironclaw-sandbox", _) => ("sandbox", rest),
+        (_, [role, rest @ ..]) => (*role, rest),
+        (_, []) => ("help", rest),
+    };
+    match role {
+        os::stage::ROLE => os::stage::run(),
+        "sandbox" => sandbox::boot::main(rest),
+        "serve" => end(front::serve(rest)),
+        "ctl" => end(ironctl::run(rest)),
+        "demo" => end(front::demo::run(rest)),
+        "help" | "--help" | "-h" => end(front::help::run(rest)),
+        "version" | "--version" | "-V" => end(front::version()),
+        "doctor" | "install" | "mcp-sample" | "vault-injector" => end(Err(Failure::usage(format!(
+            "`{role}` is not part of this build; `ironclaw help` lists what is"
+        )))),
+        _ => end(Err(Failure::usage("there is no such role; `ironclaw help` lists them"))),
+    }
+}
+
+/// One line for people, a code for programs; a reader that left is no failure.
+fn end(result: Result<(), Failure>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.text.is_empty() {
+                let _ = writeln!(std::io::stderr(), "ironclaw: {failure}");
             }
+            ExitCode::from(failure.code)
         }
-        _ => ExitCode::from(2),
     }
 }

@@ -1,1 +1,36 @@
-//! Demo, help and version.
+//! The roles that need both sides of the house: the demo, the manual, the version. May use every room.
+
+pub mod demo;
+pub mod help;
+
+use std::io::{self, Write};
+
+use crate::controlplane::config::{Config, ConfigError};
+use crate::controlplane::serve;
+use crate::ironctl::Failure;
+
+/// `ironclaw serve`
+///
+/// # Errors
+/// One line with the next step, and the exit code.
+pub fn serve(words: &[&str]) -> Result<(), Failure> {
+    match Config::load(words) {
+        Ok(config) => serve::run(config).map_err(|error| Failure::of(error.to_string())),
+        Err(ConfigError::Help(text)) => Ok(io::stdout().write_all(text.as_bytes())?),
+        Err(error) => Err(Failure { code: error.exit_code(), text: error.to_string() }),
+    }
+}
+
+/// `ironclaw version`
+///
+/// # Errors
+/// When the output cannot be written.
+pub fn version() -> Result<(), Failure> {
+    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
+    let faults = if cfg!(feature = "faults") { ", with fault switches: for tests only" } else { "" };
+    let (version, machine, system) =
+        (env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, std::env::consts::OS);
+    let linked = if cfg!(target_feature = "crt-static") { "static" } else { "dynamic" };
+    writeln!(io::stdout(), "ironclaw {version} ({machine} {system}, {linked}, {profile}{faults})")?;
+    Ok(())
+}

@@ -205,6 +205,9 @@ pub fn run(words: &[&str]) -> Result<(), Failure> {
     if words.first() == Some(&"--version") {
         return version();
     }
+    if words.is_empty() {
+        return Err(Failure::usage("a command is missing; `ironclaw ctl --help` lists them"));
+    }
     if let Some((first, second)) = ABSENT.iter().find(|(first, second)| {
         words.first() == Some(first) && second.is_none_or(|second| words.get(1) == Some(&second))
     }) {
@@ -213,8 +216,7 @@ pub fn run(words: &[&str]) -> Result<(), Failure> {
             "`ctl {shown}` is not part of this build; `ironclaw ctl --help` lists what is"
         )));
     }
-    let words = match Words::from_args(&["ironclaw ctl"], if words.is_empty() { &["--help"] } else { &words })
-    {
+    let words = match Words::from_args(&["ironclaw ctl"], &words) {
         Ok(words) => words,
         Err(early) if early.status.is_ok() => {
             io::stdout().write_all(early.output.as_bytes())?;
