@@ -101,10 +101,10 @@ impl Gvisor {
         drop(stage.child.stdin.take());
 
         let ended = process::wait(stage.pidfd.as_fd(), self.start_limit);
-        let said = stage.said();
         match ended {
             Some(Ended::Code(0)) => {}
             Some(how) => {
+                let said = stage.said();
                 self.discard(spec, spaces);
                 let report = stage.report(Duration::ZERO).ok().flatten().and_then(|report| report.failure);
                 let said = report.map_or(said, |(_, reason)| reason);

@@ -119,12 +119,8 @@ impl Sandbox {
         process::has_ended(self.first.as_fd())
     }
 
-    #[doc(hidden)]
-    pub fn words_for_try(&self) -> String {
-        self.last_words()
-    }
     /// Takes what it printed so far, up to a limit. Never waits.
-    pub(super) fn last_words(&self) -> String {
+    pub fn last_words(&self) -> String {
         let mut bytes = vec![0u8; 4 * WORDS_LIMIT];
         let mut filled = 0;
         while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
