@@ -26,6 +26,12 @@ struct Guest {
 }
 
 fn main() -> Done {
+    // A sandbox has no environment: what the faults build was told comes as an argument.
+    let words: Vec<String> = std::env::args().collect();
+    if let Some([_, list]) = words.windows(2).find(|pair| pair.first().is_some_and(|word| word == "--faults"))
+    {
+        ironclaw::contract::fault::set(list);
+    }
     let key = read_key()?;
     let inbound = key.file_key(ConveyorFile::Inbound);
     // The snapshot is complete before the sandbox starts, so it can be read without a ring, wrong as it is.

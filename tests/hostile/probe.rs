@@ -1,12 +1,14 @@
-//! Looks around from inside the box, before the agent would harden itself, and answers what it found as one
-//! line of `name=finding` each: what the host's side of the boundary does by itself.
+//! Looks around from inside the box and answers what it found, one `name=finding` a line: first what the
+//! host's side of the boundary does by itself, then (`sealed_…`) what is left after the agent's own hardening.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use ironclaw::contract::paths;
+use ironclaw::sandbox::harden;
 
 use super::bell::Bell;
 use super::{Done, Guest, lies};
@@ -39,7 +41,6 @@ pub(super) fn answer(guest: &Guest) -> Done {
             UdpSocket::bind(bind).and_then(|socket| socket.connect(address)).map(|()| "routed".to_owned());
         say(&format!("route_{address}"), outcome(routed));
     }
-    say("host_loopback", outcome(TcpStream::connect("127.0.0.1:22").map(|_| "connected".to_owned())));
     say("resolve", outcome(resolve("example.org")));
     say("listen_any", outcome(TcpListener::bind("0.0.0.0:0").map(|_| "listening".to_owned())));
 
@@ -69,9 +70,14 @@ pub(super) fn answer(guest: &Guest) -> Done {
     );
     say("arguments", std::env::args().collect::<Vec<_>>().join(" "));
     say("descriptors", descriptors());
-    // Words of the message name host paths that must not exist here.
-    for path in guest.message.text.split_whitespace().skip(2) {
-        say(&format!("host_{path}"), Path::new(path).exists().to_string());
+    // Words of the message name what the host has and this box must not reach.
+    for word in guest.message.text.split_whitespace().skip(2) {
+        match word.strip_prefix("tcp:") {
+            Some(address) => {
+                say("host_loopback", outcome(TcpStream::connect(address).map(|_| "connected".to_owned())));
+            }
+            None => say(&format!("host_{word}"), Path::new(word).exists().to_string()),
+        }
     }
 
     say(
@@ -83,6 +89,16 @@ pub(super) fn answer(guest: &Guest) -> Done {
     );
     say("chroot", outcome(rustix::process::chroot("/tmp").map(|()| "done".to_owned())));
     say("sethostname", outcome(rustix::system::sethostname(b"probe").map(|()| "done".to_owned())));
+
+    say("seal", outcome(harden::seal().map(|sealed| format!("landlock {:?}", sealed.landlock))));
+    say("sealed_no_new_privs", outcome(rustix::thread::no_new_privs().map(|on| on.to_string())));
+    let thread = std::thread::Builder::new().spawn(|| ()).map(|thread| thread.join().is_ok().to_string());
+    say("sealed_thread", outcome(thread));
+    let spawned = Command::new(paths::EXECUTABLE).stdin(Stdio::null()).status();
+    say("sealed_spawn", outcome(spawned.map(|status| format!("ran: {status}"))));
+    say("sealed_inet", outcome(UdpSocket::bind("127.0.0.1:0").map(|_| "bound".to_owned())));
+    say("sealed_list_root", outcome(fs::read_dir("/").map(|names| format!("{} names", names.count()))));
+    say("sealed_chroot", outcome(rustix::process::chroot("/tmp").map(|()| "done".to_owned())));
 
     let mut bell = Bell::begin()?;
     lies::reply(guest, &mut bell, &found.join("\n"))?;
@@ -106,7 +122,7 @@ fn write_to(path: &str) -> std::io::Result<String> {
 fn execute(path: &str) -> std::io::Result<String> {
     fs::copy(paths::EXECUTABLE, path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
-    let status = std::process::Command::new(path).stdin(std::process::Stdio::null()).status()?;
+    let status = Command::new(path).stdin(Stdio::null()).status()?;
     Ok(format!("ran: {status}"))
 }
 

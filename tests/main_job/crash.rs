@@ -108,5 +108,6 @@ pub(crate) fn answers(chat: &Chat<'_>) -> BTreeMap<String, usize> {
 
 /// A control plane that was told to crash either ends by itself or has lost a sandbox.
 pub(crate) fn crashed(daemon: &mut Daemon) -> bool {
-    daemon.has_ended() || daemon.log.contains("\"event\":\"sandbox.ended\"") && daemon.log.contains("died")
+    let died = "ironclaw_sandbox_ends_total{reason=\"died\"}";
+    daemon.has_ended() || daemon.try_metric(died).is_some_and(|count| count > 0.0)
 }

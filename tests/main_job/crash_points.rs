@@ -24,7 +24,9 @@ fn every_crash_point_is_survived() {
 fn survive(name: &str) -> bool {
     println!("{name}");
     let home = Home::new(Build::Faults, User::Root);
-    let (first, second) = (marker(), marker());
+    // One of them runs a tool, so that the steps of a turn are on the way.
+    let first = marker();
+    let second = format!(r#"tool:write_file {{"path":"note","content":"x"}} {}"#, marker());
     let (one, two) = (marker(), marker());
     let mut sessions = Vec::new();
     let mut daemon =

@@ -2,10 +2,12 @@
 //! door that should be shut, and answers with what happened.
 
 use std::collections::BTreeMap;
+use std::net::TcpListener;
 
 use crate::world::{Build, Home, Runtime, Serve, User};
 
 crate::in_every_box!(the_box_is_closed);
+crate::in_both_back_ends!(each_check_fails_with_its_control_weakened);
 
 type Findings = BTreeMap<String, String>;
 
@@ -17,8 +19,14 @@ fn probe(home: &Home, runtime: Runtime, faults: &[&str]) -> Findings {
         serve = serve.fault(*fault);
     }
     let daemon = serve.ready();
-    let answer =
-        daemon.chat("dev-agent", "main").ask(&format!("hostile probe {} /etc/shadow", home.root.display()));
+    // Something on the host's loopback that a box must not reach.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let text = format!(
+        "hostile probe {} /etc/shadow /mnt/host/passwd tcp:{}",
+        home.root.display(),
+        listener.local_addr().unwrap()
+    );
+    let answer = daemon.chat("dev-agent", "main").ask(&text);
     answer
         .lines()
         .filter_map(|line| line.split_once('='))
@@ -59,6 +67,15 @@ fn the_box_is_closed(runtime: Runtime, user: User) {
         assert!(get(name).starts_with("error:"), "{name}: {}", get(name));
     }
 
+    // After the agent's own hardening: threads, but no process, no program, no socket but a local one.
+    assert_eq!((get("sealed_no_new_privs"), get("sealed_thread")), ("true", "true"));
+    for name in ["sealed_spawn", "sealed_inet", "sealed_chroot"] {
+        assert!(get(name).starts_with("error:"), "{name}: {}", get(name));
+    }
+    if get("seal") != "landlock Not" {
+        assert!(get("sealed_list_root").starts_with("error:"), "{}", get("sealed_list_root"));
+    }
+
     // Only what was granted is there.
     assert_eq!(get("sockets"), "doorbell.sock,model.sock");
     assert_eq!(get("in"), "inbound.db");
@@ -84,6 +101,7 @@ fn the_box_is_closed(runtime: Runtime, user: User) {
     }
     assert_eq!(get(&format!("host_{}", home.root.display())), "false");
     assert_eq!(get("host_/etc/shadow"), "false");
+    assert_eq!(get("host_/mnt/host/passwd"), "false");
 
     // No secret is handed over where others could read it.
     for name in get("environment").split(',').filter(|name| !name.is_empty()) {
@@ -93,4 +111,66 @@ fn the_box_is_closed(runtime: Runtime, user: User) {
         .split(' ')
         .any(|word| word.len() >= 32 && word.bytes().all(|b| b.is_ascii_hexdigit()));
     assert!(!hex && !get("arguments").contains(home.root.to_str().unwrap()), "{}", get("arguments"));
+}
+
+/// A control that is weakened, those weakened with it in the comparison as well (another wall would hide the
+/// gap), the finding that tells, and whether that finding shows the gap.
+struct Gap {
+    control: &'static str,
+    beside: &'static [&'static str],
+    finding: &'static str,
+    open: fn(&str) -> bool,
+}
+
+const GAPS: &[Gap] = &[
+    Gap { control: "network", beside: &["seccomp"], finding: "host_loopback", open: |f| f == "connected" },
+    Gap { control: "capabilities", beside: &[], finding: "caps_bounding", open: |f| f != "0" },
+    Gap { control: "no_new_privs", beside: &[], finding: "no_new_privs", open: |f| f == "false" },
+    Gap { control: "inner_uid", beside: &[], finding: "uid", open: |f| f == "0" },
+    Gap { control: "readonly_root", beside: &[], finding: "write_/", open: |f| f == "written" },
+    Gap { control: "inbound_readonly", beside: &[], finding: "write_inbound", open: |f| f == "opened" },
+    Gap {
+        control: "mount_flags",
+        beside: &["seccomp"],
+        finding: "exec_/workspace",
+        open: |f| f.starts_with("ran"),
+    },
+    Gap { control: "host_path", beside: &[], finding: "host_/mnt/host/passwd", open: |f| f == "true" },
+    Gap { control: "secret_env", beside: &[], finding: "environment", open: |f| f.contains("TOKEN") },
+    Gap { control: "seccomp", beside: &[], finding: "sealed_inet", open: |f| f == "bound" },
+    Gap { control: "new_processes", beside: &[], finding: "sealed_spawn", open: |f| f.starts_with("ran") },
+];
+
+/// The same probe finds each gap when exactly that control is weakened, and not when it is in force.
+fn each_check_fails_with_its_control_weakened(runtime: Runtime) {
+    let mut blind = Vec::new();
+    for gap in GAPS {
+        for weakened in [false, true] {
+            let home = Home::new(Build::Faults, User::Root);
+            let controls = gap.beside.iter().chain(weakened.then_some(&gap.control));
+            let faults: Vec<String> = controls.map(|control| format!("weaken={control}")).collect();
+            let faults: Vec<&str> = faults.iter().map(String::as_str).collect();
+            let found = probe(&home, runtime, &faults);
+            let finding = found.get(gap.finding).map_or("", String::as_str);
+            if (gap.open)(finding) != weakened {
+                blind.push(format!("{faults:?}: {}={finding}", gap.finding));
+            }
+        }
+    }
+    assert!(blind.is_empty(), "{blind:#?}");
+}
+
+/// The same for landlock, which only a kernel that has it enforces, and only in the cage.
+#[test]
+fn landlock_is_what_hides_the_root_after_sealing() {
+    for weakened in [false, true] {
+        let home = Home::new(Build::Faults, User::Root);
+        let found = probe(&home, Runtime::Native, if weakened { &["weaken=landlock"] } else { &[] });
+        if found["seal"] == "landlock Not" && !weakened {
+            // The kernel has none; the product says so in its report, and there is nothing to weaken.
+            println!("this kernel has no landlock");
+            return;
+        }
+        assert_eq!(found["sealed_list_root"].starts_with("error:"), !weakened, "{found:#?}");
+    }
 }
