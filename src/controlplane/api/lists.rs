@@ -104,7 +104,7 @@ fn session_json(row: &SessionRow, live: &[Live]) -> Value {
         ("chat", Value::from(row.partition.place.chat.as_str())),
         ("state", Value::from(state)),
         ("reason", Value::from(reason)),
-        ("phase", Value::from(live.map_or("idle", |live| live.phase))),
+        ("phase", Value::from(live.map_or("asleep", |live| live.phase))),
         ("phase_since", Value::from(live.map(|live| live.since.to_rfc3339()))),
         ("deaths", Value::from(row.launch_deaths)),
         ("open_messages", Value::from(row.open_messages)),

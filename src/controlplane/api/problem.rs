@@ -9,7 +9,7 @@ use crate::controlplane::store::StoreError;
 
 /// A request that was not served. The code is part of the interface, the sentences are not.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub(super) struct Problem {
     pub(super) status: StatusCode,
     pub(super) code: &'static str,
     title: &'static str,
@@ -162,6 +162,25 @@ impl From<StoreError> for Problem {
             }
             // The rest is the ledger's own trouble: its words go to the log, not to the client.
             _ => Self::internal(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_code_is_in_the_published_document() {
+        let published = include_str!("../../../schema/openapi.yaml");
+        let source = include_str!("problem.rs");
+        let codes: Vec<&str> = source
+            .split("StatusCode::")
+            .flat_map(|part| part.split_once(", \""))
+            .filter_map(|(before, after)| (before.len() < 40).then(|| after.split('"').next()).flatten())
+            .filter(|code| code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+            .collect();
+        assert!(codes.len() > 10, "{codes:?}");
+        for code in codes {
+            assert!(published.contains(&format!("- {code}\n")), "{code} is not in schema/openapi.yaml");
         }
     }
 }
