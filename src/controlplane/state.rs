@@ -472,3 +472,6 @@ pub fn read_private(path: &Path, most_bytes: usize, readers: Readers) -> Result<
     }
     Ok(Some(bytes))
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,9 @@ mod master;
 mod seal;
 mod token;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::path::PathBuf;
 

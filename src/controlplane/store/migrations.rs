@@ -152,9 +152,8 @@ pub(super) fn bring_up_to_date(
     if found == 0 && ledger == LedgerState::Made {
         return Err(damaged("it is empty, and was not"));
     }
-    let mut version = found;
-    for step in STEPS.iter().skip(usize::try_from(found).unwrap_or(usize::MAX)) {
-        version += 1;
+    for (version, step) in (1..).zip(STEPS).skip(usize::try_from(found).unwrap_or(usize::MAX)) {
+        let version: i64 = version;
         let taken = (|| {
             let tx = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
             tx.execute_batch(step.sql)?;

@@ -214,6 +214,9 @@ fn check_file(path: &Path, ledger: LedgerState) -> Result<(), StoreError> {
             Err(damaged("it belongs to another user"))
         }
         Ok(meta) if ledger == LedgerState::Made && meta.len() < PAGE_BYTES => Err(damaged("it is cut short")),
+        // Half a page at the end is what a crash leaves while the log is moved into the file; the log, which
+        // still has it, mends that. Without a log it is a loss, which SQLite would not see.
+        Ok(meta) if meta.len() % PAGE_BYTES != 0 && is_without_log(path) => Err(damaged("it is cut short")),
         Ok(_) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => match ledger {
             LedgerState::Made => Err(StoreError::Missing(path.to_path_buf())),
@@ -228,4 +231,11 @@ fn check_file(path: &Path, ledger: LedgerState) -> Result<(), StoreError> {
         },
         Err(error) => Err(io(error)),
     }
+}
+
+/// Whether the log beside the file holds nothing.
+fn is_without_log(path: &Path) -> bool {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    fs::symlink_metadata(log).map_or(0, |meta| meta.len()) == 0
 }

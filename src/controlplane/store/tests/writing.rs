@@ -21,11 +21,10 @@ fn hold(world: &World) -> mpsc::Sender<()> {
     release
 }
 
+type Work = Box<dyn FnOnce(&rusqlite::Transaction<'_>) -> Result<u32, StoreError> + Send>;
+
 /// Submits jobs while the writer is held, so that they share one transaction, and gives their answers.
-fn batch(
-    world: &World,
-    jobs: Vec<Box<dyn FnOnce(&rusqlite::Transaction<'_>) -> Result<u32, StoreError> + Send>>,
-) -> Vec<Result<u32, StoreError>> {
+fn batch(world: &World, jobs: Vec<Work>) -> Vec<Result<u32, StoreError>> {
     let release = hold(world);
     let executor = smol::LocalExecutor::new();
     let tasks: Vec<_> = jobs
