@@ -5,7 +5,7 @@
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::net::TcpListener;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -214,7 +214,7 @@ impl Home {
 
 impl Drop for Home {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.path) {
+        if let Err(error) = remove(&self.path) {
             let _ = writeln!(io::stderr(), "ironclaw: {} could not be removed: {error}", self.path.display());
         }
     }
@@ -232,9 +232,26 @@ fn sweep(base: &Path, uid: u32) {
         let ours = fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir() && found.uid() == uid);
         let Some(lock) = ours.then(|| File::open(&path).ok()).flatten() else { continue };
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            let _ = fs::remove_dir_all(&path);
+            let _ = remove(&path);
         }
     }
+}
+
+/// Removes a demo's directory. The sandboxes' root is read-only for its owner too, and an ordinary user must
+/// be able to write a directory to empty it.
+fn remove(path: &Path) -> io::Result<()> {
+    let mut open = vec![path.to_path_buf()];
+    while let Some(directory) = open.pop() {
+        let _ = fs::set_permissions(&directory, fs::Permissions::from_mode(0o700));
+        let entries = fs::read_dir(&directory).into_iter().flatten().flatten();
+        // The kind of the entry itself: a link is not followed.
+        open.extend(
+            entries
+                .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+                .map(|entry| entry.path()),
+        );
+    }
+    fs::remove_dir_all(path)
 }
 
 #[cfg(test)]
@@ -248,7 +265,8 @@ mod tests {
         let uid = rustix::process::geteuid().as_raw();
         let running = Home::make(&base, uid).unwrap();
         let dead = base.join(format!("{}dead", prefix(uid)));
-        fs::create_dir_all(dead.join("state")).unwrap();
+        fs::create_dir_all(dead.join("state/inner")).unwrap();
+        fs::set_permissions(dead.join("state"), fs::Permissions::from_mode(0o555)).unwrap();
         let other = base.join("ironclaw-demo-x");
         fs::create_dir(&other).unwrap();
         std::os::unix::fs::symlink(&other, base.join(format!("{}link", prefix(uid)))).unwrap();
