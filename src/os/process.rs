@@ -2,10 +2,12 @@
 //! recycled process id is never signalled by mistake; the start times that name a process for good; and the
 //! switches a process sets on itself. Touches only processes that the caller names.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -161,6 +163,43 @@ fn collect(pidfd: BorrowedFd<'_>, options: WaitIdOptions) -> Ended {
     }
 }
 
+/// Processes that somebody here waits for, so that the collecting of orphans leaves them alone.
+static HELD: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+/// A process that is waited for by its holder.
+#[derive(Debug)]
+pub struct Hold(u32);
+
+/// Keeps [`reap_orphans`] from a process.
+pub fn hold(pid: u32) -> Hold {
+    HELD.lock().unwrap_or_else(PoisonError::into_inner).insert(pid);
+    Hold(pid)
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        HELD.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
+    }
+}
+
+/// Collects children that ended and that nobody waits for: what a sandbox's processes left to this one as their
+/// subreaper. Children of this process's own session, as `Command` makes them, are somebody's and stay.
+pub fn reap_orphans() {
+    let own_session = stat_field(std::process::id(), 3).ok();
+    for pid in children().unwrap_or_default() {
+        let is_zombie = stat_field(pid, 0).is_ok_and(|state| state == "Z");
+        let foreign = own_session.is_some() && stat_field(pid, 3).ok() != own_session;
+        let held = HELD.lock().unwrap_or_else(PoisonError::into_inner).contains(&pid);
+        if is_zombie
+            && foreign
+            && !held
+            && let Some(pid) = Pid::from_raw(pid as i32)
+        {
+            let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+        }
+    }
+}
+
 /// When a process started, in clock ticks since boot: with the process id it names one process for good.
 pub fn start_time(pid: u32) -> io::Result<u64> {
     stat_field(pid, 19)?.parse().map_err(|_| io::ErrorKind::InvalidData.into())
@@ -267,6 +306,22 @@ mod tests {
         kill(pidfd.as_fd()).unwrap();
         assert_eq!(wait(pidfd.as_fd(), Duration::from_secs(20)), Some(Ended::Signal(9)));
         kill(pidfd.as_fd()).unwrap();
+    }
+
+    #[test]
+    fn an_orphan_of_another_session_is_collected_unless_it_is_held() {
+        use std::os::unix::process::CommandExt;
+        let mut command = Command::new("/bin/true");
+        // SAFETY: setsid is a system call and touches no memory.
+        let own = unsafe { command.pre_exec(|| Ok(drop(rustix::process::setsid()))) }.spawn().unwrap();
+        let pidfd = pidfd_open(own.id()).unwrap();
+        assert!(wait_readable(pidfd.as_fd(), Duration::from_secs(20)).unwrap());
+        let held = hold(own.id());
+        reap_orphans();
+        assert_eq!(peek(pidfd.as_fd()), Some(Ended::Code(0)));
+        drop(held);
+        reap_orphans();
+        assert_eq!(peek(pidfd.as_fd()), Some(Ended::Unknown));
     }
 
     #[test]

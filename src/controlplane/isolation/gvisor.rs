@@ -134,7 +134,8 @@ impl Gvisor {
             forget: Some(self.forget(spec, spaces)),
         };
         let others = others.into_iter().map(|(_, pidfd)| pidfd).collect();
-        Ok(Sandbox::new(BackEnd::Gvisor, (pid, boot), others, None, stage.words, remains))
+        let held = pids.into_iter().map(process::hold).collect();
+        Ok(Sandbox::new(BackEnd::Gvisor, (pid, boot), others, held, None, stage.words, remains))
     }
 
     /// `runsc delete`, for when every process has been collected: it then takes 20 ms.

@@ -95,6 +95,7 @@ impl Native {
             BackEnd::Native,
             (stage.child.id(), stage.pidfd),
             others,
+            vec![],
             Some(stage.child),
             stage.words,
             remains,

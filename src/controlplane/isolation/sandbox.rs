@@ -46,6 +46,8 @@ pub struct Sandbox {
     first: OwnedFd,
     /// Every process that may become our child: killed and collected with it. The first one is the inmost.
     others: Vec<OwnedFd>,
+    /// Keeps the collecting of orphans from the processes above.
+    held: Vec<process::Hold>,
     /// The stage of a cage, whose standard input is the lifeline.
     stage: Option<Child>,
     words: File,
@@ -57,11 +59,12 @@ impl Sandbox {
         back_end: BackEnd,
         (pid, first): (u32, OwnedFd),
         others: Vec<OwnedFd>,
+        held: Vec<process::Hold>,
         stage: Option<Child>,
         words: File,
         remains: Remains,
     ) -> Self {
-        Self { back_end, pid, first, others, stage, words, remains }
+        Self { back_end, pid, first, others, held, stage, words, remains }
     }
 
     /// The host's number of its first process, for logs.
@@ -161,6 +164,9 @@ impl Sandbox {
             let _ = stage.try_wait();
         }
         keep(std::mem::take(&mut self.remains).remove());
+        self.held.clear();
+        // A sentry leaves the processes in which it ran the guest.
+        process::reap_orphans();
         match first_error {
             None => Ok(()),
             Some(error) => Err(error),

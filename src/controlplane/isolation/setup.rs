@@ -246,17 +246,21 @@ fn copy_executable(directory: &Path, identity: Identity) -> io::Result<(PathBuf,
 fn make_rootfs(rootfs: &Path) -> io::Result<()> {
     let top = if fault::weakened("readonly_root") { 0o777 } else { 0o555 };
     files::directory(rootfs, None, 0o755)?;
-    for (point, is_file) in plan::mount_points() {
-        let path = rootfs.join(point.trim_start_matches('/'));
-        if !path.exists() {
-            let directory = if is_file { path.parent() } else { Some(path.as_path()) };
-            directory.map_or(Ok(()), std::fs::create_dir_all)?;
-            if is_file {
-                files::fresh_file(&path, None, 0o444)?;
-            }
+    let points =
+        plan::mount_points().map(|(point, is_file)| (rootfs.join(point.trim_start_matches('/')), is_file));
+    for (path, is_file) in &points {
+        if path.exists() {
+            continue;
         }
-        let mode = if is_file { 0o444 } else { 0o555 };
-        files::set_mode(&path, mode)?;
+        let directory = if *is_file { path.parent() } else { Some(path.as_path()) };
+        directory.map_or(Ok(()), std::fs::create_dir_all)?;
+        if *is_file {
+            files::fresh_file(path, None, 0o444)?;
+        }
+    }
+    // Only when all are made: an ordinary user cannot make one in a directory that is closed already.
+    for (path, is_file) in &points {
+        files::set_mode(path, if *is_file { 0o444 } else { 0o555 })?;
     }
     files::set_mode(rootfs, top)
 }
