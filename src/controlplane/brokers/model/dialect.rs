@@ -109,7 +109,7 @@ impl Request {
         only_fields(&document, FIELDS).map_err(|error| Refusal::invalid(&error.to_string()))?;
         let model = document.get("model").and_then(Value::as_str).filter(|name| !name.is_empty());
         let model = model.ok_or_else(|| Refusal::invalid("model: field required, a name"))?.to_owned();
-        if !document.get("max_tokens").and_then(Value::as_u64).is_some_and(|most| most >= 1) {
+        if document.get("max_tokens").and_then(Value::as_u64).is_none_or(|most| most < 1) {
             return Err(Refusal::invalid("max_tokens: field required, a whole number of at least 1"));
         }
         let stream = match document.get("stream") {
