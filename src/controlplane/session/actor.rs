@@ -450,11 +450,14 @@ impl Actor {
         }
         run.cursor = ingested.last;
         run.outcomes.extend(ingested.outcomes);
-        if !ingested.began.is_empty() {
-            run.turn_began = true;
-            run.turn_at = Some(now);
-            run.turn.extend(ingested.began);
-            run.measure_at.get_or_insert(now + MEASURE_EVERY);
+        for id in ingested.began {
+            // Said again it changes nothing: a turn's time runs from its first word.
+            if run.open.contains_key(&id) && !run.turn.contains(&id) {
+                run.turn_began = true;
+                run.turn_at.get_or_insert(now);
+                run.turn.push(id);
+                run.measure_at.get_or_insert(now + MEASURE_EVERY);
+            }
         }
         for id in &ingested.done {
             if let Some(seq) = run.open.remove(id) {

@@ -3,12 +3,13 @@
 //! only the flooder, and whatever the host sends waits in a queue of a few frames.
 
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use smol::channel::{Receiver, Sender};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::{Async, Task, Timer};
 
+use super::run::Pace;
 use crate::contract::frame::{FromSandbox, LONGEST, Lines, ToSandbox};
 use crate::controlplane::isolation::{Identity, peer_is_ours};
 use crate::controlplane::telemetry::log;
@@ -16,10 +17,16 @@ use crate::controlplane::telemetry::log;
 /// Frames that may wait for a sandbox that does not read. An honest one is owed four at the most.
 const WAITING: usize = 16;
 
-/// Most bytes taken in one reading; with [`PAUSE`] it bounds what a flood of frames can cost.
-const GULP: usize = 16 * LONGEST;
+/// Most bytes taken in one reading; with the pace of readings it bounds what a flood of frames can cost.
+const GULP: usize = 4 * LONGEST;
 
-/// Pause after a full gulp: an honest sandbox never fills one.
+/// Readings a second beyond those that the permitted rings need: reports of life, and frames in pieces.
+const SPARE_READINGS: u32 = 50;
+
+/// Readings that each permitted ring may need: the ring, the acknowledgement of the host's, each in two pieces.
+const READINGS_A_RING: u32 = 4;
+
+/// Pause between two refused connections.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Pause after `accept` failed, so that a shortage of descriptors does not become a busy loop.
@@ -44,10 +51,12 @@ pub(super) struct Doorbell {
 }
 
 impl Doorbell {
-    /// Serves `listener`; every event goes to `hear`.
+    /// Serves `listener`; every event goes to `hear`. A sandbox that sends more than `rings_per_second` need
+    /// is read more slowly, and then waits for its own buffer.
     pub(super) fn serve(
         listener: UnixListener,
         identity: Identity,
+        rings_per_second: u32,
         hear: impl Fn(Heard) + Send + Sync + 'static,
     ) -> std::io::Result<Self> {
         let listener = Async::new_nonblocking(listener)?;
@@ -62,7 +71,7 @@ impl Doorbell {
                     Timer::after(PAUSE).await;
                 }
             };
-            smol::future::or(talk(first, frames, &hear), refuse).await;
+            smol::future::or(talk(first, frames, rings_per_second, &hear), refuse).await;
             hear(Heard::Closed);
         });
         Ok(Self { outgoing, _task: task })
@@ -88,8 +97,15 @@ async fn accept_one(listener: &Async<UnixListener>, identity: Identity) -> Async
 }
 
 /// Runs until either direction ends.
-async fn talk(stream: Async<UnixStream>, frames: Receiver<ToSandbox>, hear: &(impl Fn(Heard) + Sync)) {
+async fn talk(
+    stream: Async<UnixStream>,
+    frames: Receiver<ToSandbox>,
+    rings_per_second: u32,
+    hear: &(impl Fn(Heard) + Sync),
+) {
     let reading = async {
+        let most = rings_per_second.saturating_mul(READINGS_A_RING).saturating_add(SPARE_READINGS);
+        let mut pace = Pace::new(most, Instant::now());
         let mut lines = Lines::default();
         let mut buffer = [0; GULP];
         loop {
@@ -110,8 +126,9 @@ async fn talk(stream: Async<UnixStream>, frames: Receiver<ToSandbox>, hear: &(im
                     }
                 }
             }
-            if count == GULP {
-                Timer::after(PAUSE).await;
+            let hold = pace.hold(Instant::now());
+            if !hold.is_zero() {
+                Timer::after(hold).await;
             }
         }
     };

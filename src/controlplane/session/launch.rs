@@ -101,10 +101,11 @@ pub(super) async fn launch(
     fault::point("launch.conveyors_ready");
 
     let sender = events.clone();
-    let doorbell = Doorbell::serve(listeners.0, order.identity, move |heard| {
-        let _ = sender.try_send(Event::Heard(number, heard));
-    })
-    .map_err(|error| Unlaunched::Machine(format!("the doorbell does not listen: {error}")))?;
+    let doorbell =
+        Doorbell::serve(listeners.0, order.identity, context.config.rings_per_second, move |heard| {
+            let _ = sender.try_send(Event::Heard(number, heard));
+        })
+        .map_err(|error| Unlaunched::Machine(format!("the doorbell does not listen: {error}")))?;
     let identity = order.identity;
     let model = context
         .models
