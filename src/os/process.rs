@@ -326,12 +326,16 @@ mod tests {
 
     #[test]
     fn arguments_keep_spaces_and_empty_words() {
-        let child =
-            Command::new("/bin/sh").args(["-c", "read x", "a b", ""]).stdin(Stdio::piped()).spawn().unwrap();
+        use std::io::Read;
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "echo; read x", "a b", ""]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // What it prints proves that its program runs; just after `spawn` the kernel may show no arguments yet.
+        child.stdout.take().unwrap().read_exact(&mut [0; 1]).unwrap();
         let words = arguments(child.id()).unwrap();
         let pidfd = pidfd_open(child.id()).unwrap();
         drop(child.stdin);
         assert!(wait(pidfd.as_fd(), Duration::from_secs(20)).is_some());
-        assert_eq!(words, ["/bin/sh", "-c", "read x", "a b", ""]);
+        assert_eq!(words, ["/bin/sh", "-c", "echo; read x", "a b", ""]);
     }
 }

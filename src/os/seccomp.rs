@@ -205,6 +205,11 @@ const SPECIAL_MODES: u64 = 0o7000;
 
 const EXECUTABLE_MEMORY: u64 = libc::PROT_EXEC as u64;
 
+/// Non-blocking, close-on-exec, and whether something is a terminal.
+// The type of these constants differs between architectures.
+#[allow(clippy::unnecessary_cast)]
+const IOCTLS: &[u64] = &[libc::FIONBIO as u64, libc::FIOCLEX as u64, libc::TCGETS as u64];
+
 const UNIX: &[u64] = &[libc::AF_UNIX as u64];
 
 /// A thread of this process, and nothing of the calling process left behind.
@@ -320,7 +325,7 @@ pub const TABLE: &[Group] = &[
         until: Stage::Sealed,
         calls: calls![
             ppoll, pipe2, eventfd2, epoll_create1, epoll_ctl, epoll_pwait, timerfd_create, timerfd_settime,
-            ioctl: Rule::OneOf(1, &[libc::FIONBIO as u64, libc::FIOCLEX as u64, libc::TCGETS as u64]),
+            ioctl: Rule::OneOf(1, IOCTLS),
         ],
     },
     Group {

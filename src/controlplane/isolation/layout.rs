@@ -42,7 +42,8 @@ impl std::error::Error for PathProblem {}
 /// of whatever was there. Both conveyors must be closed. Directories that exist keep their content.
 pub fn prepare(spec: &SandboxSpec) -> Result<(), LaunchError> {
     let paths = &spec.paths;
-    for (path, owner, mode) in walls(paths, spec.identity) {
+    let (owner, mode) = wall_mode(spec.identity);
+    for path in walls(paths) {
         let missing_parent = path.parent().is_some_and(|parent| !parent.exists());
         if missing_parent && let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(at("making", parent))?;
@@ -56,7 +57,7 @@ pub fn prepare(spec: &SandboxSpec) -> Result<(), LaunchError> {
 }
 
 /// The directories of ours above what the guest touches, from the top down.
-fn walls(paths: &SessionPaths, identity: Identity) -> Vec<(&Path, Option<(u32, u32)>, u32)> {
+fn walls(paths: &SessionPaths) -> Vec<&Path> {
     let above = [
         paths.session_root.parent().and_then(Path::parent),
         paths.session_root.parent(),
@@ -65,8 +66,7 @@ fn walls(paths: &SessionPaths, identity: Identity) -> Vec<(&Path, Option<(u32, u
         paths.memory.parent(),
         paths.sockets.parent(),
     ];
-    let (owner, mode) = wall_mode(identity);
-    above.into_iter().flatten().map(|path| (path, owner, mode)).collect()
+    above.into_iter().flatten().collect()
 }
 
 /// Owner and mode of a directory that the sandbox may only pass through.

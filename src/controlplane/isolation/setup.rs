@@ -118,7 +118,7 @@ impl Ground {
     /// Makes an empty bundle directory that only the daemon can read.
     pub(super) fn make_bundle(&self, bundle: &Path) -> io::Result<()> {
         match std::fs::remove_dir_all(bundle) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => files::directory(bundle, None, 0o700),
         }
     }
