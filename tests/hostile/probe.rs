@@ -25,7 +25,6 @@ pub(super) fn answer(guest: &Guest) -> Done {
         ("caps_effective", caps::CapSet::Effective),
         ("caps_permitted", caps::CapSet::Permitted),
         ("caps_inheritable", caps::CapSet::Inheritable),
-        ("caps_ambient", caps::CapSet::Ambient),
         ("caps_bounding", caps::CapSet::Bounding),
     ] {
         let finding = match caps::read(None, set) {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::world::{Build, Home, Runtime, Serve, User};
 
@@ -37,13 +38,15 @@ fn probe(home: &Home, runtime: Runtime, faults: &[&str]) -> Findings {
 fn the_box_is_closed(runtime: Runtime, user: User) {
     let home = Home::new(Build::Faults, user);
     let found = probe(&home, runtime, &[]);
+    println!("{found:#?}");
     let get = |name: &str| found.get(name).unwrap_or_else(|| panic!("no {name} in {found:#?}")).as_str();
 
     // Who it is. Rootless gVisor can map only the inner 0, and says so; everywhere else it is nobody special.
     let inner = if (runtime, user) == (Runtime::Gvisor, User::Ordinary) { "0" } else { "65532" };
     assert_eq!((get("uid"), get("gid")), (inner, inner));
     assert_eq!(get("no_new_privs"), "true");
-    for set in ["effective", "permitted", "inheritable", "ambient", "bounding"] {
+    // The ambient set cannot be asked for here; it never holds what these two do not.
+    for set in ["effective", "permitted", "inheritable", "bounding"] {
         assert_eq!(get(&format!("caps_{set}")), "0", "{set}");
     }
 
@@ -78,7 +81,7 @@ fn the_box_is_closed(runtime: Runtime, user: User) {
 
     // Only what was granted is there.
     assert_eq!(get("sockets"), "doorbell.sock,model.sock");
-    assert_eq!(get("in"), "inbound.db");
+    assert!(get("in").split(',').all(|name| name.starts_with("inbound.")), "{}", get("in"));
     for name in get("root").split(',') {
         let known = [
             "dev",
@@ -107,10 +110,16 @@ fn the_box_is_closed(runtime: Runtime, user: User) {
     for name in get("environment").split(',').filter(|name| !name.is_empty()) {
         assert!(!["KEY", "TOKEN", "SECRET", "PASS"].iter().any(|word| name.contains(word)), "{name}");
     }
-    let hex = get("arguments")
-        .split(' ')
-        .any(|word| word.len() >= 32 && word.bytes().all(|b| b.is_ascii_hexdigit()));
-    assert!(!hex && !get("arguments").contains(home.root.to_str().unwrap()), "{}", get("arguments"));
+    // The faults build's own list names the test program; a release has no such argument.
+    let mut words = get("arguments").split(' ');
+    while let Some(word) = words.next() {
+        if word == "--faults" {
+            words.next();
+            continue;
+        }
+        let hex = word.len() >= 32 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+        assert!(!hex && !word.contains(home.root.to_str().unwrap()), "{}", get("arguments"));
+    }
 }
 
 /// A control that is weakened, those weakened with it in the comparison as well (another wall would hide the
@@ -150,7 +159,11 @@ fn each_check_fails_with_its_control_weakened(runtime: Runtime) {
             let controls = gap.beside.iter().chain(weakened.then_some(&gap.control));
             let faults: Vec<String> = controls.map(|control| format!("weaken={control}")).collect();
             let faults: Vec<&str> = faults.iter().map(String::as_str).collect();
-            let found = probe(&home, runtime, &faults);
+            // A box that does not even start says so in the list, and the other gaps are still looked for.
+            let Ok(found) = catch_unwind(AssertUnwindSafe(|| probe(&home, runtime, &faults))) else {
+                blind.push(format!("{faults:?}: no answer"));
+                continue;
+            };
             let finding = found.get(gap.finding).map_or("", String::as_str);
             if (gap.open)(finding) != weakened {
                 blind.push(format!("{faults:?}: {}={finding}", gap.finding));

@@ -115,6 +115,7 @@ impl Daemon {
             if let Some(status) = self.child.try_wait().unwrap() {
                 panic!("the control plane ended with {status}:\n{}", self.log.text());
             }
+            assert!(!self.log.contains("runtime.missing"), "it will not be ready:\n{}", self.log.text());
             Request::get("/readyz").send(self.address).ok().filter(|answer| answer.status == 200)
         });
     }
