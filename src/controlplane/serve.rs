@@ -98,7 +98,8 @@ pub struct ControlPlane {
     sessions: Sessions,
     readiness: Arc<Readiness>,
     server: api::Server,
-    background: Vec<Task<()>>,
+    preparing: Task<()>,
+    background: Task<()>,
 }
 
 impl ControlPlane {
@@ -144,20 +145,36 @@ impl ControlPlane {
             }
         };
         let readiness = Arc::new(Readiness::default());
-        let sessions =
-            Sessions::new(config.clone(), ledger.clone(), keyring.clone(), paths.clone(), ModelBroker::new());
+        let sessions = Sessions::new(
+            config.clone(),
+            ledger.clone(),
+            keyring.clone(),
+            paths.clone(),
+            wall,
+            ModelBroker::new(),
+        );
         let token_file = (token.path().map(Path::to_owned), token.was_minted());
         let api = Api::new(ledger.clone(), keyring, sessions.clone(), readiness.clone(), Arc::new(token));
         let server = api::serve(listener, api)
             .map_err(|error| StartError::System("the API's listener cannot be used", error))?;
         log::info("api.listening", &[("address", &address), ("state", &state.path().display())]);
 
-        let background = vec![
-            smol::spawn(prepare_runtime(choice, paths, identity, sessions.clone(), readiness.clone())),
-            smol::spawn(slow_pass(config.sweep_interval, ledger.clone(), sessions.clone())),
-        ];
+        let preparing =
+            smol::spawn(prepare_runtime(choice, paths, identity, sessions.clone(), readiness.clone()));
+        let background = smol::spawn(slow_pass(config.sweep_interval, ledger.clone(), sessions.clone()));
         let token = token_file;
-        Ok(Self { address, token, state, run_dir, ledger, sessions, readiness, server, background })
+        Ok(Self {
+            address,
+            token,
+            state,
+            run_dir,
+            ledger,
+            sessions,
+            readiness,
+            server,
+            preparing,
+            background,
+        })
     }
 
     /// Where the API answers.
@@ -183,9 +200,10 @@ impl ControlPlane {
     /// Stops it: no new request, then no sandbox, then no unsaved row.
     pub async fn stop(self) {
         self.server.stop().await;
-        // A self-test under way is cut off; its processes are the next sweep's.
         drop(self.background);
         self.sessions.close().await;
+        // A self-test under way has processes that must not be left behind; it ends by itself.
+        self.preparing.await;
         let ledger = self.ledger.clone();
         smol::unblock(move || ledger.stop()).await;
         if let Err(error) = self.run_dir.remove() {

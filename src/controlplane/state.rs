@@ -36,14 +36,29 @@ pub enum Wall {
 }
 
 impl Wall {
-    /// The wall of this process.
+    /// The wall of this process. Root of a user namespace that does not hold the ids for sandboxes is no more
+    /// than an ordinary user here.
     pub fn of_this_process(sandbox_uid_base: u32) -> Self {
-        if rustix::process::geteuid().is_root() {
+        let maps = ["/proc/self/uid_map", "/proc/self/gid_map"];
+        let holds_ids =
+            || maps.iter().all(|map| fs::read_to_string(map).is_ok_and(|map| holds(&map, sandbox_uid_base)));
+        if rustix::process::geteuid().is_root() && holds_ids() {
             Self::Root { mapped_root: sandbox_uid_base }
         } else {
             Self::OrdinaryUser
         }
     }
+}
+
+/// Whether a namespace's id map (lines of inner first id, outer first id, count; user_namespaces(7)) holds the
+/// wall's id and room for agent groups after it.
+fn holds(map: &str, base: u32) -> bool {
+    const GROUPS: u64 = 1_000;
+    map.lines().any(|line| {
+        let mut numbers = line.split_whitespace().map(|word| word.parse::<u64>().unwrap_or(0));
+        let (first, _, count) = (numbers.next().unwrap_or(0), numbers.next(), numbers.next().unwrap_or(0));
+        first <= u64::from(base) && u64::from(base) + GROUPS < first + count
+    })
 }
 
 /// Why a directory could not be claimed, or a file in it not be read or written. Each message ends with

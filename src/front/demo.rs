@@ -19,7 +19,7 @@ use crate::contract::ids::SessionId;
 use crate::contract::plain;
 use crate::controlplane::api::readiness::Stage;
 use crate::controlplane::config::{Config, ConfigError, Flags, Runtime};
-use crate::controlplane::isolation::{self, RuntimeChoice};
+use crate::controlplane::isolation::{self, IsolationPaths, RuntimeChoice};
 use crate::controlplane::serve::ControlPlane;
 use crate::ironctl::{self, Failure};
 
@@ -232,7 +232,14 @@ fn sweep(base: &Path, uid: u32) {
         let ours = fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir() && found.uid() == uid);
         let Some(lock) = ours.then(|| File::open(&path).ok()).flatten() else { continue };
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            let _ = remove(&path);
+            let paths = path.canonicalize().map(|path| IsolationPaths {
+                state_dir: path.join("state"),
+                bundle_root: path.join("state/bundles"),
+                run_dir: path.join("run"),
+            });
+            if paths.is_ok_and(|paths| isolation::sweep_abandoned(&paths).is_ok()) {
+                let _ = remove(&path);
+            }
         }
     }
 }

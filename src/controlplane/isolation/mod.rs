@@ -23,6 +23,7 @@ use crate::contract::paths;
 pub use choose::{RuntimeProblem, choose, find_runtime};
 pub use layout::{PathProblem, bind_socket, check, hand_over, peer_is_ours, prepare};
 pub use sandbox::{Exit, Sandbox};
+pub use setup::sweep_abandoned;
 
 /// The two kinds of boundary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

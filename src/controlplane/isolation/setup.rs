@@ -2,6 +2,7 @@
 //! copy of this executable, the shared root, the place for cgroups, and whether user namespaces may be made. Also
 //! the sweep of what an earlier daemon left. Touches the bundle root and the run directory.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -53,13 +54,12 @@ impl Ground {
         make_rootfs(&rootfs).map_err(setup("making the sandbox root", &rootfs))?;
         process::become_subreaper()
             .map_err(setup("becoming the parent of orphans", Path::new("/proc/self")))?;
-        let label = format!("ironclaw-{}", short_digest(&paths.bundle_root));
         let mut ground = Self {
             executable,
             digest,
             rootfs,
             runsc_root: paths.runsc_root(),
-            cgroups: Cgroups::detect(&label),
+            cgroups: Cgroups::detect(&label(&paths.bundle_root)),
             paths: paths.clone(),
             identity,
             forbidden: None,
@@ -137,64 +137,78 @@ impl Ground {
 
     /// Kills and removes what an earlier daemon with the same roots left.
     pub(super) fn sweep(&self) -> io::Result<Swept> {
-        let mut swept = Swept::default();
-        let mut pids = self.recorded();
-        pids.extend(self.named());
-        pids.sort_unstable();
-        pids.dedup();
-        for pid in pids {
-            let Ok(pidfd) = process::pidfd_open(pid) else { continue };
-            if process::has_ended(pidfd.as_fd()) {
-                continue;
-            }
-            process::kill(pidfd.as_fd())?;
-            process::wait(pidfd.as_fd(), Duration::from_secs(5));
-            swept.processes += 1;
+        sweep(&self.paths, &self.cgroups, self.executable.file_name())
+    }
+}
+
+/// Kills and removes what a daemon left that will not start again; its directories are the caller's to remove.
+///
+/// # Errors
+/// When something of it does not go away.
+pub fn sweep_abandoned(paths: &IsolationPaths) -> io::Result<Swept> {
+    sweep(paths, &Cgroups::detect(&label(&paths.bundle_root)), None)
+}
+
+/// The name of a daemon's parent control group.
+fn label(bundle_root: &Path) -> String {
+    format!("ironclaw-{}", short_digest(bundle_root))
+}
+
+fn sweep(paths: &IsolationPaths, cgroups: &Cgroups, current: Option<&OsStr>) -> io::Result<Swept> {
+    let mut swept = Swept::default();
+    let mut pids = recorded(paths);
+    pids.extend(named(paths));
+    pids.sort_unstable();
+    pids.dedup();
+    for pid in pids {
+        let Ok(pidfd) = process::pidfd_open(pid) else { continue };
+        if process::has_ended(pidfd.as_fd()) {
+            continue;
         }
-        let (processes, cgroups) = self.cgroups.sweep()?;
-        swept.processes += processes;
-        swept.cgroups = cgroups;
-        swept.bundles = remove_children(&self.paths.bundles(), |_| true)?;
-        remove_children(&self.runsc_root, |_| true)?;
-        let current = self.executable.file_name().map(std::ffi::OsStr::to_owned);
-        remove_children(&self.paths.executables(), |name| Some(name) != current.as_deref())?;
-        remove_children(&self.paths.run_dir, |name| {
-            name.to_str().is_some_and(|name| SessionId::parse(name).is_ok())
-        })?;
-        Ok(swept)
+        process::kill(pidfd.as_fd())?;
+        process::wait(pidfd.as_fd(), Duration::from_secs(5));
+        swept.processes += 1;
     }
+    let (processes, groups) = cgroups.sweep()?;
+    swept.processes += processes;
+    swept.cgroups = groups;
+    swept.bundles = remove_children(&paths.bundles(), |_| true)?;
+    remove_children(&paths.runsc_root(), |_| true)?;
+    remove_children(&paths.executables(), |name| Some(name) != current)?;
+    remove_children(&paths.run_dir, |name| name.to_str().is_some_and(|name| SessionId::parse(name).is_ok()))?;
+    Ok(swept)
+}
 
-    /// Processes that the records of bundles name and that are still the same ones.
-    fn recorded(&self) -> Vec<u32> {
-        let Ok(bundles) = std::fs::read_dir(self.paths.bundles()) else { return vec![] };
-        let records =
-            bundles.flatten().filter_map(|entry| std::fs::read_to_string(entry.path().join(RECORD)).ok());
-        let lines: Vec<String> =
-            records.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
-        lines
-            .iter()
-            .filter_map(|line| {
-                let (pid, start) = line.split_once(' ')?;
-                let pid: u32 = pid.parse().ok()?;
-                (process::start_time(pid).ok()? == start.parse::<u64>().ok()?).then_some(pid)
-            })
-            .collect()
-    }
+/// Processes that the records of bundles name and that are still the same ones.
+fn recorded(paths: &IsolationPaths) -> Vec<u32> {
+    let Ok(bundles) = std::fs::read_dir(paths.bundles()) else { return vec![] };
+    let records =
+        bundles.flatten().filter_map(|entry| std::fs::read_to_string(entry.path().join(RECORD)).ok());
+    let lines: Vec<String> =
+        records.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
+    lines
+        .iter()
+        .filter_map(|line| {
+            let (pid, start) = line.split_once(' ')?;
+            let pid: u32 = pid.parse().ok()?;
+            (process::start_time(pid).ok()? == start.parse::<u64>().ok()?).then_some(pid)
+        })
+        .collect()
+}
 
-    /// Processes whose arguments say that they are ours: `runsc` with our state directory, and stages.
-    fn named(&self) -> Vec<u32> {
-        let mut root = std::ffi::OsString::from("--root=");
-        root.push(&self.runsc_root);
-        let executables = self.paths.executables();
-        let own = std::process::id();
-        let ours = |pid: &u32| {
-            let words = process::arguments(*pid).unwrap_or_default();
-            let stage = words.first().is_some_and(|word| Path::new(word).starts_with(&executables))
-                && words.get(1).is_some_and(|word| word == ROLE);
-            *pid != own && (stage || words.contains(&root))
-        };
-        process::all().unwrap_or_default().into_iter().filter(ours).collect()
-    }
+/// Processes whose arguments say that they are ours: `runsc` with our state directory, and stages.
+fn named(paths: &IsolationPaths) -> Vec<u32> {
+    let mut root = std::ffi::OsString::from("--root=");
+    root.push(paths.runsc_root());
+    let executables = paths.executables();
+    let own = std::process::id();
+    let ours = |pid: &u32| {
+        let words = process::arguments(*pid).unwrap_or_default();
+        let stage = words.first().is_some_and(|word| Path::new(word).starts_with(&executables))
+            && words.get(1).is_some_and(|word| word == ROLE);
+        *pid != own && (stage || words.contains(&root))
+    };
+    process::all().unwrap_or_default().into_iter().filter(ours).collect()
 }
 
 /// Names the path that could not be set up.

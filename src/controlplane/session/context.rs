@@ -14,6 +14,7 @@ use crate::controlplane::brokers::model::ModelBroker;
 use crate::controlplane::config::Config;
 use crate::controlplane::isolation::{IsolationPaths, Isolator, Limits};
 use crate::controlplane::keys::Keyring;
+use crate::controlplane::state::Wall;
 use crate::controlplane::store::Ledger;
 
 /// How much an agent group may keep.
@@ -42,7 +43,7 @@ pub(super) struct Context {
     pub(super) keyring: Keyring,
     pub(super) paths: IsolationPaths,
     pub(super) limits: Limits,
-    pub(super) is_root: bool,
+    pub(super) wall: Wall,
     pub(super) models: ModelBroker,
     pub(super) capacity: Capacity,
     pub(super) bells: Bells,
@@ -60,6 +61,7 @@ impl Context {
         ledger: Ledger,
         keyring: Keyring,
         paths: IsolationPaths,
+        wall: Wall,
         models: ModelBroker,
     ) -> Self {
         let limits = Limits {
@@ -71,7 +73,7 @@ impl Context {
         Self {
             capacity: Capacity::new(config.max_sandboxes),
             space: FreeSpace::new(&config.state_dir, config.min_free),
-            is_root: rustix::process::geteuid().is_root(),
+            wall,
             bells: Bells::default(),
             readers: Semaphore::new(READERS),
             runtime: RwLock::new(Runtime::Missing("the runtime is being tested".to_owned())),

@@ -23,6 +23,7 @@ use crate::contract::inbound::{InboundBody, InboundRow, InboundWriter, SessionCo
 use crate::controlplane::isolation::{
     self, Identity, Isolator, SandboxSpec, SessionPaths, bind_socket, hand_over,
 };
+use crate::controlplane::state::Wall;
 use crate::controlplane::store::groups::AgentGroup;
 use crate::controlplane::store::inbox::OpenMessage;
 use crate::controlplane::store::sessions::{SessionRow, SessionState};
@@ -171,7 +172,7 @@ pub(super) async fn launch(
 /// One transaction: is anything owed, and if so a number for every row that will travel.
 async fn order(context: &Context, session: &SessionId) -> Result<Order, Unlaunched> {
     let (session, keyring) = (session.clone(), context.keyring.clone());
-    let (base, root) = (context.config.sandbox_uid_base, context.is_root);
+    let wall = context.wall;
     let found = context.ledger.write_step(Step::Launch, move |tx| {
         let row = sessions::get(tx, &session)?.ok_or_else(|| StoreError::NoSession(session.clone()))?;
         if matches!(row.state, SessionState::Parked { .. }) {
@@ -187,10 +188,13 @@ async fn order(context: &Context, session: &SessionId) -> Result<Order, Unlaunch
                 "the key of this conversation is not in the ledger; its texts cannot be read any more";
             return Ok(Err(Unlaunched::Machine(reason.to_owned())));
         };
-        let identity = if root {
-            Identity::Mapped { wall: base, group: groups::host_id(tx, name, base + isolation::SELF_TEST_ID)? }
-        } else {
-            Identity::OwnUser
+        let identity = match wall {
+            // Agent groups' ids come after the self-test's.
+            Wall::Root { mapped_root } => Identity::Mapped {
+                wall: mapped_root,
+                group: groups::host_id(tx, name, mapped_root + isolation::SELF_TEST_ID)?,
+            },
+            Wall::OrdinaryUser => Identity::OwnUser,
         };
         let open = inbox::open_messages(tx, &keyring, &session, 0, MESSAGES_A_RING, BYTES_A_RING)?;
         let config_seq = sessions::mint_seqs(tx, &session, 1)?.first().copied().unwrap_or_default();

@@ -33,6 +33,7 @@ use crate::controlplane::brokers::model::ModelBroker;
 use crate::controlplane::config::Config;
 use crate::controlplane::isolation::{IsolationPaths, Isolator};
 use crate::controlplane::keys::Keyring;
+use crate::controlplane::state::Wall;
 use crate::controlplane::store::sessions::SessionState;
 use crate::controlplane::store::{Ledger, StoreError, sessions};
 use crate::controlplane::telemetry::log;
@@ -91,11 +92,12 @@ impl Sessions {
         ledger: Ledger,
         keyring: Keyring,
         paths: IsolationPaths,
+        wall: Wall,
         models: ModelBroker,
     ) -> Self {
         let sessions = Self {
             inner: Arc::new(Inner {
-                context: Arc::new(Context::new(config, ledger, keyring, paths, models)),
+                context: Arc::new(Context::new(config, ledger, keyring, paths, wall, models)),
                 actors: Mutex::default(),
                 closed: AtomicBool::new(false),
                 turns: smol::channel::bounded(1),
