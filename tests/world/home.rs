@@ -40,6 +40,11 @@ pub struct Home {
 
 impl Home {
     pub fn new(build: Build, user: User) -> Home {
+        Home::of(&executable(build), user)
+    }
+
+    /// With a copy of this executable.
+    pub fn of(program: &Path, user: User) -> Home {
         assert!(
             rustix::process::geteuid().is_root(),
             "run the tests as root: they start the program both as root and as an ordinary user"
@@ -49,7 +54,7 @@ impl Home {
         directory(&root, 0o755, None);
         directory(&root.join("bin"), 0o755, None);
         let exe = root.join("bin/ironclaw");
-        copy_executable(&executable(build), &exe);
+        copy_executable(program, &exe);
         let owner = match user {
             User::Root => None,
             User::Ordinary => Some(ORDINARY),

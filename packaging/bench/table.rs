@@ -1,0 +1,202 @@
+//! Samples and rows: medians and percentiles, a figure beside its floor and its bound, and the table that is
+//! printed. Pure.
+
+use std::time::Duration;
+
+/// A measured amount, with the unit it is shown in.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Amount {
+    Time(Duration),
+    Bytes(u64),
+    /// Share of one core.
+    Core(f64),
+    Count(usize),
+}
+
+impl Amount {
+    pub fn ms(ms: u64) -> Amount {
+        Amount::Time(Duration::from_millis(ms))
+    }
+
+    pub fn mib(mib: u64) -> Amount {
+        Amount::Bytes(mib << 20)
+    }
+
+    fn number(self) -> f64 {
+        match self {
+            Amount::Time(time) => time.as_secs_f64(),
+            Amount::Bytes(bytes) => bytes as f64,
+            Amount::Core(share) => share,
+            Amount::Count(count) => count as f64,
+        }
+    }
+
+    fn text(self) -> String {
+        match self {
+            Amount::Time(time) if time < Duration::from_millis(1) => {
+                format!("{:.0} us", time.as_secs_f64() * 1e6)
+            }
+            Amount::Time(time) if time < Duration::from_millis(100) => {
+                format!("{:.1} ms", time.as_secs_f64() * 1e3)
+            }
+            Amount::Time(time) => format!("{:.0} ms", time.as_secs_f64() * 1e3),
+            Amount::Bytes(bytes) => format!("{:.2} MiB", bytes as f64 / f64::from(1 << 20)),
+            Amount::Core(share) => format!("{:.3} % of a core", share * 100.0),
+            Amount::Count(count) => count.to_string(),
+        }
+    }
+}
+
+/// Durations of one thing, many times.
+#[derive(Clone, Debug, Default)]
+pub struct Samples(Vec<Duration>);
+
+impl Samples {
+    pub fn push(&mut self, sample: Duration) {
+        self.0.push(sample);
+    }
+
+    pub fn of(count: usize, mut once: impl FnMut() -> Duration) -> Samples {
+        Samples((0..count).map(|_| once()).collect())
+    }
+
+    /// The sample at a share of the sorted list; 0.5 is the median.
+    fn at(&self, share: f64) -> Duration {
+        let mut sorted = self.0.clone();
+        sorted.sort_unstable();
+        let last = sorted.len().saturating_sub(1);
+        let index = (last as f64 * share).round() as usize;
+        sorted.get(index.min(last)).copied().unwrap_or_default()
+    }
+
+    pub fn median(&self) -> Duration {
+        self.at(0.5)
+    }
+
+    fn spread(&self) -> String {
+        let text = |share| Amount::Time(self.at(share)).text();
+        let range = format!("{} to {}", text(0.0), text(1.0));
+        if self.0.len() < 50 { range } else { format!("{range}, p99 {}", text(0.99)) }
+    }
+}
+
+/// What was promised.
+#[derive(Clone, Copy, Debug)]
+enum Bound {
+    None,
+    AtMost(Amount),
+    TimesFloor(f64),
+}
+
+/// One line of the table.
+#[derive(Clone, Debug)]
+pub struct Row {
+    figure: String,
+    measured: Result<Amount, String>,
+    spread: String,
+    floor: Option<(Amount, String)>,
+    bound: Bound,
+}
+
+impl Row {
+    pub fn new(figure: impl Into<String>, measured: Amount) -> Row {
+        Row {
+            figure: figure.into(),
+            measured: Ok(measured),
+            spread: String::new(),
+            floor: None,
+            bound: Bound::None,
+        }
+    }
+
+    pub fn times(figure: impl Into<String>, samples: &Samples) -> Row {
+        let mut row = Row::new(figure, Amount::Time(samples.median()));
+        row.spread = samples.spread();
+        row
+    }
+
+    /// What could not be measured, and why.
+    pub fn failed(figure: impl Into<String>, why: &str) -> Row {
+        let mut row = Row::new(figure, Amount::Count(0));
+        row.measured = Err(why.to_owned());
+        row
+    }
+
+    pub fn note(mut self, note: impl Into<String>) -> Row {
+        self.spread = note.into();
+        self
+    }
+
+    /// The least that the same could cost, and what it is.
+    pub fn floor(mut self, floor: Amount, what: impl Into<String>) -> Row {
+        self.floor = Some((floor, what.into()));
+        self
+    }
+
+    pub fn at_most(mut self, bound: Amount) -> Row {
+        self.bound = Bound::AtMost(bound);
+        self
+    }
+
+    pub fn at_most_times_floor(mut self, times: f64) -> Row {
+        self.bound = Bound::TimesFloor(times);
+        self
+    }
+
+    fn ratio(&self) -> Option<f64> {
+        match (&self.measured, &self.floor) {
+            (Ok(measured), Some((floor, _))) if floor.number() > 0.0 => {
+                Some(measured.number() / floor.number())
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether it was measured and keeps its promise.
+    pub fn holds(&self) -> bool {
+        match (&self.measured, self.bound) {
+            (Err(_), _) => false,
+            (Ok(_), Bound::None) => true,
+            (Ok(measured), Bound::AtMost(bound)) => measured.number() <= bound.number(),
+            (Ok(_), Bound::TimesFloor(times)) => self.ratio().is_some_and(|ratio| ratio <= times),
+        }
+    }
+
+    fn cells(&self) -> [String; 7] {
+        let (measured, spread) = match &self.measured {
+            Ok(measured) => (measured.text(), self.spread.clone()),
+            Err(why) => ("not measured".to_owned(), why.clone()),
+        };
+        let floor = self.floor.as_ref().map(|(floor, what)| format!("{} {what}", floor.text()));
+        let ratio = self.ratio().map(|ratio| format!("{ratio:.2}"));
+        let (bound, word) = match self.bound {
+            Bound::None => (String::new(), if self.holds() { "" } else { "MISSING" }),
+            Bound::AtMost(bound) => (bound.text(), if self.holds() { "ok" } else { "OVER" }),
+            Bound::TimesFloor(times) => {
+                (format!("{times:.2} x floor"), if self.holds() { "ok" } else { "OVER" })
+            }
+        };
+        let [floor, ratio] = [floor, ratio].map(Option::unwrap_or_default);
+        [self.figure.clone(), measured, spread, floor, ratio, bound, word.to_owned()]
+    }
+}
+
+/// The whole table, aligned.
+pub fn render(rows: &[Row]) -> String {
+    let head = ["figure", "median", "spread", "floor", "ratio", "bound", ""].map(str::to_owned);
+    let lines: Vec<[String; 7]> = std::iter::once(head).chain(rows.iter().map(Row::cells)).collect();
+    let mut widths = [0; 7];
+    for line in &lines {
+        for (width, cell) in widths.iter_mut().zip(line) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    for line in lines {
+        let cells: Vec<String> =
+            line.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
