@@ -196,7 +196,7 @@ impl From<rusqlite::Error> for CipherError {
 /// # Errors
 /// [`CipherError::NotADatabase`] for a wrong key or a damaged file, else what SQLite said.
 pub fn open(path: &Path, key: &FileKey, role: Role) -> Result<Connection, CipherError> {
-    crate::os::sqlcipher::link();
+    crate::os::sqlcipher::initialise();
     let common = OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let mut connection = match role {
         Role::LedgerWriter | Role::HostInbound | Role::SandboxOutbound | Role::SandboxSession => {

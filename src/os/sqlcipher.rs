@@ -105,10 +105,17 @@ pub unsafe extern "C" fn ironclaw_sqlcipher_provider(provider: *mut Provider) ->
     OK
 }
 
-/// Keeps the provider in every executable that opens a database: an archive member that nothing names
-/// is left out by the linker, and the C side is linked after it.
-pub fn link() {
-    std::hint::black_box(ironclaw_sqlcipher_provider as *const () as usize);
+/// Initialises SQLite and SQLCipher, once, and returns when that is done. To be called before the first
+/// database is opened: SQLite calls itself initialised before it has run SQLCipher's part, so that a second
+/// thread that opens a database meanwhile finds no cipher. It also keeps the provider in the executable: an
+/// archive member that nothing names is left out by the linker, and the C side is linked after it.
+pub fn initialise() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        std::hint::black_box(ironclaw_sqlcipher_provider as *const () as usize);
+        // SAFETY: it may be called at any time; a failure shows again when a database is opened.
+        let _ = unsafe { rusqlite::ffi::sqlite3_initialize() };
+    });
 }
 
 /// A slice over `length` bytes that C handed over; `None` when that is no usable range.
@@ -294,7 +301,7 @@ unsafe extern "C" fn transform(
 mod tests {
     #[test]
     fn the_table_belongs_to_this_sqlcipher() {
-        super::link();
+        super::initialise();
         let connection = rusqlite::Connection::open_in_memory().unwrap();
         connection.execute_batch("PRAGMA key = 'any'").unwrap();
         let ask =
