@@ -72,6 +72,7 @@ fn the_envelopes_have_not_changed() {
         persona: "Plain.".to_owned(),
         model: "mock".to_owned(),
         max_tokens: 4096,
+        turn_seconds: 600,
         tools: Some(vec!["read_file".to_owned()]),
         usage: Usage { bytes: 1, files: 2, bytes_limit: 3, files_limit: 4 },
     };

@@ -143,6 +143,8 @@ pub struct SessionConfig {
     pub model: String,
     /// Longest answer of the model, in tokens.
     pub max_tokens: u64,
+    /// What a turn may take by the host's clock, in seconds; the host ends a sandbox that takes longer.
+    pub turn_seconds: u64,
     /// The tools switched on; `None` is all.
     pub tools: Option<Vec<String>>,
     /// The group's room on the disk.
@@ -157,6 +159,7 @@ impl SessionConfig {
             ("persona", Value::from(self.persona.as_str())),
             ("model", Value::from(self.model.as_str())),
             ("max_tokens", Value::from(self.max_tokens)),
+            ("turn_seconds", Value::from(self.turn_seconds)),
             (
                 "tools",
                 self.tools.as_ref().map_or(Value::Null, |tools| {
@@ -188,6 +191,7 @@ impl SessionConfig {
             persona: text("persona"),
             model: text("model"),
             max_tokens: value.get("max_tokens").and_then(Value::as_u64).unwrap_or(4096),
+            turn_seconds: value.get("turn_seconds").and_then(Value::as_u64).unwrap_or(600),
             tools: value
                 .get("tools")
                 .and_then(Value::as_array)

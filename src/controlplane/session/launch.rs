@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use smol::channel::Sender;
 
@@ -84,7 +84,7 @@ pub(super) async fn launch(
 
     let last = order.messages.last().map_or(order.config_seq, |(seq, _)| *seq);
     let (inbound, listeners) = {
-        let rows = snapshot(&order, usage);
+        let rows = snapshot(&order, usage, context.config.turn_timeout);
         let (paths, identity) = (paths.clone(), order.identity);
         let key = order.key.file_key(ConveyorFile::Inbound);
         smol::unblock(move || {
@@ -207,12 +207,13 @@ async fn order(context: &Context, session: &SessionId) -> Result<Order, Unlaunch
 }
 
 /// The rows of a new `inbound.db`: the configuration, then the open messages.
-fn snapshot(order: &Order, usage: Usage) -> Vec<InboundRow> {
+fn snapshot(order: &Order, usage: Usage, turn: Duration) -> Vec<InboundRow> {
     let config = SessionConfig {
         agent: order.group.name.to_string(),
         persona: String::new(),
         model: order.group.model.clone(),
         max_tokens: MAX_TOKENS,
+        turn_seconds: turn.as_secs(),
         tools: order.group.tools.names(),
         usage,
     };
