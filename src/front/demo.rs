@@ -5,7 +5,7 @@
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::net::TcpListener;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use crate::controlplane::config::{Config, ConfigError, Flags, Runtime};
 use crate::controlplane::isolation::{self, IsolationPaths, RuntimeChoice};
 use crate::controlplane::serve::ControlPlane;
 use crate::ironctl::{self, Failure};
+use crate::os::files::remove_tree;
 
 /// See an answer from a sealed agent: starts a control plane with private temporary state, sends a message,
 /// prints what the agent ran in and what it said. Nothing is installed, and nothing is left behind.
@@ -214,7 +215,7 @@ impl Home {
 
 impl Drop for Home {
     fn drop(&mut self) {
-        if let Err(error) = remove(&self.path) {
+        if let Err(error) = remove_tree(&self.path) {
             let _ = writeln!(io::stderr(), "ironclaw: {} could not be removed: {error}", self.path.display());
         }
     }
@@ -238,32 +239,16 @@ fn sweep(base: &Path, uid: u32) {
                 run_dir: path.join("run"),
             });
             if paths.is_ok_and(|paths| isolation::sweep_abandoned(&paths).is_ok()) {
-                let _ = remove(&path);
+                let _ = remove_tree(&path);
             }
         }
     }
 }
 
-/// Removes a demo's directory. The sandboxes' root is read-only for its owner too, and an ordinary user must
-/// be able to write a directory to empty it.
-fn remove(path: &Path) -> io::Result<()> {
-    let mut open = vec![path.to_path_buf()];
-    while let Some(directory) = open.pop() {
-        let _ = fs::set_permissions(&directory, fs::Permissions::from_mode(0o700));
-        let entries = fs::read_dir(&directory).into_iter().flatten().flatten();
-        // The kind of the entry itself: a link is not followed.
-        open.extend(
-            entries
-                .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-                .map(|entry| entry.path()),
-        );
-    }
-    fs::remove_dir_all(path)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_demo_sweeps_what_is_free_and_leaves_what_is_in_use() {

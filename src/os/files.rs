@@ -1,19 +1,14 @@
 //! Files and directories where the plain library is not enough: locks, free space, owners and modes, opening
-//! without following links, and counting what a tree uses. Touches only the paths that the caller names.
+//! without following links, and making and settling files. Touches only the paths that the caller names.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, ResolveFlags, fstat, openat2, statat,
-};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, ResolveFlags, fstat, openat2, statat};
 
-/// Levels of directories that [`usage`] goes down; each holds one descriptor.
-pub const USAGE_DEPTH: usize = 64;
+pub use super::tree::{Usage, remove_tree, usage};
 
 /// An exclusive lock on a file, held until it is dropped or the process ends.
 #[derive(Debug)]
@@ -48,56 +43,6 @@ pub fn space(path: &Path) -> io::Result<Space> {
         free: stat.f_bavail.saturating_mul(stat.f_frsize),
         total: stat.f_blocks.saturating_mul(stat.f_frsize),
     })
-}
-
-/// What a tree of files uses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Bytes allocated on disk; holes in sparse files are not counted.
-    pub bytes: u64,
-    /// Files and directories, the top one not included.
-    pub files: u64,
-    /// The count was given up: more than the caller's number of files, or more than [`USAGE_DEPTH`] levels.
-    pub cut_off: bool,
-}
-
-/// Counts the tree below `top`, following no link and leaving no file system. Stops at `most_files`. What
-/// disappears while it counts is left out.
-pub fn usage(top: &Path, most_files: u64) -> io::Result<Usage> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let top = rustix::fs::open(top, flags, Mode::empty())?;
-    let device = fstat(&top)?.st_dev;
-    let mut counted = Usage::default();
-    let mut open = vec![Dir::new(top)?];
-    while let Some(directory) = open.last_mut() {
-        let Some(entry) = directory.read() else {
-            open.pop();
-            continue;
-        };
-        let entry = entry?;
-        let name = entry.file_name();
-        if name == c"." || name == c".." {
-            continue;
-        }
-        let parent = directory.fd()?;
-        let Ok(stat) = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
-        counted.files += 1;
-        counted.bytes = counted.bytes.saturating_add((stat.st_blocks as u64).saturating_mul(512));
-        let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-        if counted.files > most_files || (is_directory && open.len() >= USAGE_DEPTH) {
-            counted.cut_off = true;
-            return Ok(counted);
-        }
-        if is_directory && stat.st_dev == device {
-            let Some(directory) = open.last() else { break };
-            match open_beneath(directory.fd()?, Path::new(OsStr::from_bytes(name.to_bytes())), flags) {
-                Ok(below) => open.push(Dir::new(below)?),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-    Ok(counted)
 }
 
 /// Opens `path` below `directory`; no part of it may be a link, leave the directory, or cross into `/proc`-like
@@ -187,29 +132,6 @@ mod tests {
         assert!(lock(&dir.join("lock")).unwrap().is_none());
         drop(first);
         assert!(lock(&dir.join("lock")).unwrap().is_some());
-        std::fs::remove_dir_all(dir).unwrap();
-    }
-
-    #[test]
-    fn usage_counts_files_and_follows_no_link() {
-        let dir = scratch("usage");
-        std::fs::create_dir(dir.join("sub")).unwrap();
-        std::fs::write(dir.join("sub/a"), vec![1u8; 100_000]).unwrap();
-        symlink("/", dir.join("sub/root")).unwrap();
-        let sparse = File::create(dir.join("sparse")).unwrap();
-        sparse.set_len(1 << 40).unwrap();
-        let counted = usage(&dir, 1000).unwrap();
-        assert_eq!((counted.files, counted.cut_off), (4, false));
-        assert!((100_000..300_000).contains(&counted.bytes), "{}", counted.bytes);
-        assert!(usage(&dir, 3).unwrap().cut_off);
-        std::fs::remove_dir_all(dir).unwrap();
-    }
-
-    #[test]
-    fn usage_gives_up_on_a_very_deep_tree() {
-        let dir = scratch("deep");
-        std::fs::create_dir_all(dir.join(["d"; USAGE_DEPTH + 2].join("/"))).unwrap();
-        assert!(usage(&dir, 1000).unwrap().cut_off);
         std::fs::remove_dir_all(dir).unwrap();
     }
 

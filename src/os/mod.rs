@@ -12,6 +12,7 @@ pub mod seccomp;
 pub mod socket;
 pub mod sqlcipher;
 pub mod stage;
+mod tree;
 pub mod userns;
 
 use std::ffi::{CStr, c_char, c_int};

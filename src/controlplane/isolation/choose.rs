@@ -19,6 +19,7 @@ use super::setup::{Ground, hexadecimal};
 use super::{Identity, IsolationPaths, Isolator, Limits, RuntimeChoice, SandboxSpec, SessionPaths, layout};
 use crate::contract::cipher::SessionKey;
 use crate::contract::ids::{GroupName, SessionId};
+use crate::os::files::remove_tree;
 use crate::os::process;
 
 /// Where `runsc` is looked for after the search path, which a service may not have.
@@ -268,10 +269,8 @@ fn self_test(isolator: &dyn Isolator, ground: &Ground) -> Result<(), String> {
         executable_override: None,
     };
     let result = run_test(isolator, &spec);
-    match std::fs::remove_dir_all(&top) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => result.and(Err(error.to_string())),
-        _ => result,
-    }
+    let removed = remove_tree(&top).map_err(|error| format!("{}: {error}", top.display()));
+    result.and(removed)
 }
 
 fn run_test(isolator: &dyn Isolator, spec: &SandboxSpec) -> Result<(), String> {

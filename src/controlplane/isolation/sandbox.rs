@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::BackEnd;
+use crate::os::files::remove_tree;
 use crate::os::process::{self, Ended};
 
 /// How long the processes of a killed sandbox may take to disappear before that is an error.
@@ -193,10 +194,7 @@ impl Remains {
             });
         }
         result = result.and(super::cgroup::remove_all(&self.cgroups));
-        match std::fs::remove_dir_all(&self.bundle) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => result.and(Err(error)),
-            _ => result,
-        }
+        result.and(remove_tree(&self.bundle))
     }
 }
 

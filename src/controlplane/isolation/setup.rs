@@ -117,10 +117,8 @@ impl Ground {
 
     /// Makes an empty bundle directory that only the daemon can read.
     pub(super) fn make_bundle(&self, bundle: &Path) -> io::Result<()> {
-        match std::fs::remove_dir_all(bundle) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => files::directory(bundle, None, 0o700),
-        }
+        files::remove_tree(bundle)?;
+        files::directory(bundle, None, 0o700)
     }
 
     /// Writes down which processes belong to a bundle, for the sweep of the next daemon.
@@ -292,11 +290,7 @@ fn remove_children(directory: &Path, which: impl Fn(&std::ffi::OsStr) -> bool) -
         if !which(&entry.file_name()) {
             continue;
         }
-        if entry.file_type()?.is_dir() {
-            std::fs::remove_dir_all(entry.path())?;
-        } else {
-            std::fs::remove_file(entry.path())?;
-        }
+        files::remove_tree(&entry.path())?;
         removed += 1;
     }
     Ok(removed)

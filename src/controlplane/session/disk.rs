@@ -14,6 +14,10 @@ const DEFAULT_BYTES: u64 = 512 << 20;
 /// One part in so many of the file system.
 const DEFAULT_SHARE: u64 = 20;
 
+/// A directory's files are counted up to so many times the quota: what grows beyond it must not be hidden, and
+/// counting must end.
+const COUNTED: u64 = 10;
+
 /// What the free space allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Room {
@@ -65,7 +69,7 @@ fn judge(floor: MinFree, free: u64, total: u64) -> Room {
 pub(super) fn usage(paths: &SessionPaths, quota: Quota) -> Usage {
     let mut sum = Usage { bytes: 0, files: 0, bytes_limit: quota.bytes, files_limit: quota.files };
     for directory in [&paths.session_dir, &paths.workspace, &paths.memory] {
-        match files::usage(directory, quota.files + 1) {
+        match files::usage(directory, quota.files.saturating_mul(COUNTED)) {
             Ok(counted) => {
                 sum.bytes = sum.bytes.saturating_add(counted.bytes);
                 sum.files = sum.files.saturating_add(counted.files);
