@@ -88,10 +88,6 @@ pub(super) fn mount_points() -> [(&'static str, bool); 14] {
 pub(super) fn arguments(spec: &SandboxSpec) -> Vec<String> {
     let mut args = vec!["sandbox".to_owned()];
     args.extend(spec.args.iter().cloned());
-    #[cfg(feature = "faults")]
-    if !fault::all().is_empty() {
-        args.extend(["--faults".to_owned(), fault::all().to_owned()]);
-    }
     args
 }
 
