@@ -43,8 +43,9 @@ struct Words {
 const USUAL: &str = "127.0.0.1:8787";
 /// What the demo says to the agent.
 const GREETING: &str = "Hello from the demo";
-/// Longer than this, and the sockets below would not fit into a socket's address.
-const BASE_BYTES: usize = 24;
+/// With the digits of the user's id longer than this, and the sockets below would not fit into a socket's
+/// address.
+const BASE_BYTES: usize = 25;
 /// Something that takes longer is told about.
 const SILENCE: Duration = Duration::from_secs(1);
 
@@ -69,7 +70,7 @@ pub fn run(words: &[&str]) -> Result<(), Failure> {
         }
     };
     let uid = rustix::process::geteuid().as_raw();
-    let base = base();
+    let base = base(uid);
     sweep(&base, uid);
     let home = Home::make(&base, uid)?;
     let config = config(&words, &home, uid)?;
@@ -168,10 +169,11 @@ fn config(words: &Words, home: &Home, uid: u32) -> Result<Config, Failure> {
 }
 
 /// Where demos live: the temporary directory, unless its name is too long for sockets.
-fn base() -> PathBuf {
+fn base(uid: u32) -> PathBuf {
+    let most = BASE_BYTES.saturating_sub(uid.to_string().len());
     let named = std::env::var_os("TMPDIR").map(PathBuf::from);
     named
-        .filter(|path| path.is_absolute() && path.as_os_str().len() <= BASE_BYTES && path.is_dir())
+        .filter(|path| path.is_absolute() && path.as_os_str().len() <= most && path.is_dir())
         .unwrap_or_else(|| PathBuf::from("/tmp"))
 }
 
