@@ -4,7 +4,6 @@
 
 use std::fmt;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use ring::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -236,9 +235,6 @@ pub fn open(path: &Path, key: &FileKey, role: Role) -> Result<Connection, Cipher
 /// a full ring of rows needs some hundred.
 const STEPS: u32 = 5_000;
 
-/// Time that one reading of the other side's file may take.
-const PATIENCE: Duration = Duration::from_secs(2);
-
 /// Takes from SQLite, before the first page is read, every power that a page of the other side could use.
 fn harden(connection: &mut Connection) -> Result<(), rusqlite::Error> {
     for (setting, on) in [
@@ -268,13 +264,12 @@ fn harden(connection: &mut Connection) -> Result<(), rusqlite::Error> {
     ] {
         connection.set_limit(limit, most)?;
     }
-    let begun = Instant::now();
     let mut steps = 0;
     connection.progress_handler(
         1_000,
         Some(move || {
             steps += 1;
-            steps > STEPS || begun.elapsed() > PATIENCE
+            steps > STEPS
         }),
     )
 }

@@ -197,6 +197,9 @@ pub fn read_rows(connection: &Connection, cursor: u64, last: u64) -> Result<Vec<
 type Keep<'a> = &'a mut dyn FnMut(OutboundRow) -> Result<(), ConveyorError>;
 
 fn keep(rows: &mut Vec<OutboundRow>, weight: &mut usize, row: OutboundRow) -> Result<(), ConveyorError> {
+    if row.body.weight() > BYTES_A_VALUE {
+        return Err(ConveyorError::TooMuch("a text or chunk is longer than 1 MiB"));
+    }
     *weight += row.body.weight();
     if rows.len() >= ROWS_A_RING {
         return Err(ConveyorError::TooMuch("rows"));

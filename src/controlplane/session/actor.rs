@@ -48,7 +48,7 @@ pub(super) enum Event {
     /// The sandbox of this run has ended.
     Exited(u64),
     /// A ring of this run is read and stored, or not.
-    Ingested(u64, Result<Ingested, Failure>),
+    Ingested(u64),
     /// The files of this run's group are counted.
     Measured(u64, Usage),
 }
@@ -118,6 +118,8 @@ impl Actor {
     /// Lives until there is nothing left to do for the session.
     pub(super) async fn live(mut self) {
         loop {
+            // Lets everybody else go first, so that no mistake about a time in here can stop the daemon.
+            smol::future::yield_now().await;
             self.settle().await;
             if self.run.is_none() && (!self.owed || self.closing) && self.sessions.retire(&self) {
                 return;
@@ -183,7 +185,7 @@ impl Actor {
         if let Err(ending) = handing::pump(self).await {
             return self.end(ending).await;
         }
-        self.notice_idleness().await;
+        self.notice_idleness();
     }
 
     fn notice_stall(&mut self, now: Instant) {
@@ -196,22 +198,22 @@ impl Actor {
     }
 
     fn start_measuring(&mut self, now: Instant) {
-        let quota = self.sessions.context().quota();
         let Some(run) = &mut self.run else { return };
-        if run.measuring || run.measure_at.is_none_or(|at| now < at) {
+        if run.measuring || now < run.measure_at {
             return;
         }
         run.measuring = true;
-        run.measure_at = None;
-        let (paths, number, sender) = (run.paths.clone(), run.number, self.sender.clone());
+        let (paths, group, number, sender) =
+            (run.paths.clone(), run.group.clone(), run.number, self.sender.clone());
+        let (context, id) = (self.sessions.context().clone(), self.id.clone());
         smol::spawn(async move {
-            let usage = smol::unblock(move || disk::usage(&paths, quota)).await;
+            let usage = disk::measure(&context, &group, &id, &paths).await;
             let _ = sender.try_send(Event::Measured(number, usage));
         })
         .detach();
     }
 
-    async fn notice_idleness(&mut self) {
+    fn notice_idleness(&mut self) {
         let owed = self.owed;
         let Some(run) = &mut self.run else { return };
         let idle = run.is_idle() && !owed;
@@ -219,11 +221,8 @@ impl Actor {
             return;
         }
         run.idle_since = idle.then(Instant::now);
-        let leave = self.sessions.occupation(&self.id, run.idle_since);
+        self.sessions.occupation(&self.id, run.idle_since);
         self.show(if idle { "idle" } else { "busy" }, None);
-        if leave {
-            self.end(Ending::Evicted).await;
-        }
     }
 
     async fn try_launch(&mut self) {
@@ -269,6 +268,7 @@ impl Actor {
             Err(Unlaunched::NothingOwed) => {
                 self.sessions.leave_place(&self.id);
                 self.show("asleep", None);
+                self.forget_wait().await;
             }
             Err(Unlaunched::Parked) => {
                 self.sessions.leave_place(&self.id);
@@ -342,10 +342,10 @@ impl Actor {
             Event::Exited(number) if Some(number) == current => {
                 self.end(Ending::Died(String::new())).await;
             }
-            Event::Ingested(number, result) if Some(number) == current => self.ingested(result).await,
+            Event::Ingested(number) if Some(number) == current => self.ingested().await,
             Event::Measured(number, usage) if Some(number) == current => self.measured(usage).await,
             // Of a run that is over.
-            Event::Heard(..) | Event::Exited(_) | Event::Ingested(..) | Event::Measured(..) => {}
+            Event::Heard(..) | Event::Exited(_) | Event::Ingested(_) | Event::Measured(..) => {}
         }
     }
 
@@ -393,6 +393,8 @@ impl Actor {
             FromSandbox::Alive(_) => Ok(()),
             FromSandbox::Ack(seq) if seq == run.rung && run.is_unacknowledged() => {
                 run.acked = seq;
+                // What the host answered has been read and may go with the next transaction.
+                run.finished.append(&mut run.answered);
                 run.stalled = false;
                 METRICS.ring_seconds.observe(run.rung_at.elapsed());
                 run.waiting_since = now;
@@ -401,6 +403,10 @@ impl Actor {
             FromSandbox::Ack(seq) => violation(format!("it acknowledged {seq}, which was not rung")),
             FromSandbox::Out(_) if run.reading.is_some() => {
                 violation("it rang before its last ring was acknowledged".to_owned())
+            }
+            // A sandbox that owes nothing has nothing to say; otherwise it could keep itself running.
+            FromSandbox::Out(_) if run.open.is_empty() => {
+                violation("it rang although no message was open".to_owned())
             }
             FromSandbox::Out(seq) if seq <= run.cursor || seq % 2 == 0 => {
                 violation(format!("it rang {seq} after {}", run.cursor))
@@ -423,6 +429,7 @@ impl Actor {
             last,
             path: run.paths.outbound.clone(),
             key: run.outbound_key.clone(),
+            spent: run.spent,
         };
         let (context, sender, number) = (self.sessions.context().clone(), self.sender.clone(), run.number);
         let task = smol::spawn(async move {
@@ -432,53 +439,36 @@ impl Actor {
             let turn = context.readers.acquire().await;
             let result = ingest::ingest(&context.ledger, &context.keyring, ring).await;
             drop(turn);
-            let _ = sender.try_send(Event::Ingested(number, result));
+            let _ = sender.try_send(Event::Ingested(number));
+            result
         });
         run.reading = Some((task, Instant::now()));
     }
 
-    async fn ingested(&mut self, result: Result<Ingested, Failure>) {
-        let ingested = match result {
-            Ok(ingested) => ingested,
-            Err(Failure::Violation(how)) => return self.end(Ending::Violation(how)).await,
-            Err(Failure::Host(why)) => return self.end(Ending::Host(why)).await,
-        };
+    /// Takes the result of the reading that has ended.
+    async fn ingested(&mut self) {
         let Some(run) = &mut self.run else { return };
-        let now = Instant::now();
-        if let Some((_, since)) = run.reading.take() {
-            METRICS.ingest_seconds.observe(since.elapsed());
-        }
-        run.cursor = ingested.last;
-        run.outcomes.extend(ingested.outcomes);
-        for id in ingested.began {
-            // Said again it changes nothing: a turn's time runs from its first word.
-            if run.open.contains_key(&id) && !run.turn.contains(&id) {
-                run.turn_began = true;
-                run.turn_at.get_or_insert(now);
-                run.turn.push(id);
-                run.measure_at.get_or_insert(now + MEASURE_EVERY);
-            }
-        }
-        for id in &ingested.done {
-            if let Some(seq) = run.open.remove(id) {
-                run.finished.push(seq);
-            }
-            run.turn.retain(|in_turn| in_turn != id);
-        }
-        if !ingested.done.is_empty() {
-            run.waiting_since = now;
-            self.deaths = 0;
-            METRICS.finished.add(ingested.done.len() as u64);
-            if run.turn.is_empty() {
-                METRICS.turns.inc();
-                if let Some(since) = run.turn_at.take() {
-                    METRICS.turn_seconds.observe(since.elapsed());
+        let Some((reading, since)) = run.reading.take() else { return };
+        match reading.await {
+            Ok(ingested) => {
+                METRICS.ingest_seconds.observe(since.elapsed());
+                let last = ingested.last;
+                self.take_in(ingested);
+                if let Some(run) = &self.run {
+                    run.doorbell.send(ToSandbox::Ack(last));
                 }
-                // Once more after each turn.
-                run.measure_at = Some(now);
             }
+            Err(Failure::Violation(how)) => self.end(Ending::Violation(how)).await,
+            Err(Failure::Host(why)) => self.end(Ending::Host(why)).await,
         }
-        run.doorbell.send(ToSandbox::Ack(ingested.last));
+    }
+
+    /// Notes what a ring brought. It is in the ledger already.
+    fn take_in(&mut self, ingested: Ingested) {
+        let Some(run) = &mut self.run else { return };
+        if run.note(&ingested) {
+            self.deaths = 0;
+        }
         if ingested.spoke {
             self.sessions.ring_bell(&self.id);
         }
@@ -488,13 +478,11 @@ impl Actor {
         let context = self.sessions.context().clone();
         let Some(run) = &mut self.run else { return };
         run.measuring = false;
-        if !run.turn.is_empty() {
-            run.measure_at = Some(Instant::now() + MEASURE_EVERY);
-        }
+        run.measure_at = Instant::now() + MEASURE_EVERY;
         let group = run.group.clone();
         if !usage.is_over() {
             context.forget_usage(&group);
-        } else if context.grew(&group, usage.bytes.max(usage.files)) {
+        } else if context.grew(&group, usage) {
             log::warn(
                 "group.over_quota",
                 &[("group", &group), ("bytes", &usage.bytes), ("files", &usage.files)],

@@ -7,15 +7,16 @@ use smol::lock::Semaphore;
 
 use super::bells::Bells;
 use super::capacity::Capacity;
-use super::disk::FreeSpace;
+use super::disk::{Counted, FreeSpace};
 use super::run::Times;
-use crate::contract::ids::GroupName;
+use crate::contract::ids::{GroupName, SessionId};
+use crate::contract::inbound::Usage;
 use crate::controlplane::brokers::model::ModelBroker;
 use crate::controlplane::config::Config;
 use crate::controlplane::isolation::{IsolationPaths, Isolator, Limits};
 use crate::controlplane::keys::Keyring;
 use crate::controlplane::state::Wall;
-use crate::controlplane::store::Ledger;
+use crate::controlplane::store::{Ledger, sessions};
 
 /// How much an agent group may keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,9 @@ pub(super) enum Runtime {
 /// Readers of outbound files at work at once; the rest waits in the order of arrival.
 const READERS: usize = 4;
 
+/// Launches at work at once; each holds a thread of the blocking pool for as long as the runtime takes.
+const LAUNCHES: usize = 16;
+
 /// Shared by all actors.
 pub(super) struct Context {
     pub(super) config: Config,
@@ -50,8 +54,12 @@ pub(super) struct Context {
     pub(super) readers: Semaphore,
     pub(super) space: FreeSpace,
     runtime: RwLock<Runtime>,
+    /// Launches at work at once.
+    pub(super) launches: Semaphore,
     /// Usage that a group's sandboxes were last stopped for: they are stopped again only if it grew.
-    stopped_for: Mutex<HashMap<GroupName, u64>>,
+    stopped_for: Mutex<HashMap<GroupName, Usage>>,
+    /// What the directories of each group's sessions hold, as last counted.
+    counted: Mutex<HashMap<GroupName, HashMap<SessionId, Counted>>>,
 }
 
 impl Context {
@@ -77,7 +85,9 @@ impl Context {
             bells: Bells::default(),
             readers: Semaphore::new(READERS),
             runtime: RwLock::new(Runtime::Missing("the runtime is being tested".to_owned())),
+            launches: Semaphore::new(LAUNCHES),
             stopped_for: Mutex::default(),
+            counted: Mutex::default(),
             config,
             ledger,
             keyring,
@@ -109,17 +119,45 @@ impl Context {
 
     /// Whether a group that is over its quota grew since its sandboxes were last stopped for it; if so, this
     /// usage is remembered.
-    pub(super) fn grew(&self, group: &GroupName, bytes: u64) -> bool {
+    pub(super) fn grew(&self, group: &GroupName, usage: Usage) -> bool {
         let mut stopped = self.stopped_for.lock().unwrap_or_else(PoisonError::into_inner);
         let before = stopped.get(group).copied().unwrap_or_default();
-        if bytes > before {
-            stopped.insert(group.clone(), bytes);
+        let grew = usage.bytes > before.bytes || usage.files > before.files;
+        if grew {
+            stopped.insert(group.clone(), usage);
         }
-        bytes > before
+        grew
     }
 
     /// The group is within its quota again.
     pub(super) fn forget_usage(&self, group: &GroupName) {
         self.stopped_for.lock().unwrap_or_else(PoisonError::into_inner).remove(group);
+    }
+
+    /// The sessions of a group whose directories were not counted since the start.
+    pub(super) async fn uncounted(&self, group: &GroupName) -> Vec<SessionId> {
+        let known = |counted: &HashMap<GroupName, _>| counted.contains_key(group);
+        if known(&self.counted.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Vec::new();
+        }
+        let name = group.clone();
+        self.ledger.read(move |conn| sessions::of_group(conn, &name)).await.unwrap_or_default()
+    }
+
+    /// Remembers what was counted and gives the sum of all sessions of the group.
+    pub(super) fn count_sessions(
+        &self,
+        group: &GroupName,
+        session: &SessionId,
+        own: Counted,
+        others: Vec<(SessionId, Counted)>,
+    ) -> Counted {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_group = counted.entry(group.clone()).or_default();
+        for (id, count) in others {
+            of_group.entry(id).or_insert(count);
+        }
+        of_group.insert(session.clone(), own);
+        of_group.values().copied().fold(Counted::default(), Counted::and)
     }
 }

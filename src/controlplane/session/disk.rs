@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::context::Quota;
+use super::context::Context;
+use crate::contract::ids::{GroupName, SessionId};
 use crate::contract::inbound::Usage;
 use crate::controlplane::config::MinFree;
 use crate::controlplane::isolation::SessionPaths;
@@ -64,24 +65,54 @@ fn judge(floor: MinFree, free: u64, total: u64) -> Room {
     }
 }
 
-/// Counts what the group's workspace and memory and this session's directory hold. A directory that cannot be
-/// counted counts as full, because the reason is something that the agent made.
-pub(super) fn usage(paths: &SessionPaths, quota: Quota) -> Usage {
-    let mut sum = Usage { bytes: 0, files: 0, bytes_limit: quota.bytes, files_limit: quota.files };
-    for directory in [&paths.session_dir, &paths.workspace, &paths.memory] {
-        match files::usage(directory, quota.files.saturating_mul(COUNTED)) {
-            Ok(counted) => {
-                sum.bytes = sum.bytes.saturating_add(counted.bytes);
-                sum.files = sum.files.saturating_add(counted.files);
-                if counted.cut_off {
-                    sum.files = sum.files.max(quota.files + 1);
-                }
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(_) => sum.files = quota.files + 1,
-        }
+/// Counts what an agent group keeps: its workspace and memory, and the directories of all its sessions. Those of
+/// sessions that are not running cannot change, so they are counted once and remembered.
+pub(super) async fn measure(
+    context: &Context,
+    group: &GroupName,
+    session: &SessionId,
+    paths: &SessionPaths,
+) -> Usage {
+    let quota = context.quota();
+    let others = context.uncounted(group).await;
+    let top = paths.session_root.parent().map(Path::to_owned).unwrap_or_default();
+    let (workspace, memory, own) =
+        (paths.workspace.clone(), paths.memory.clone(), paths.session_root.clone());
+    let most = quota.files.saturating_mul(COUNTED).max(quota.files.saturating_add(1));
+    let (shared, own, others) = smol::unblock(move || {
+        let shared = count(&workspace, most).and(count(&memory, most));
+        let others: Vec<(SessionId, Counted)> =
+            others.into_iter().map(|id| (id.clone(), count(&top.join(id.as_str()), most))).collect();
+        (shared, count(&own, most), others)
+    })
+    .await;
+    let sum = shared.and(context.count_sessions(group, session, own, others));
+    Usage { bytes: sum.bytes, files: sum.files, bytes_limit: quota.bytes, files_limit: quota.files }
+}
+
+/// Bytes and files of some directories.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counted {
+    pub(super) bytes: u64,
+    pub(super) files: u64,
+}
+
+impl Counted {
+    pub(super) fn and(self, other: Self) -> Self {
+        Self { bytes: self.bytes.saturating_add(other.bytes), files: self.files.saturating_add(other.files) }
     }
-    sum
+}
+
+/// A directory that cannot be counted counts as full, because the reason is something that the agent made.
+fn count(directory: &Path, most: u64) -> Counted {
+    match files::usage(directory, most) {
+        Ok(counted) => Counted {
+            bytes: counted.bytes,
+            files: if counted.cut_off { counted.files.max(most) } else { counted.files },
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Counted::default(),
+        Err(_) => Counted { bytes: 0, files: most },
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@ use std::time::Duration;
 use smol::Timer;
 
 use super::actor::Actor;
-use super::limits::{DEATHS_TO_PARK, KILL_GRACE, STOP_GRACE};
+use super::ingest::Failure;
+use super::limits::{DEATHS_FOR_LONGEST_WAIT, DEATHS_TO_PARK, KILL_GRACE, STOP_GRACE};
 use super::run::{Ending, Run};
 use crate::contract::frame::ToSandbox;
 use crate::contract::ids::MessageId;
@@ -15,11 +16,12 @@ use crate::controlplane::isolation::Exit;
 use crate::controlplane::store::{Step, StoreError, history, inbox, sessions};
 use crate::controlplane::telemetry::log;
 use crate::controlplane::telemetry::metrics::METRICS;
+use crate::os::files;
 
 const GIVEN_UP: &str = "This message could not be answered: the agent's sandbox ended five times while working \
                         on it. You may send it again.";
-const OVER_QUOTA: &str = "This message was not answered: the agent's files grew past their quota. It can now \
-                          only read and delete files until there is room again.";
+const OVER_QUOTA: &str = "This message was not answered: the agent's files grew past their quota. It can only \
+                          read files until an operator has made room.";
 const MEMORY_LOST: &str =
     "The agent's memory of this conversation is lost, and part of an answer may come twice.";
 const PARKED: &str = "This conversation is stopped until an operator has looked at it.";
@@ -31,13 +33,20 @@ impl Actor {
         self.show("stopping", None);
         let exit = stop(&mut run, &ending).await;
         // What was rung is stored to its end: the transaction may already be on its way.
-        if let Some((reading, _)) = run.reading.take() {
-            reading.await;
-        }
-        let ending = match ending {
-            Ending::Died(how) if how.is_empty() => Ending::Died(describe(exit.as_ref())),
-            other => other,
+        let read = match run.reading.take() {
+            Some((reading, _)) => Some(reading.await),
+            None => None,
         };
+        let ending = match (ending, &read) {
+            // Ringing a bad file and leaving is no way around the consequence.
+            (_, Some(Err(Failure::Violation(how)))) => Ending::Violation(how.clone()),
+            (Ending::Died(how), _) if how.is_empty() => Ending::Died(describe(exit.as_ref())),
+            (other, _) => other,
+        };
+        if let Some(Ok(ingested)) = read {
+            run.note(&ingested);
+            self.sessions.ring_bell(&self.id);
+        }
         METRICS.kills.inc(ending.label());
         METRICS.sandboxes.dec();
         let words = ending.words();
@@ -45,6 +54,11 @@ impl Actor {
         say("sandbox.ended", &[("session", &self.id), ("why", &words), ("open", &run.open.len())]);
         self.account(&ending, &mut run).await;
         tidy(&self.id, run, &ending).await;
+        if exit.is_none() {
+            // Two sandboxes on the same files would be worse than a long wait.
+            self.deaths = self.deaths.max(DEATHS_FOR_LONGEST_WAIT);
+            self.put_off();
+        }
         self.sessions.leave_place(&self.id);
     }
 
@@ -131,22 +145,9 @@ impl Actor {
         stored.await
     }
 
-    /// A new epoch: its outputs are numbered from 1 again, so the cursor starts at 0.
+    /// A new epoch: its outputs are numbered from 1 again, so the cursor starts at 0. The ledger comes first, so
+    /// that whatever happens to the directory, a sandbox that loses its memory at every launch is parked.
     async fn lose_memory(&mut self, run: &mut Run) -> Result<(), StoreError> {
-        // Only the latest is kept: a sandbox that says so at every launch must not fill the disk.
-        let aside = run.paths.session_root.join("session.lost");
-        let from = run.paths.session_dir.clone();
-        let renamed = smol::unblock(move || {
-            match std::fs::remove_dir_all(&aside) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            std::fs::rename(from, aside)
-        })
-        .await;
-        renamed.map_err(|error| {
-            StoreError::Io(format!("the session directory could not be set aside: {error}"))
-        })?;
         let (id, keyring) = (self.id.clone(), self.sessions.context().keyring.clone());
         let stored = self.sessions.context().ledger.write_step(Step::Finish, move |tx| {
             sessions::new_epoch(tx, &id)?;
@@ -164,7 +165,19 @@ impl Actor {
                 &[("session", &self.id), ("why", &"memory lost five times in a row")],
             );
         }
-        Ok(())
+        let aside = run.paths.session_root.join("session.lost");
+        let from = run.paths.session_dir.clone();
+        let set_aside = smol::unblock(move || {
+            // Only the latest is kept, so that losing it again and again does not fill the disk.
+            files::remove_tree(&aside)?;
+            match std::fs::rename(from, aside) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                other => other,
+            }
+        });
+        set_aside
+            .await
+            .map_err(|error| StoreError::Io(format!("the session directory could not be set aside: {error}")))
     }
 }
 
@@ -175,16 +188,17 @@ async fn tidy(id: &crate::contract::ids::SessionId, run: Run, ending: &Ending) {
     let aside =
         matches!(ending, Ending::Violation(_)).then(|| paths.session_root.join("outbound.db.refused"));
     let result = smol::unblock(move || {
-        if let Some(aside) = aside {
-            std::fs::rename(&paths.outbound, aside)?;
-        }
+        let kept = match aside {
+            Some(aside) => std::fs::rename(&paths.outbound, aside),
+            None => Ok(()),
+        };
         let cleaned = match Arc::try_unwrap(sandbox) {
             Ok(sandbox) => sandbox.clean_up(),
             Err(_) => Err(std::io::Error::other("somebody still holds the sandbox")),
         };
         match std::fs::remove_dir_all(&paths.sockets) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-            _ => cleaned,
+            _ => cleaned.and(kept),
         }
     })
     .await;

@@ -27,7 +27,8 @@ pub(super) async fn pump(actor: &mut Actor) -> Result<(), Ending> {
         return Ok(());
     }
     actor.owed = false;
-    let outcomes = std::mem::take(&mut run.outcomes);
+    let most = run.outcomes.len().min(MESSAGES_A_RING);
+    let outcomes: Vec<Outcome> = run.outcomes.drain(..most).collect();
     let context = actor.sessions.context().clone();
     let (session, keyring, after, answers) =
         (actor.id.clone(), context.keyring.clone(), run.handed, outcomes.len());
@@ -42,6 +43,7 @@ pub(super) async fn pump(actor: &mut Actor) -> Result<(), Ending> {
     let Some(last) = seqs.last().copied() else { return Ok(()) };
     // A full hand may not have been all.
     actor.owed = may_be_more(open.iter());
+    let answers_at = seqs.get(open.len()..).unwrap_or_default().to_vec();
     let handed: Vec<(MessageId, u64)> =
         open.iter().map(|open| open.message.id.clone()).zip(seqs.iter().copied()).collect();
     let position = open.last().map(|open| open.position);
@@ -65,12 +67,12 @@ pub(super) async fn pump(actor: &mut Actor) -> Result<(), Ending> {
     written.map_err(|error| Ending::Host(error.to_string()))?;
     fault::point("ring.in.written");
     run.open.extend(handed);
+    run.answered = answers_at;
     if let Some(position) = position {
         run.handed = position;
     }
     run.rung = last;
     run.rung_at = Instant::now();
-    run.idle_since = None;
     if !run.doorbell.send(ToSandbox::In(last)) {
         run.stalled = true;
     }

@@ -112,6 +112,14 @@ fn judge(error: &rusqlite::Error) -> Refused {
     use rusqlite::ErrorCode;
     match error.sqlite_error_code() {
         Some(ErrorCode::OutOfMemory | ErrorCode::CannotOpen) => Refused::Host(error.to_string()),
+        // A file that ends too early was cut by its writer; any other failure to read is the disk's.
+        Some(ErrorCode::SystemIoFailure)
+            if error
+                .sqlite_error()
+                .is_none_or(|e| e.extended_code != rusqlite::ffi::SQLITE_IOERR_SHORT_READ) =>
+        {
+            Refused::Host(error.to_string())
+        }
         Some(ErrorCode::OperationInterrupted) => violation("reading outbound.db takes too long"),
         Some(ErrorCode::TooBig) => violation("outbound.db holds a value that is too long"),
         // The message of SQLite may quote the file's own words, so only its code is kept.

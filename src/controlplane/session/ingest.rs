@@ -13,6 +13,7 @@ use crate::contract::ids::{MessageId, SessionId};
 use crate::contract::json::Value;
 use crate::contract::outbound::{MessageOut, OutboundBody, OutboundKind, OutboundRow, Processing};
 use crate::controlplane::keys::Keyring;
+use crate::controlplane::store::inbox::{Marked, State};
 use crate::controlplane::store::outbox::Output;
 use crate::controlplane::store::{Ledger, Step, StoreError, inbox, outbox, sessions};
 
@@ -27,13 +28,46 @@ pub(super) struct Ring {
     pub(super) last: u64,
     pub(super) path: PathBuf,
     pub(super) key: FileKey,
+    pub(super) spent: Spent,
 }
+
+/// What a sandbox has put out since it last finished a message. A ring at a time is bounded by the contract; this
+/// bounds all of them together, so that a turn's time is not all that stands between an agent and a full disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Spent {
+    /// Rows of any kind.
+    rows: usize,
+    /// Bytes of text.
+    bytes: usize,
+}
+
+impl Spent {
+    /// Rows: a turn has at most some dozens of steps, each with a few outputs, and a few hundred messages.
+    const MOST_ROWS: usize = 10_000;
+
+    /// Bytes: an answer that nobody can read any more.
+    const MOST_BYTES: usize = 32 << 20;
+
+    /// With one more ring; `None` when that is too much.
+    fn and(self, rows: &[OutboundRow]) -> Option<Self> {
+        let all = Self {
+            rows: self.rows + rows.len(),
+            bytes: self.bytes + rows.iter().map(|row| row.body.weight()).sum::<usize>(),
+        };
+        (all.rows <= Self::MOST_ROWS && all.bytes <= Self::MOST_BYTES).then_some(all)
+    }
+}
+
+/// Actions that one ring may ask for; each is answered, and the answers wait in memory.
+const ACTIONS_A_RING: usize = 64;
 
 /// What a ring brought.
 #[derive(Debug, Default)]
 pub(super) struct Ingested {
     /// The new cursor.
     pub(super) last: u64,
+    /// The cost so far.
+    pub(super) spent: Spent,
     /// Messages whose turn began.
     pub(super) began: Vec<MessageId>,
     /// Messages that are finished.
@@ -66,6 +100,8 @@ impl From<Refused> for Failure {
 pub(super) async fn ingest(ledger: &Ledger, keyring: &Keyring, ring: Ring) -> Result<Ingested, Failure> {
     let (path, key, cursor, last) = (ring.path, ring.key, ring.cursor, ring.last);
     let rows = smol::unblock(move || hostile::read(&path, &key, cursor, last)).await?;
+    let too_much = "it put out more than any turn needs".to_owned();
+    let spent = ring.spent.and(&rows).ok_or(Failure::Violation(too_much))?;
     let finishes = rows.iter().any(|row| matches!(row.body, OutboundBody::Processing(_, Processing::Done)));
     let step = if finishes { Step::Finish } else { Step::Ingest };
     let (session, epoch, keyring) = (ring.session, ring.epoch, keyring.clone());
@@ -77,10 +113,13 @@ pub(super) async fn ingest(ledger: &Ledger, keyring: &Keyring, ring: Ring) -> Re
             if !sessions::advance_cursor(tx, &session, epoch, cursor, last)? {
                 return Ok(Err(Failure::Host("the ledger's cursor moved meanwhile".to_owned())));
             }
-            store(tx, &keyring, &session, epoch, last, rows).map(Ok)
+            store(tx, &keyring, &session, epoch, last, rows).map(|stored| Ok(Ingested { spent, ..stored }))
         })
         .await
-        .map_err(|error| Failure::Host(error.to_string()))?
+        .map_err(|error| match error {
+            StoreError::TooLong { .. } => Failure::Violation(error.to_string()),
+            error => Failure::Host(error.to_string()),
+        })?
 }
 
 /// Looks before anything is written, so that a refused ring leaves no trace.
@@ -89,6 +128,12 @@ fn objection(
     session: &SessionId,
     rows: &[OutboundRow],
 ) -> Result<Option<String>, StoreError> {
+    let is_action = |row: &&OutboundRow| {
+        matches!(&row.body, OutboundBody::Message(MessageOut { kind: OutboundKind::Action, .. }))
+    };
+    if rows.iter().filter(is_action).count() > ACTIONS_A_RING {
+        return Ok(Some(format!("it asks for more than {ACTIONS_A_RING} actions at once")));
+    }
     for row in rows {
         let wrong = |how: &str| Ok(Some(format!("output {}: {how}", row.seq)));
         match &row.body {
@@ -139,6 +184,10 @@ fn store(
                 let cause = message.in_reply_to.as_ref();
                 let origin = cause.map(|cause| inbox::find(tx, session, cause)).transpose()?.flatten();
                 let Some(origin) = origin else { continue };
+                if origin.state != State::Open {
+                    // The host gave the message up, and told the person, while the answer was under way.
+                    continue;
+                }
                 outbox::store(
                     tx,
                     keyring,
@@ -156,13 +205,15 @@ fn store(
             }
             OutboundBody::Attachment(..) => {}
             OutboundBody::Processing(message, Processing::Started) => {
-                inbox::begin(tx, session, &message)?;
-                ingested.began.push(message);
+                if inbox::begin(tx, session, &message)? == Marked::Changed {
+                    ingested.began.push(message);
+                }
             }
             OutboundBody::Processing(message, Processing::Done) => {
-                inbox::finish(tx, session, &message)?;
-                ingested.spoke = true;
-                ingested.done.push(message);
+                if inbox::finish(tx, session, &message)? == Marked::Changed {
+                    ingested.spoke = true;
+                    ingested.done.push(message);
+                }
             }
         }
     }

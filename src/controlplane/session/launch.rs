@@ -13,7 +13,8 @@ use super::actor::Event;
 use super::context::Context;
 use super::disk;
 use super::doorbell::Doorbell;
-use super::limits::{BYTES_A_RING, MESSAGES_A_RING};
+use super::ingest::Spent;
+use super::limits::{BYTES_A_RING, MEASURE_EVERY, MESSAGES_A_RING};
 use super::run::{Pace, Run};
 use crate::contract::cipher::{ConveyorFile, FileKey, SessionKey};
 use crate::contract::conveyor::ConveyorError;
@@ -74,13 +75,13 @@ pub(super) async fn launch(
         #[cfg(feature = "faults")]
         executable_override: fault::value(&format!("sandbox-exe@{}", order.group.name)).map(Into::into),
     };
-    let (limits, prepared) = (context.quota(), spec.clone());
-    let usage = smol::unblock(move || {
-        isolation::prepare(&prepared).map_err(|error| error.to_string())?;
-        Ok::<_, String>(disk::usage(&prepared.paths, limits))
-    })
-    .await
-    .map_err(Unlaunched::Machine)?;
+    // Launches block for long and so never take every thread that the ledger's readers need.
+    let _launching = context.launches.acquire().await;
+    let prepared = spec.clone();
+    smol::unblock(move || isolation::prepare(&prepared).map_err(|error| error.to_string()))
+        .await
+        .map_err(Unlaunched::Machine)?;
+    let usage = disk::measure(context, &order.group.name, session, &paths).await;
 
     let last = order.messages.last().map_or(order.config_seq, |(seq, _)| *seq);
     let (inbound, listeners) = {
@@ -160,11 +161,13 @@ pub(super) async fn launch(
         waiting_since: now,
         turn_at: None,
         reading: None,
+        spent: Spent::default(),
         pace: Pace::new(context.config.rings_per_second, now),
         outcomes: Vec::new(),
+        answered: Vec::new(),
         closed_at: None,
         idle_since: None,
-        measure_at: None,
+        measure_at: now + MEASURE_EVERY,
         measuring: false,
     })
 }

@@ -26,6 +26,9 @@ pub(super) const BACKOFF_MOST: Duration = Duration::from_secs(300);
 /// Deaths in a row before any turn began that park the session.
 pub(super) const DEATHS_TO_PARK: u32 = 5;
 
+/// Deaths after which the wait is the longest.
+pub(super) const DEATHS_FOR_LONGEST_WAIT: u32 = 10;
+
 /// Time between two looks at a cause that passes by itself, a full disk for one.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(5);
 

@@ -16,15 +16,17 @@ mod limits;
 mod run;
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use smol::channel::{Receiver, Sender};
+use smol::future::FutureExt;
 use smol::{Task, Timer};
 
 use self::actor::{Actor, Event, View};
-use self::capacity::{Occupation, Place};
+use self::capacity::Occupation;
 use self::context::{Context, Runtime};
 use self::disk::Room;
 use crate::contract::ids::{GroupName, SessionId};
@@ -229,7 +231,15 @@ impl Sessions {
             let view = Arc::new(Mutex::new(view));
             let events = queue.0.clone();
             let actor = Actor::new(session.clone(), self.clone(), queue, view.clone());
-            Handle { events, view, task: smol::spawn(actor.live()) }
+            let (all, id) = (self.clone(), session.clone());
+            let task = smol::spawn(async move {
+                // A bug met in one session must not take its place, or the daemon's stop, with it.
+                if AssertUnwindSafe(actor.live()).catch_unwind().await.is_err() {
+                    log::error("session.panicked", &[("session", &id)]);
+                    all.bury(&id);
+                }
+            });
+            Handle { events, view, task }
         });
         let _ = handle.events.try_send(event);
     }
@@ -256,27 +266,31 @@ impl Sessions {
         true
     }
 
-    fn take_place(&self, session: &SessionId) -> bool {
-        match self.context().capacity.ask(session) {
-            Place::Yours => {
-                if let Some(next) = self.context().capacity.next() {
-                    self.post(&next, Event::Place);
-                }
-                true
-            }
-            Place::Wait(longest_idle) => {
-                if let Some(idle) = longest_idle {
-                    self.post(&idle, Event::Evict);
-                }
-                false
-            }
+    /// Forgets an actor that did not end in order; the next wake makes a new one.
+    fn bury(&self, session: &SessionId) {
+        if let Some(handle) = self.actors().remove(session) {
+            handle.task.detach();
+        }
+        self.leave_place(session);
+    }
+
+    fn pass_on(&self, words: capacity::Words) {
+        if let Some(next) = words.next {
+            self.post(&next, Event::Place);
+        }
+        for session in words.leave {
+            self.post(&session, Event::Evict);
         }
     }
 
+    fn take_place(&self, session: &SessionId) -> bool {
+        let (given, words) = self.context().capacity.ask(session);
+        self.pass_on(words);
+        given
+    }
+
     fn leave_place(&self, session: &SessionId) {
-        if let Some(next) = self.context().capacity.leave(session) {
-            self.post(&next, Event::Place);
-        }
+        self.pass_on(self.context().capacity.leave(session));
     }
 
     /// A free place was offered to a session that does not need one now.
@@ -286,13 +300,13 @@ impl Sessions {
         }
     }
 
-    /// Says what a sandbox does now; the answer is to leave.
-    fn occupation(&self, session: &SessionId, idle_since: Option<Instant>) -> bool {
+    /// Says what a sandbox does now; somebody may be asked to leave for it, this one included.
+    fn occupation(&self, session: &SessionId, idle_since: Option<Instant>) {
         let occupation = idle_since.map_or(Occupation::Busy, Occupation::Idle);
         if occupation == Occupation::Busy {
             self.turn_runs();
         }
-        self.context().capacity.say(session, occupation)
+        self.pass_on(self.context().capacity.say(session, occupation));
     }
 
     /// The group's other sandboxes stop too: they share the files.

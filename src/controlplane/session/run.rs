@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use smol::Task;
 
 use super::doorbell::Doorbell;
+use super::ingest::{Failure, Ingested, Spent};
 use super::limits::{STALLED_AFTER, STALLED_STOP};
 use crate::contract::action::Outcome;
 use crate::contract::cipher::FileKey;
@@ -15,7 +16,7 @@ use crate::contract::ids::{GroupName, MessageId};
 use crate::contract::inbound::InboundWriter;
 use crate::controlplane::brokers::model::OpenSocket;
 use crate::controlplane::isolation::{Exit, Sandbox, SessionPaths};
-use crate::controlplane::telemetry::metrics::KillReason;
+use crate::controlplane::telemetry::metrics::{KillReason, METRICS};
 
 /// Why a sandbox is ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,14 +158,18 @@ pub(super) struct Run {
     /// When the turn that runs began.
     pub(super) turn_at: Option<Instant>,
     /// The ring that is being read and stored.
-    pub(super) reading: Option<(Task<()>, Instant)>,
+    pub(super) reading: Option<(Task<Result<Ingested, Failure>>, Instant)>,
+    /// What the open messages have cost so far.
+    pub(super) spent: Spent,
     pub(super) pace: Pace,
     /// Answers to actions, to be handed over.
     pub(super) outcomes: Vec<Outcome>,
+    /// Numbers of answers that are in the file and not yet acknowledged.
+    pub(super) answered: Vec<u64>,
     pub(super) closed_at: Option<Instant>,
     pub(super) idle_since: Option<Instant>,
-    pub(super) measure_at: Option<Instant>,
-    /// The count of its group's files that is under way.
+    /// When its group's files are to be counted next, and whether a count is under way.
+    pub(super) measure_at: Instant,
     pub(super) measuring: bool,
 }
 
@@ -181,6 +186,43 @@ impl Run {
     /// A ring waits for its acknowledgement.
     pub(super) fn is_unacknowledged(&self) -> bool {
         self.rung != self.acked
+    }
+
+    /// Notes what a ring brought; whether a message is finished with it.
+    pub(super) fn note(&mut self, ingested: &Ingested) -> bool {
+        let now = Instant::now();
+        self.cursor = ingested.last;
+        self.spent = ingested.spent;
+        self.outcomes.extend(ingested.outcomes.iter().cloned());
+        for id in &ingested.began {
+            // Said again it changes nothing: a turn's time runs from its first word.
+            if self.open.contains_key(id) && !self.turn.contains(id) {
+                self.turn_began = true;
+                self.turn_at.get_or_insert(now);
+                self.turn.push(id.clone());
+            }
+        }
+        for id in &ingested.done {
+            if let Some(seq) = self.open.remove(id) {
+                self.finished.push(seq);
+            }
+            self.turn.retain(|in_turn| in_turn != id);
+        }
+        if ingested.done.is_empty() {
+            return false;
+        }
+        self.waiting_since = now;
+        self.spent = Spent::default();
+        METRICS.finished.add(ingested.done.len() as u64);
+        if self.turn.is_empty() {
+            METRICS.turns.inc();
+            if let Some(since) = self.turn_at.take() {
+                METRICS.turn_seconds.observe(since.elapsed());
+            }
+            // Once more after each turn.
+            self.measure_at = now;
+        }
+        true
     }
 
     /// The next instant at which something may have to be done.
@@ -201,8 +243,8 @@ impl Run {
         if let Some(idle) = self.idle_since {
             at(idle + times.linger);
         }
-        if let Some(measure) = self.measure_at {
-            at(measure);
+        if !self.measuring {
+            at(self.measure_at);
         }
         earliest
     }

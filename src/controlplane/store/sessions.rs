@@ -208,6 +208,17 @@ pub fn owed(conn: &Connection) -> Result<Vec<SessionId>, StoreError> {
     query.query_and_then([], |row| session_id(&row.get::<_, String>(0)?))?.collect()
 }
 
+/// Every session of an agent group.
+///
+/// # Errors
+/// SQLite's.
+pub fn of_group(conn: &Connection, group: &GroupName) -> Result<Vec<SessionId>, StoreError> {
+    let mut query = conn.prepare_cached("SELECT id FROM sessions WHERE agent_group = ?1")?;
+    let ids = query.query_map([group.as_str()], |row| row.get::<_, String>(0))?;
+    // An id that does not parse names no directory.
+    Ok(ids.collect::<Result<Vec<_>, _>>()?.iter().filter_map(|id| SessionId::parse(id).ok()).collect())
+}
+
 /// Changes one session's row, which must be there.
 fn change(
     tx: &Transaction<'_>,
