@@ -126,7 +126,8 @@ fn main() -> ExitCode {
 fn said(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked");
-    text.lines().next().unwrap_or_default().chars().take(200).collect()
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    lines.join(" | ").chars().take(400).collect()
 }
 
 /// The machine and what was measured, for the head of the table.

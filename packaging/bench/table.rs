@@ -162,40 +162,43 @@ impl Row {
         }
     }
 
-    fn cells(&self) -> [String; 7] {
-        let (measured, spread) = match &self.measured {
-            Ok(measured) => (measured.text(), self.spread.clone()),
-            Err(why) => ("not measured".to_owned(), why.clone()),
-        };
+    fn cells(&self) -> Result<[String; 7], String> {
+        let measured = self.measured.as_ref().map_err(|why| format!("NOT MEASURED: {why}"))?.text();
         let floor = self.floor.as_ref().map(|(floor, what)| format!("{} {what}", floor.text()));
         let ratio = self.ratio().map(|ratio| format!("{ratio:.2}"));
-        let (bound, word) = match self.bound {
-            Bound::None => (String::new(), if self.holds() { "" } else { "MISSING" }),
-            Bound::AtMost(bound) => (bound.text(), if self.holds() { "ok" } else { "OVER" }),
-            Bound::TimesFloor(times) => {
-                (format!("{times:.2} x floor"), if self.holds() { "ok" } else { "OVER" })
-            }
+        let verdict = if self.holds() { "ok" } else { "OVER" };
+        let (bound, verdict) = match self.bound {
+            Bound::None => (String::new(), ""),
+            Bound::AtMost(bound) => (bound.text(), verdict),
+            Bound::TimesFloor(times) => (format!("{times:.2} x floor"), verdict),
         };
         let [floor, ratio] = [floor, ratio].map(Option::unwrap_or_default);
-        [self.figure.clone(), measured, spread, floor, ratio, bound, word.to_owned()]
+        Ok([self.figure.clone(), measured, self.spread.clone(), floor, ratio, bound, verdict.to_owned()])
     }
 }
 
-/// The whole table, aligned.
+/// The whole table, aligned. A reason why something was not measured is as long as it is.
 pub fn render(rows: &[Row]) -> String {
     let head = ["figure", "median", "spread", "floor", "ratio", "bound", ""].map(str::to_owned);
-    let lines: Vec<[String; 7]> = std::iter::once(head).chain(rows.iter().map(Row::cells)).collect();
+    let lines: Vec<(&str, Result<[String; 7], String>)> = std::iter::once(("", Ok(head)))
+        .chain(rows.iter().map(|row| (row.figure.as_str(), row.cells())))
+        .collect();
     let mut widths = [0; 7];
-    for line in &lines {
-        for (width, cell) in widths.iter_mut().zip(line) {
+    for cells in lines.iter().filter_map(|(_, cells)| cells.as_ref().ok()) {
+        for (width, cell) in widths.iter_mut().zip(cells) {
             *width = (*width).max(cell.chars().count());
         }
     }
     let mut text = String::new();
-    for line in lines {
-        let cells: Vec<String> =
-            line.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        text.push_str(cells.join("  ").trim_end());
+    for (figure, cells) in lines {
+        let line = match cells {
+            Ok(cells) => {
+                let padded = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+                padded.collect::<Vec<_>>().join("  ")
+            }
+            Err(why) => format!("{figure:width$}  {why}", width = widths[0]),
+        };
+        text.push_str(line.trim_end());
         text.push('\n');
     }
     text
