@@ -154,6 +154,10 @@ const GAPS: &[Gap] = &[
 fn each_check_fails_with_its_control_weakened(runtime: Runtime) {
     let mut blind = Vec::new();
     for gap in GAPS {
+        // gVisor sets it for every process, whatever its bundle says: it cannot be weakened there.
+        if runtime == Runtime::Gvisor && gap.control == "no_new_privs" {
+            continue;
+        }
         for weakened in [false, true] {
             let home = Home::new(Build::Faults, User::Root);
             let controls = gap.beside.iter().chain(weakened.then_some(&gap.control));
