@@ -1,9 +1,11 @@
 //! One chat with an agent over the API: sending, reading the history, waiting for answers, following events.
 
+use std::time::Instant;
+
 use serde_json::{Value, json};
 
 use super::http::{Answer, Events, Request};
-use super::{Daemon, marker};
+use super::{Daemon, PATIENCE, marker};
 
 /// One line of a chat's history.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,12 +120,17 @@ impl<'a> Chat<'a> {
         self.wait(position, "an answer", |entry| entry.direction == "out")
     }
 
-    /// Waits for the first entry after a position that fits.
+    /// Waits for the first entry after a position that fits. The stream's signs of life do not prolong it.
     #[track_caller]
     pub fn wait(&self, position: u64, what: &str, fits: impl Fn(&Entry) -> bool) -> Entry {
+        let begun = Instant::now();
         let mut events = self.events(position);
+        let mut last = None;
         loop {
-            let event = events.next().unwrap_or_else(|| panic!("the stream ended before {what} came"));
+            let left = PATIENCE.saturating_sub(begun.elapsed());
+            assert!(!left.is_zero(), "{what} did not come in chat {}; the last entry: {last:?}", self.chat);
+            let event =
+                events.next_within(left).unwrap_or_else(|| panic!("the stream ended before {what} came"));
             let Ok(value) = serde_json::from_str::<Value>(&event.data) else { continue };
             if value.get("position").is_none() {
                 continue;
@@ -132,6 +139,7 @@ impl<'a> Chat<'a> {
             if fits(&entry) {
                 return entry;
             }
+            last = Some(entry);
         }
     }
 

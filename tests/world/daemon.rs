@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Child, ExitStatus};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -234,21 +234,26 @@ impl Log {
         let log = Arc::clone(log);
         std::thread::spawn(move || {
             for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
-                log.lines.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
+                log.lines().push(String::from_utf8_lossy(&line).into_owned());
                 log.changed.notify_all();
             }
         });
     }
 
+    /// The lines, also after a test failed while it held them.
+    fn lines(&self) -> MutexGuard<'_, Vec<String>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub fn text(&self) -> String {
-        self.lines.lock().unwrap().join("\n")
+        self.lines().join("\n")
     }
 
     /// Waits for a line that fits.
     #[track_caller]
     pub fn wait_for(&self, what: &str, fits: impl Fn(&str) -> bool) -> String {
         let begun = Instant::now();
-        let mut lines = self.lines.lock().unwrap();
+        let mut lines = self.lines();
         loop {
             if let Some(line) = lines.iter().find(|line| fits(line)) {
                 return line.clone();
@@ -260,7 +265,12 @@ impl Log {
     }
 
     pub fn contains(&self, text: &str) -> bool {
-        self.lines.lock().unwrap().iter().any(|line| line.contains(text))
+        self.any(|line| line.contains(text))
+    }
+
+    /// Whether a line so far fits.
+    pub fn any(&self, fits: impl Fn(&str) -> bool) -> bool {
+        self.lines().iter().any(|line| fits(line))
     }
 }
 

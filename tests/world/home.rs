@@ -50,7 +50,7 @@ impl Home {
             "run the tests as root: they start the program both as root and as an ordinary user"
         );
         // Short, because a unix socket's path has at most 107 bytes.
-        let root = PathBuf::from("/tmp").join(format!("ic-{}", &marker()[1..11]));
+        let root = PathBuf::from("/tmp").join(format!("ic-{}", &marker()[1..8]));
         directory(&root, 0o755, None);
         directory(&root.join("bin"), 0o755, None);
         let exe = root.join("bin/ironclaw");

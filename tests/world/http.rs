@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -202,22 +202,32 @@ impl Events {
     /// The next event within the world's patience; comments are passed over. `None` at the stream's end.
     #[track_caller]
     pub fn next(&mut self) -> Option<Event> {
-        self.read().expect("no event came in time")
+        self.next_within(PATIENCE)
+    }
+
+    /// The same within a time of the caller's.
+    #[track_caller]
+    pub fn next_within(&mut self, time: Duration) -> Option<Event> {
+        self.read(time).expect("no event came in time")
     }
 
     /// Whether nothing comes for so long. (For what must not happen there is no event to wait for.)
     pub fn quiet_for(&mut self, time: Duration) -> bool {
-        self.stream.set_read_timeout(Some(time)).unwrap();
-        let quiet = !matches!(self.read(), Ok(Some(_)));
-        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        quiet
+        !matches!(self.read(time), Ok(Some(_)))
     }
 
-    fn read(&mut self) -> std::io::Result<Option<Event>> {
+    fn read(&mut self, time: Duration) -> std::io::Result<Option<Event>> {
+        let begun = Instant::now();
         let mut event = Event::default();
         let mut seen = false;
         loop {
             let mut line = String::new();
+            // A stream sends signs of life, so the time of one read says nothing.
+            let left = time.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                return Err(std::io::ErrorKind::TimedOut.into());
+            }
+            self.stream.set_read_timeout(Some(left))?;
             if self.lines.read_line(&mut line)? == 0 {
                 return Ok(None);
             }
