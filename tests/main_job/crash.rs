@@ -1,11 +1,10 @@
 //! `kill -9` at random moments: of sandboxes in the middle of a turn, of the control plane in the middle of a
 //! message. Afterwards every message is in exactly one answer, and nothing of the old run is left.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::world::{
-    Build, Chat, Daemon, Home, Random, Runtime, Serve, User, eventually, leftovers, marker, rounds,
+    Build, Chat, Daemon, Entry, Home, Random, Runtime, Serve, User, eventually, leftovers, marker, rounds,
 };
 
 crate::in_both_back_ends!(killed_sandboxes_lose_nothing, killed_control_planes_lose_nothing);
@@ -15,18 +14,19 @@ fn killed_sandboxes_lose_nothing(runtime: Runtime) {
     let daemon = Serve::new(&home, runtime).flag("--linger", "2s").ready();
     let mut random = Random::fresh();
     println!("seed {}", random.0);
-    let mut sent = Vec::new();
+    let mut sent: Vec<(String, Vec<String>)> = Vec::new();
     let mut sessions = Vec::new();
     for round in 0..rounds() {
         // A chat of its own: deaths of one session in a row are answered with a growing pause.
         let name = format!("round-{round}");
         let chat = daemon.chat("mock-agent", &name);
+        let mut texts = Vec::new();
         for _ in 0..=random.below(3) {
             let text = marker();
-            let said = chat.say(&text);
-            sessions.push(said.session_id);
-            sent.push((name.clone(), text));
+            sessions.push(chat.say(&text).session_id);
+            texts.push(text);
         }
+        sent.push((name.clone(), texts));
         std::thread::sleep(Duration::from_millis(random.below(400)));
         for id in home.processes() {
             if id != daemon.id() {
@@ -34,8 +34,8 @@ fn killed_sandboxes_lose_nothing(runtime: Runtime) {
             }
         }
     }
-    for (chat, text) in &sent {
-        once_answered(&daemon.chat("mock-agent", chat), text);
+    for (chat, texts) in &sent {
+        all_answered_once(&daemon.chat("mock-agent", chat), texts);
     }
     assert_eq!(daemon.metric("ironclaw_messages_failed_total"), 0.0);
     assert!(daemon.stop().success());
@@ -78,36 +78,34 @@ fn killed_control_planes_lose_nothing(runtime: Runtime) {
     }
     let daemon = Serve::new(&home, runtime).ready();
     let chat = daemon.chat("mock-agent", "main");
-    for text in &sent {
-        once_answered(&chat, text);
-    }
+    all_answered_once(&chat, &sent);
     sessions.push(chat.say("the end").session_id);
     assert!(daemon.stop().success());
     leftovers::none_left(&home, &sessions, &[]);
 }
 
-/// Waits until the text is answered, and checks that it is answered once. A later message settles that: what
-/// is answered after it cannot still bring an earlier one.
+/// Waits until every text is answered, sends one message more, and then counts each text in the whole history:
+/// what is answered after a later message cannot still bring an earlier one.
 #[track_caller]
-pub(crate) fn once_answered(chat: &Chat<'_>, text: &str) {
-    chat.wait(0, "an answer with the marker", |entry| entry.direction == "out" && entry.text.contains(text));
-    let count = answers(chat).get(text).copied().unwrap_or_default();
-    assert_eq!(count, 1, "{text} is in {count} answers: {:#?}", chat.history());
-}
-
-/// How often each line of the agent's answers occurs.
-pub(crate) fn answers(chat: &Chat<'_>) -> BTreeMap<String, usize> {
-    let mut lines = BTreeMap::new();
-    for entry in chat.history().into_iter().filter(|entry| entry.direction == "out") {
-        for line in entry.text.trim_start_matches("mock-agent received: ").lines() {
-            *lines.entry(line.to_owned()).or_insert(0) += 1;
-        }
+pub(crate) fn all_answered_once(chat: &Chat<'_>, texts: &[String]) {
+    let has = |entry: &Entry, text: &str| entry.direction == "out" && entry.text.contains(text);
+    for text in texts {
+        chat.wait(0, &format!("an answer with {text}"), |entry| has(entry, text));
     }
-    lines
+    let last = marker();
+    assert!(chat.ask(&last).contains(&last));
+    let history = chat.history();
+    for text in texts.iter().chain([&last]) {
+        let count: usize = history
+            .iter()
+            .filter(|entry| entry.direction == "out")
+            .map(|e| e.text.matches(text.as_str()).count())
+            .sum();
+        assert_eq!(count, 1, "{text} is in {count} answers: {history:#?}");
+    }
 }
 
-/// A control plane that was told to crash either ends by itself or has lost a sandbox.
-pub(crate) fn crashed(daemon: &mut Daemon) -> bool {
-    let died = "ironclaw_sandbox_ends_total{reason=\"died\"}";
-    daemon.has_ended() || daemon.try_metric(died).is_some_and(|count| count > 0.0)
+/// Sandboxes that ended by themselves.
+pub(crate) fn deaths(daemon: &Daemon) -> Option<f64> {
+    daemon.try_metric("ironclaw_sandbox_ends_total{reason=\"died\"}")
 }

@@ -4,19 +4,24 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::crash::{crashed, once_answered};
-use crate::world::{Build, Home, Runtime, Serve, User, eventually, leftovers, marker};
+use crate::crash::{all_answered_once, deaths};
+use crate::world::{Build, Daemon, Home, Runtime, Serve, User, eventually, leftovers, marker};
+
+/// Points that only a turn passes which an earlier sandbox left open. They have tests of their own.
+const OFF_THE_PLAIN_WAY: &[&str] =
+    &["step.turn_resumed.before", "step.turn_resumed.after", "step.abandon.before"];
 
 #[test]
 fn every_crash_point_is_survived() {
-    let names = names();
-    assert!(names.len() >= 8, "crash points in src/: {names:?}");
-    let mut never = Vec::new();
-    for name in &names {
-        if !survive(name) {
-            never.push(name.clone());
-        }
+    let mut names = names();
+    assert!(names.len() >= 25, "crash points in src/: {names:?}");
+    for area in ["accept.", "launch.", "step.", "ring.", "ingest.", "finish."] {
+        assert!(names.iter().any(|name| name.starts_with(area)), "no point of {area} in {names:?}");
     }
+    for name in OFF_THE_PLAIN_WAY {
+        assert!(names.remove(*name), "{name} is no point any more");
+    }
+    let never: Vec<String> = names.into_iter().filter(|name| !survive(name)).collect();
     assert!(never.is_empty(), "these crash points were never passed: {never:?}");
 }
 
@@ -25,15 +30,13 @@ fn survive(name: &str) -> bool {
     println!("{name}");
     let home = Home::new(Build::Faults, User::Root);
     // One of them runs a tool, so that the steps of a turn are on the way.
-    let first = marker();
-    let second = format!(r#"tool:write_file {{"path":"note","content":"x"}} {}"#, marker());
-    let (one, two) = (marker(), marker());
+    let texts = [marker(), format!(r#"tool:write_file {{"path":"note","content":"x"}} {}"#, marker())];
+    let events = [marker(), marker()];
     let mut sessions = Vec::new();
-    let mut daemon =
-        Serve::new(&home, Runtime::Native).flag("--linger", "1s").fault(format!("crash={name}")).start();
+    let mut daemon = crashing(&home, name).start();
     let mut passed = false;
     if daemon.is_ready() {
-        for (text, event) in [(&first, &one), (&second, &two)] {
+        for (text, event) in texts.iter().zip(&events) {
             // The connection may break under the request: the client then sends it again below.
             if let Ok(answer) = daemon.chat("mock-agent", "main").try_say(text, event)
                 && answer.status == 202
@@ -44,7 +47,7 @@ fn survive(name: &str) -> bool {
         // Either something dies there, or everything is answered and the idle sandbox goes: then the point
         // is not on this way.
         passed = eventually(&format!("{name} is passed, or all is done"), || {
-            if crashed(&mut daemon) {
+            if daemon.has_ended() || deaths(&daemon).is_some_and(|count| count > 0.0) {
                 return Some(true);
             }
             let done = daemon.try_metric("ironclaw_messages_finished_total") == Some(2.0)
@@ -55,17 +58,86 @@ fn survive(name: &str) -> bool {
     passed |= daemon.has_ended();
     daemon.kill9();
     drop(daemon);
-    let daemon = Serve::new(&home, Runtime::Native).flag("--linger", "1s").ready();
+    let daemon = Serve::new(&home, Runtime::Native).ready();
     let chat = daemon.chat("mock-agent", "main");
-    sessions.push(chat.say_as(&first, &one).session_id);
-    chat.say_as(&second, &two);
-    once_answered(&chat, &first);
-    once_answered(&chat, &second);
-    assert!(chat.ask("the end").contains("the end"), "{name}");
-    once_answered(&chat, &first);
+    for (text, event) in texts.iter().zip(&events) {
+        sessions.push(chat.say_as(text, event).session_id);
+    }
+    all_answered_once(&chat, &texts);
     assert!(daemon.stop().success(), "{name}");
     leftovers::none_left(&home, &sessions, &[]);
     passed
+}
+
+fn crashing<'a>(home: &'a Home, name: &str) -> Serve<'a> {
+    // A file in this directory opens the gate of its name; there is none.
+    let gates = home.root.join("user").display().to_string();
+    Serve::new(home, Runtime::Native)
+        .flag("--linger", "1s")
+        .fault(format!("mock-gate={gates}"))
+        .fault(format!("crash={name}"))
+}
+
+/// A sandbox dies in a held turn; the next one takes the turn up again, and dies doing so.
+#[test]
+fn a_turn_is_taken_up_again() {
+    for name in ["step.turn_resumed.before", "step.turn_resumed.after"] {
+        let home = Home::new(Build::Faults, User::Root);
+        let daemon = crashing(&home, name).ready();
+        let text = format!("hold:shut {}", marker());
+        daemon.chat("mock-agent", "main").say(&text);
+        eventually("the turn began", || {
+            (daemon.metric("ironclaw_ingest_seconds_count") >= 1.0).then_some(())
+        });
+        kill_sandboxes(&home, &daemon);
+        // The gate is shut: only the crash point can end the second one.
+        eventually(&format!("{name} is passed"), || (deaths(&daemon)? >= 2.0).then_some(()));
+        goes_on(home, daemon, &[text]);
+    }
+}
+
+/// A message whose sandbox died five times is given up; the sandbox that then finds its turn open forgets it,
+/// and dies doing so.
+#[test]
+fn a_turn_given_up_is_forgotten() {
+    let home = Home::new(Build::Faults, User::Root);
+    let daemon = crashing(&home, "step.abandon.before").ready();
+    let chat = daemon.chat("mock-agent", "main");
+    let given_up = chat.say(&format!("hold:shut {}", marker()));
+    let mut stored = 0.0;
+    for count in 1..=5u8 {
+        turn_began(&daemon, stored);
+        kill_sandboxes(&home, &daemon);
+        stored = daemon.metric("ironclaw_ingest_seconds_count");
+        eventually("the death is counted", || (deaths(&daemon)? >= f64::from(count)).then_some(()));
+    }
+    let told = chat.wait(given_up.position, "word that it was given up", |entry| entry.direction == "notice");
+    assert_eq!(told.in_reply_to.as_deref(), Some(given_up.message_id.as_str()));
+    let text = format!("hold:shut {}", marker());
+    chat.say(&text);
+    eventually("step.abandon.before is passed", || (deaths(&daemon)? >= 6.0).then_some(()));
+    goes_on(home, daemon, &[text]);
+}
+
+/// Waits until more rings are stored than these: the first one of a sandbox says that its turn began.
+fn turn_began(daemon: &Daemon, stored: f64) {
+    eventually("the turn began", || (daemon.metric("ironclaw_ingest_seconds_count") > stored).then_some(()));
+}
+
+fn kill_sandboxes(home: &Home, daemon: &Daemon) {
+    for id in home.processes().into_iter().filter(|id| *id != daemon.id()) {
+        leftovers::kill(id);
+    }
+}
+
+/// After a `kill -9` of the control plane and a start without faults, every text is answered once.
+fn goes_on(home: Home, mut daemon: Daemon, texts: &[String]) {
+    daemon.kill9();
+    drop(daemon);
+    let daemon = Serve::new(&home, Runtime::Native).ready();
+    all_answered_once(&daemon.chat("mock-agent", "main"), texts);
+    assert!(daemon.stop().success());
+    leftovers::none_left(&home, &[], &[]);
 }
 
 /// The names in the source: a point that is added is walked without anybody thinking of it.
@@ -79,6 +151,10 @@ fn names() -> BTreeSet<String> {
         let text = std::fs::read_to_string(&path).unwrap();
         for part in text.split("fault::point(\"").skip(1) {
             names.insert(part.split('"').next().unwrap().to_owned());
+        }
+        // The journal names the two points around a step together.
+        for part in text.split("around(\"").skip(1) {
+            names.extend(part.split('"').step_by(2).take(2).map(str::to_owned));
         }
     }
     names
