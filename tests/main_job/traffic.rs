@@ -2,55 +2,49 @@
 //! row is torn, missing, repeated or reordered. A test program takes the agent's place and answers each
 //! message with its own text, so that every transaction is visible from both ends.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::world::{Build, Daemon, Home, Random, Runtime, Serve, User, eventually, size};
+use serde_json::Value;
+
+use crate::world::{Build, Daemon, Entry, Home, Random, Runtime, Serve, User, size};
 
 crate::in_both_back_ends!(rows_cross_whole_once_and_in_order);
+
+/// Chats that talk at the same time, each with a sandbox and conveyors of its own.
+const CHATS: usize = 4;
 
 fn rows_cross_whole_once_and_in_order(runtime: Runtime) {
     let home = Home::new(Build::Faults, User::Root);
     let wanted = size("IRONCLAW_TEST_TRANSACTIONS", 2_000);
-    let mut random = Random::fresh();
-    println!("seed {}", random.0);
+    let seed = Random::fresh().0;
+    println!("seed {seed}");
     let daemon = start(&home, runtime);
-    let chat = daemon.chat("dev-agent", "main");
-    let first = chat.say("hostile traffic");
-    chat.answer_after(first.position);
-
-    let mut texts: Vec<String> = vec!["hostile traffic".to_owned()];
-    let both = |daemon: &Daemon| {
-        let rings = daemon.metric("ironclaw_ring_seconds_count");
-        rings.min(daemon.metric("ironclaw_ingest_seconds_count")) as usize
-    };
-    while both(&daemon) < wanted {
-        for _ in 0..100 {
-            let text = line(texts.len(), &mut random);
-            chat.say(&text);
-            texts.push(text);
-            match random.below(20) {
-                0 => std::thread::sleep(Duration::from_millis(random.below(20))),
-                1..5 => std::thread::sleep(Duration::from_micros(random.below(2_000))),
-                _ => {}
-            }
-        }
-        assert!(
-            texts.len() < wanted * 20,
-            "{} messages made only {} transactions",
-            texts.len(),
-            both(&daemon)
-        );
+    let enough = AtomicUsize::new(0);
+    let mut said: Vec<Vec<String>> = std::thread::scope(|scope| {
+        let talkers: Vec<_> = (0..CHATS)
+            .map(|number| {
+                let (daemon, enough) = (&daemon, &enough);
+                scope.spawn(move || talk(daemon, number, Random(seed + number as u64), wanted, enough))
+            })
+            .collect();
+        talkers.into_iter().map(|talker| talker.join().unwrap()).collect()
+    });
+    for (number, texts) in said.iter().enumerate() {
+        complete(&daemon, number, texts);
     }
-    complete(&daemon, &texts);
-    println!("{} messages, {} transactions each way", texts.len(), both(&daemon));
+    println!("{} messages, {} transactions each way", said.concat().len(), transactions(&daemon));
+    assert!(transactions(&daemon) >= wanted);
 
-    // Everything is pruned by now; after a restart one message more arrives.
+    // Everything is pruned by now; after a restart one message more arrives in each chat.
     assert!(daemon.stop().success());
     let daemon = start(&home, runtime);
-    let text = format!("hostile traffic {}", texts.len());
-    daemon.chat("dev-agent", "main").say(&text);
-    texts.push(text);
-    complete(&daemon, &texts);
+    for (number, texts) in said.iter_mut().enumerate() {
+        let text = format!("hostile traffic {}", texts.len());
+        assert_eq!(daemon.chat("dev-agent", &chat_name(number)).ask(&text), text);
+        texts.push(text);
+        complete(&daemon, number, texts);
+    }
     assert_eq!(daemon.metric("ironclaw_sessions_parked"), 0.0);
 }
 
@@ -61,6 +55,61 @@ fn start(home: &Home, runtime: Runtime) -> Daemon {
         .ready()
 }
 
+fn chat_name(number: usize) -> String {
+    format!("chat-{number}")
+}
+
+/// Transactions that crossed in the direction with fewer of them.
+fn transactions(daemon: &Daemon) -> usize {
+    let rings = daemon.metric("ironclaw_ring_seconds_count");
+    rings.min(daemon.metric("ironclaw_ingest_seconds_count")) as usize
+}
+
+/// Talks until enough transactions crossed: bursts of a few messages with random pauses, each answered with
+/// its own text and in order. Gives what was said.
+fn talk(
+    daemon: &Daemon,
+    number: usize,
+    mut random: Random,
+    wanted: usize,
+    enough: &AtomicUsize,
+) -> Vec<String> {
+    let name = chat_name(number);
+    let chat = daemon.chat("dev-agent", &name);
+    let mut texts = vec!["hostile traffic".to_owned()];
+    let mut position = chat.say(&texts[0]).position;
+    position = chat.answer_after(position).position;
+    let mut events = chat.events(position);
+    while enough.load(Ordering::Relaxed) < wanted {
+        let burst = 1 + random.below(4) as usize;
+        for _ in 0..burst {
+            let text = line(texts.len(), &mut random);
+            chat.say(&text);
+            texts.push(text);
+            match random.below(20) {
+                0 => std::thread::sleep(Duration::from_millis(random.below(10))),
+                1..5 => std::thread::sleep(Duration::from_micros(random.below(2_000))),
+                _ => {}
+            }
+        }
+        for text in &texts[texts.len() - burst..] {
+            let answer = loop {
+                let event = events.next().expect("the stream goes on");
+                let Ok(value) = serde_json::from_str::<Value>(&event.data) else { continue };
+                match value["direction"].as_str() {
+                    Some("out") => break Entry::from_json(&value),
+                    Some("notice") => panic!("{value}"),
+                    _ => {}
+                }
+            };
+            assert!(answer.text == *text, "{name}: answer {} is not what was sent", answer.position);
+        }
+        enough.store(transactions(daemon), Ordering::Relaxed);
+        assert!(texts.len() < wanted * 20, "{} messages made too few transactions", texts.len());
+    }
+    texts
+}
+
 /// A numbered text of one byte to some pages, its own check at its end.
 fn line(number: usize, random: &mut Random) -> String {
     let longest = if random.below(10) == 0 { 20_000 } else { 300 };
@@ -69,18 +118,16 @@ fn line(number: usize, random: &mut Random) -> String {
     format!("{number} {filler} {sum}")
 }
 
-/// Waits for the last answer and compares all of them with what was sent.
+/// Compares all answers of a chat with what was sent.
 #[track_caller]
-fn complete(daemon: &Daemon, texts: &[String]) {
-    let chat = daemon.chat("dev-agent", "main");
-    let all = eventually("every message is answered", || {
-        let done = daemon.metric("ironclaw_open_messages") == 0.0;
-        done.then(|| chat.history())
-    });
-    let answers: Vec<&str> =
-        all.iter().filter(|entry| entry.direction == "out").map(|entry| entry.text.as_str()).collect();
-    assert_eq!(answers.len(), texts.len(), "answers and messages");
-    for (number, (answer, text)) in answers.iter().zip(texts).enumerate() {
-        assert!(answer == text, "answer {number} is not what was sent");
+fn complete(daemon: &Daemon, number: usize, texts: &[String]) {
+    let all = daemon.chat("dev-agent", &chat_name(number)).history();
+    for direction in ["in", "out"] {
+        let said: Vec<&String> =
+            all.iter().filter(|entry| entry.direction == direction).map(|entry| &entry.text).collect();
+        assert_eq!(said.len(), texts.len(), "{direction} in chat {number}");
+        for (at, (said, text)) in said.into_iter().zip(texts).enumerate() {
+            assert!(said == text, "{direction} {at} of chat {number} is not what was sent");
+        }
     }
 }
