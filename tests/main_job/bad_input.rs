@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::process::{Command, Output, Stdio};
 
+use crate::demo::alone;
 use crate::world::home::finish;
 use crate::world::http::Request;
 use crate::world::{Build, Home, Runtime, Serve, User, eventually};
@@ -106,11 +107,36 @@ fn a_second_daemon_on_the_same_run_directory() {
 fn a_runtime_that_is_not_there() {
     let home = Home::new(Build::Release, User::Root);
     refused(&serve(&home, &["--runtime", "/nowhere/runsc"]), &["/nowhere/runsc"]);
-    let output =
-        finish(serve_command(&home, &["--runtime", "runsc"]).env("PATH", "/nowhere").spawn().unwrap());
-    if !["/usr/bin/runsc", "/usr/local/bin/runsc"].iter().any(|path| fs::exists(path).unwrap()) {
-        refused(&output, &["runsc"]);
+    // In a root that holds the executable alone there is none in any usual place either.
+    let root = home.root.join("empty");
+    fs::create_dir(&root).unwrap();
+    let port = crate::world::daemon::free_port();
+    let address = format!("127.0.0.1:{port}");
+    let words = [
+        "serve",
+        "--state-dir",
+        "/tmp/state",
+        "--model-proxy-socket",
+        "/tmp/run/m.sock",
+        "--api-addr",
+        &address,
+    ];
+    for choice in [&["--runtime", "runsc"][..], &["--dev", "--runtime", "runsc"]] {
+        refused(&finish(alone(&root, &[&words, choice].concat()).spawn().unwrap()), &["runsc"]);
     }
+    // Where nobody named it, the daemon lives and says what it waits for; the weaker cage is not taken instead.
+    let mut child = alone(&root, &words).spawn().unwrap();
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    let reason = eventually("it is alive and not ready, with the reason", || {
+        assert!(child.try_wait().unwrap().is_none(), "it ended");
+        let answer = Request::get("/readyz").send(address).ok()?;
+        assert_eq!(answer.status, 503, "{}", answer.text());
+        answer.text().contains("runsc").then(|| answer.text())
+    });
+    assert!(reason.contains("--runtime native"), "it says no next step: {reason}");
+    assert_eq!(Request::get("/healthz").send(address).unwrap().status, 200);
+    let _ = child.kill();
+    let _ = child.wait();
 }
 
 #[test]
