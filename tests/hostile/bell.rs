@@ -81,21 +81,19 @@ impl Bell {
 
     /// Rings and waits for the acknowledgement; rings of the other file are acknowledged meanwhile.
     pub(super) fn ring(&mut self, last: u64) -> Done {
+        remember(last)?;
         self.send(FromSandbox::Out(last).encode().as_bytes())?;
         loop {
             match self.next()? {
-                ToSandbox::Ack(stored) if stored == last => return self.stored(last),
+                ToSandbox::Ack(stored) if stored == last => {
+                    self.cursor = stored;
+                    return Ok(());
+                }
                 ToSandbox::In(last) => self.send(FromSandbox::Ack(last).encode().as_bytes())?,
                 ToSandbox::Stop => return Err("stopped".into()),
                 _ => {}
             }
         }
-    }
-
-    /// Remembers what the host has stored: the next sandbox of this session says hello with this number.
-    pub(super) fn stored(&mut self, last: u64) -> Done {
-        self.cursor = last;
-        Ok(std::fs::write(REMEMBERED, last.to_string())?)
     }
 
     /// The first odd number that the host has not stored.
@@ -121,5 +119,10 @@ impl Bell {
     }
 }
 
-/// Where the last accepted number is kept between two sandboxes of the session.
+/// Remembers the last number that was used, before it is rung: the next sandbox of this session says hello with it.
+pub(super) fn remember(last: u64) -> Done {
+    Ok(std::fs::write(REMEMBERED, last.to_string())?)
+}
+
+/// Where the last number is kept between two sandboxes of the session.
 const REMEMBERED: &str = "/session/remembered";

@@ -29,6 +29,14 @@ pub(super) fn reply(guest: &Guest, bell: &mut Bell, text: &str) -> Done {
     bell.ring(numbers[2])
 }
 
+/// Says that the turn began, and nothing more.
+pub(super) fn begin_turn(guest: &Guest, bell: &mut Bell) -> Done {
+    let numbers = numbers(bell);
+    let [started, ..] = rows(guest, numbers, "");
+    write_rows(guest, &[started])?;
+    bell.ring(numbers[0])
+}
+
 fn rows(guest: &Guest, numbers: [u64; 3], text: &str) -> [OutboundRow; 3] {
     answer_rows(&guest.message, numbers, text)
 }
@@ -55,16 +63,18 @@ fn message(in_reply_to: Option<MessageId>, text: &str) -> MessageOut {
     }
 }
 
-/// Valid rings without end, as fast as they are acknowledged.
-pub(super) fn ring_without_end(guest: &Guest) -> Done {
+/// Valid rings of so many rows without end, as fast as they are acknowledged.
+pub(super) fn ring_without_end(guest: &Guest, rows: usize) -> Done {
     let mut bell = Bell::begin()?;
     let mut writer = OutboundWriter::create(paths::OUTBOUND.as_ref(), &guest.outbound)?;
     let mut seq = numbers(&bell)[0];
     loop {
         let body = OutboundBody::Message(message(Some(guest.message.id.clone()), "again"));
-        writer.append(&[OutboundRow { seq, body }], seq.saturating_sub(2))?;
-        bell.ring(seq)?;
-        seq += 2;
+        let many: Vec<OutboundRow> =
+            (seq..).step_by(2).take(rows).map(|seq| OutboundRow { seq, body: body.clone() }).collect();
+        writer.append(&many, seq.saturating_sub(2))?;
+        seq += 2 * rows as u64;
+        bell.ring(seq - 2)?;
     }
 }
 
@@ -94,6 +104,11 @@ pub(super) fn tell(guest: &Guest, lie: &str) -> Done {
         "oversized" => {
             write_rows(guest, &honest)?;
             grow(|_| Ok(()))?;
+            third
+        }
+        "beyond" => {
+            write_rows(guest, &honest)?;
+            std::fs::OpenOptions::new().write(true).open(paths::OUTBOUND)?.set_len((64 << 20) + 4096)?;
             third
         }
         "sparse" => {
@@ -156,15 +171,19 @@ pub(super) fn tell(guest: &Guest, lie: &str) -> Done {
             first + 5
         }
         "below" => {
-            // A first answer is accepted; the same numbers are then rung again.
-            write_rows(guest, &honest)?;
-            bell.ring(third)?;
+            // Two rows are accepted; the first one's number is then rung again.
+            write_rows(guest, honest.get(..2).unwrap_or_default())?;
+            bell.ring(second)?;
             first
         }
         "repeated" => {
+            begin_turn(guest, &mut bell)?;
+            first
+        }
+        "after-the-end" => {
             write_rows(guest, &honest)?;
             bell.ring(third)?;
-            third
+            third + 2
         }
         "ahead" => {
             write_rows(guest, &honest)?;
@@ -250,14 +269,10 @@ fn overwrite(content: &[u8]) -> std::io::Result<()> {
     file.set_len(content.len() as u64)
 }
 
-/// Makes the file as long as the limit allows; a write beyond it must fail and not end the host's patience.
+/// Makes the file as long as its limit allows.
 fn grow(finish: impl Fn(&mut std::fs::File) -> std::io::Result<()>) -> Done {
     let mut file = std::fs::OpenOptions::new().write(true).open(paths::OUTBOUND)?;
-    for size in [1 << 40, 1 << 30, 128 << 20, 65 << 20, 64 << 20] {
-        if file.set_len(size).is_ok() {
-            break;
-        }
-    }
+    file.set_len(64 << 20)?;
     Ok(finish(&mut file)?)
 }
 

@@ -72,7 +72,12 @@ impl Context {
         wall: Wall,
         models: ModelBroker,
     ) -> Self {
-        let limits = config.sandbox_limits();
+        let limits = Limits {
+            memory_bytes: config.sandbox_memory,
+            cpu_percent: config.sandbox_cpu_percent,
+            pids: u64::from(config.sandbox_pids),
+            ..Limits::default()
+        };
         Self {
             capacity: Capacity::new(config.max_sandboxes),
             space: FreeSpace::new(&config.state_dir, config.min_free),
