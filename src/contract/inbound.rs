@@ -126,7 +126,7 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Over either limit: only reading, listing and deleting is left.
+    /// Over either limit: only reading is left.
     pub fn is_over(&self) -> bool {
         self.bytes > self.bytes_limit || self.files > self.files_limit
     }

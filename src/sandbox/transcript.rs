@@ -17,6 +17,11 @@ const TOOL_TEXT: usize = 2_000;
 /// Longest other text in an earlier turn.
 const TEXT: usize = 20_000;
 
+/// Most bytes of one earlier turn; of a longer one only the question and the answer are kept, cut short.
+const ENTRY_BYTES: usize = 128 << 10;
+/// Longest text in such a one.
+const BRIEF_TEXT: usize = 300;
+
 /// Earlier turns, oldest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Window {
@@ -32,7 +37,10 @@ pub struct Window {
 /// When the file fails.
 pub fn append(tx: &Connection, turn: u64, messages: &[Message]) -> Result<u64, JournalError> {
     let kept = messages.iter().map(|message| shortened(message).to_value()).collect();
-    let entry = Value::Array(kept).to_string();
+    let mut entry = Value::Array(kept).to_string();
+    if entry.len() > ENTRY_BYTES {
+        entry = Value::Array(brief(messages)).to_string();
+    }
     let size = entry.chars().count() as u64;
     tx.prepare_cached("INSERT INTO transcript VALUES (?1, ?2, ?3)")?.execute(params![turn, entry, size])?;
     let first = first_within(tx, KEPT)?;
@@ -79,6 +87,19 @@ fn first_within(db: &Connection, budget: u64) -> Result<u64, JournalError> {
         first = row.get(0)?;
     }
     Ok(first)
+}
+
+/// The first message and the last, their texts only.
+fn brief(messages: &[Message]) -> Vec<Value> {
+    let last = messages.last().filter(|_| messages.len() > 1);
+    let texts = |message: &Message| {
+        let text = |block: &Block| match block {
+            Block::Text(text) => Some(Block::Text(cut(text, BRIEF_TEXT))),
+            Block::ToolUse { .. } | Block::ToolResult { .. } => None,
+        };
+        Message { speaker: message.speaker, blocks: message.blocks.iter().filter_map(text).collect() }
+    };
+    messages.first().into_iter().chain(last).map(|message| texts(message).to_value()).collect()
 }
 
 fn shortened(message: &Message) -> Message {
@@ -177,6 +198,21 @@ mod tests {
         append(&db, 2, &[big]).unwrap();
         let told = window(&db, 0).unwrap();
         assert_eq!((told.messages.len(), told.left_out), (1, 1));
+    }
+
+    #[test]
+    fn a_turn_of_many_long_texts_is_kept_in_brief() {
+        let db = db();
+        let block = |_| Block::Text("\u{1}".repeat(50_000));
+        let asked = Message { speaker: Speaker::User, blocks: (0..64).map(block).collect() };
+        let answered = Message { speaker: Speaker::Assistant, blocks: vec![Block::Text("yes".into())] };
+        append(&db, 1, &[asked.clone(), asked, answered.clone()]).unwrap();
+        let told = window(&db, 0).unwrap().messages;
+        assert_eq!((told.len(), told.last()), (2, Some(&answered)));
+        assert_eq!(told[0].blocks.len(), 64);
+        let size: usize =
+            db.query_row("SELECT sum(length(entry)) FROM transcript", [], |row| row.get(0)).unwrap();
+        assert!(size <= ENTRY_BYTES, "{size}");
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The whole sandbox against a host of the tests' own: doorbell, both conveyors and a scripted model, in
 //! one process and without the walls.
 
+mod bounds;
+
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -138,6 +140,7 @@ struct Host {
     cursor: u64,
     inbound_seq: u64,
     stored: Vec<OutboundRow>,
+    turn_seconds: u64,
 }
 
 struct Running {
@@ -155,7 +158,16 @@ impl Host {
         let doorbell = UnixListener::bind(at("doorbell")).unwrap();
         let model = Model::start(&at("model"));
         let key = SessionSecret::mint().sandbox_key();
-        Self { scratch, key, doorbell, model, cursor: 0, inbound_seq: 0, stored: Vec::new() }
+        Self {
+            scratch,
+            key,
+            doorbell,
+            model,
+            cursor: 0,
+            inbound_seq: 0,
+            stored: Vec::new(),
+            turn_seconds: 600,
+        }
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -199,7 +211,12 @@ impl Host {
 
     /// Starts a sandbox, hands these messages over, and welcomes it.
     fn launch(&mut self, messages: &[&MessageIn]) -> Running {
-        let config = SessionConfig { max_tokens: 99, persona: "P".into(), ..SessionConfig::default() };
+        let config = SessionConfig {
+            max_tokens: 99,
+            persona: "P".into(),
+            turn_seconds: self.turn_seconds,
+            ..SessionConfig::default()
+        };
         let mut bodies = vec![InboundBody::Config(config)];
         bodies.extend(messages.iter().map(|message| InboundBody::Message((*message).clone())));
         let rows = self.rows(bodies);

@@ -13,7 +13,7 @@ use crate::contract::json::{self, Value};
 /// Most content blocks of one answer.
 const BLOCKS: usize = 256;
 /// Most bytes of text and tool input of one answer.
-const ANSWER_BYTES: usize = 8 << 20;
+const ANSWER_BYTES: usize = 1 << 20;
 /// Most bytes of the stream that carries it.
 const STREAM_BYTES: usize = 64 << 20;
 /// Most bytes of an error document.
@@ -35,8 +35,8 @@ pub struct Anthropic {
 }
 
 impl Anthropic {
-    /// Two minutes of silence (a model may think that long before its first word), eight in all: the host
-    /// ends a turn after ten.
+    /// Two minutes of silence (a model may think that long before its first word), eight in all; less where
+    /// the turn has less left.
     pub fn new(socket: PathBuf, host: String) -> Self {
         let patience = Patience { idle: Duration::from_secs(120), whole: Duration::from_secs(480) };
         Self { socket, host, patience }
@@ -47,8 +47,9 @@ impl Model for Anthropic {
     fn call(&self, request: &Request<'_>) -> Result<Response, ModelError> {
         let target = Target { socket: &self.socket, host: &self.host, path: "/v1/messages" };
         let headers = [("content-type", "application/json"), ("anthropic-version", "2023-06-01")];
+        let patience = Patience { whole: self.patience.whole.min(request.within), ..self.patience };
         let mut answer =
-            http::post(target, &headers, encode(request).as_bytes(), self.patience).map_err(broken)?;
+            http::post(target, &headers, encode(request).as_bytes(), patience).map_err(broken)?;
         if answer.status != 200 {
             return Err(refusal(&mut answer));
         }
@@ -423,6 +424,7 @@ mod tests {
             system: "s",
             tools: &tools,
             choice: ToolChoice::Free,
+            within: Duration::from_secs(5),
             messages: &messages,
         };
         assert_eq!(

@@ -178,6 +178,8 @@ pub struct Request<'a> {
     pub choice: ToolChoice,
     /// The conversation; begins with a user's message.
     pub messages: &'a [Message],
+    /// How long the call may take.
+    pub within: Duration,
 }
 
 /// Why the model stopped.
@@ -232,13 +234,15 @@ pub enum ModelError {
         /// What it says, cut short; a stranger's words.
         said: String,
     },
+    /// The time for the turn was over.
+    OutOfTime,
 }
 
 impl ModelError {
     /// Whether the same request may succeed later.
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::Broken(_) => true,
+            Self::Broken(_) | Self::OutOfTime => true,
             Self::Refused { status, .. } => matches!(status, 408 | 409 | 425 | 429 | 500..=599),
         }
     }
@@ -246,7 +250,7 @@ impl ModelError {
     /// How long the upstream asks to wait.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Broken(_) => None,
+            Self::Broken(_) | Self::OutOfTime => None,
             Self::Refused { retry_after, .. } => *retry_after,
         }
     }
@@ -255,6 +259,7 @@ impl ModelError {
 impl fmt::Display for ModelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::OutOfTime => f.write_str("the time for one turn was over before the model had answered"),
             Self::Broken(why) => write!(f, "the connection to the model failed: {why}"),
             Self::Refused { status, said, .. } if said.is_empty() => write!(f, "the model answered {status}"),
             Self::Refused { status, said, .. } => write!(f, "the model answered {status}: {said}"),

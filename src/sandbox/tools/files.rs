@@ -8,7 +8,7 @@ use super::{Bench, Repeat, Tool, ToolError, text, texts};
 /// Reads a text file.
 pub(super) const READ_FILE: Tool = Tool {
     name: "read_file",
-    description: "Read a text file of the workspace, 1 MiB at most.",
+    description: "Read a text file of the workspace, 1 MiB at most; of a long one you are shown the first 256 KiB.",
     group: "files",
     schema: || texts(&[("path", "The file, relative to the workspace")]),
     repeat: Repeat::ReadOnly,

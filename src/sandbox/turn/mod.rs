@@ -2,6 +2,7 @@
 //! one chat, asks the model, runs what the model asks for, and answers; each step is journalled before
 //! anything follows from it. What it hears and says goes through the channels of the mailbox.
 
+mod room;
 mod select;
 
 use std::collections::HashSet;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::contract::fault;
 use crate::contract::ids::MessageId;
-use crate::contract::inbound::{InboundBody, InboundRow, MessageIn, SessionConfig};
+use crate::contract::inbound::{InboundBody, InboundKind, InboundRow, MessageIn, SessionConfig};
 use crate::contract::outbound::{BYTES_A_VALUE, MessageOut, OutboundKind};
 use crate::contract::time::Millis;
 
@@ -21,16 +22,22 @@ use super::models::{
 };
 use super::tools::{self, Bench};
 use super::{prompt, transcript};
+use room::Room;
 use select::{Taken, Waiting};
 
 /// Most answers of the model in one turn that may ask for tools; the next one must be in words.
 const STEPS: usize = 16;
 /// Most tools that one answer may ask for.
 const TOOLS_A_STEP: usize = 16;
-/// The host ends a turn after ten minutes; a call is not begun so late that it cannot end in time.
-const LAST_CALL: Duration = Duration::from_secs(8 * 60);
+/// What the host gives a turn where its configuration does not say.
+const TURN_SECONDS: u64 = 600;
+/// Most of that time that is kept for the last words, so that they are stored before the host's clock ends
+/// the process; a tenth where the turn is short.
+const LAST_WORDS: Duration = Duration::from_secs(15);
 
 const INTERRUPTED: &str = "interrupted, outcome unknown";
+const TOO_MUCH: &str = "[I stopped: what I asked of the tools in this turn is more than one turn can hold. Ask me \
+    to do it in smaller parts.]";
 const NOT_RUN: &str = "not run: the limit of tools in one turn is reached";
 
 /// How a failed call of the model is repeated.
@@ -71,8 +78,11 @@ pub struct Turns<M> {
     parts: Parts<M>,
     config: SessionConfig,
     waiting: Waiting,
-    /// Finished before this launch. The snapshot may still hold them; nothing after it can.
+    /// Finished before this launch. What is handed over may still hold them until the host has stored their
+    /// ends.
     finished_before: HashSet<MessageId>,
+    /// Whether a delivery brought some of them: then it may have had no room for all that is open.
+    finished_came: bool,
     snapshot: Snapshot,
     inlet: Receiver<ToTurn>,
     outlet: Outlet,
@@ -111,7 +121,16 @@ impl<M: Model> Turns<M> {
     ) -> Self {
         let config = SessionConfig::default();
         let waiting = Waiting::default();
-        Self { parts, config, waiting, finished_before, snapshot: Snapshot::Awaited, inlet, outlet }
+        Self {
+            parts,
+            config,
+            waiting,
+            finished_before,
+            finished_came: false,
+            snapshot: Snapshot::Awaited,
+            inlet,
+            outlet,
+        }
     }
 
     /// Runs until the mailbox is gone.
@@ -130,6 +149,12 @@ impl<M: Model> Turns<M> {
             }
             self.hear_all()?;
             if self.snapshot == Snapshot::Awaited {
+                continue;
+            }
+            // What a snapshot holds is bounded, and so is a turn; but messages whose end the host has not
+            // stored yet may have taken the room. The rest comes with the next ring, in order.
+            let is_early = left_open.as_ref().is_some_and(|turn| self.may_come(turn));
+            if is_early {
                 continue;
             }
             if let Some(turn) = left_open.take() {
@@ -153,6 +178,15 @@ impl<M: Model> Turns<M> {
         }
     }
 
+    /// Whether messages of an open turn that are not there may still come: nothing newer than the turn has come
+    /// yet, and what was finished before stood in front of it.
+    fn may_come(&self, turn: &OpenTurn) -> bool {
+        let own = |message: &MessageIn| turn.messages.contains(&message.id);
+        let newer = self.waiting.iter().any(|message| message.kind != InboundKind::System && !own(message));
+        let all = turn.messages.iter().all(|id| self.waiting.holds(id));
+        self.finished_came && !all && !newer
+    }
+
     fn hear_all(&mut self) -> Result<(), End> {
         loop {
             match self.inlet.try_recv() {
@@ -169,7 +203,6 @@ impl<M: Model> Turns<M> {
             ToTurn::Delivered(rows) => {
                 rows.into_iter().for_each(|row| self.take_in(row));
                 self.snapshot = Snapshot::Read;
-                self.finished_before.clear();
             }
         }
     }
@@ -178,7 +211,9 @@ impl<M: Model> Turns<M> {
         match row.body {
             InboundBody::Config(config) => self.config = config,
             InboundBody::Message(message) => {
-                if !self.finished_before.contains(&message.id) && !self.waiting.holds(&message.id) {
+                if self.finished_before.contains(&message.id) {
+                    self.finished_came = true;
+                } else if !self.waiting.holds(&message.id) {
                     self.waiting.push(message);
                 }
             }
@@ -202,8 +237,10 @@ impl<M: Model> Turns<M> {
         let mut conversation = self.earlier()?;
         let own = conversation.len();
         conversation.push(turn.prompt.clone());
+        let mut room = Room::default();
         for step in 0..turn.steps.len() {
-            self.run_tools(&mut turn, step, &mut conversation)?;
+            turn.steps.get(step).map(|step| room.takes(&step.response));
+            self.run_tools(&mut turn, step, &mut conversation, &mut room)?;
         }
         let text = loop {
             let choice = if turn.steps.len() < STEPS { ToolChoice::Free } else { ToolChoice::Forbidden };
@@ -215,9 +252,12 @@ impl<M: Model> Turns<M> {
                 break words(&response);
             }
             let step = turn.steps.len();
-            let response = Message { speaker: Speaker::Assistant, blocks: response.blocks };
+            let response = room::keepable(Message { speaker: Speaker::Assistant, blocks: response.blocks });
+            if !room.takes(&response) {
+                break TOO_MUCH.into();
+            }
             self.parts.journal.step(&mut turn, response)?;
-            self.run_tools(&mut turn, step, &mut conversation)?;
+            self.run_tools(&mut turn, step, &mut conversation, &mut room)?;
         };
         self.finish(&turn, answered, text, conversation.split_off(own))
     }
@@ -238,6 +278,7 @@ impl<M: Model> Turns<M> {
         turn: &mut OpenTurn,
         step: usize,
         conversation: &mut Vec<Message>,
+        room: &mut Room,
     ) -> Result<(), End> {
         let Some(Step { response, runs }) = turn.steps.get(step).cloned() else { return Ok(()) };
         let mut results = Vec::new();
@@ -254,7 +295,7 @@ impl<M: Model> Turns<M> {
             };
             results.push(Block::ToolResult {
                 id: id.clone(),
-                text: outcome.text,
+                text: room.result(outcome.text),
                 is_error: outcome.is_error,
             });
         }
@@ -286,8 +327,8 @@ impl<M: Model> Turns<M> {
         let result = tools::run(&self.parts.bench, &self.config, name, input, &stamp);
         fault::point("step.tool_ran");
         let outcome = match result {
-            Ok(text) => Outcome { text, is_error: false },
-            Err(error) => Outcome { text: error.to_string(), is_error: true },
+            Ok(text) => Outcome { text: room::one_result(text), is_error: false },
+            Err(error) => Outcome { text: room::one_result(error.to_string()), is_error: true },
         };
         self.parts.journal.result(turn, step, ordinal, &outcome)?;
         Ok(outcome)
@@ -305,6 +346,10 @@ impl<M: Model> Turns<M> {
         loop {
             // What the host said meanwhile: a new configuration, or that the process is ending.
             self.hear_all()?;
+            let within = self.time_left(begun);
+            if within.is_zero() {
+                return Ok(Err(ModelError::OutOfTime));
+            }
             self.outlet.send(FromTurn::Doing("model"));
             let model = match self.config.model.as_str() {
                 "" => self.parts.model_name.as_str(),
@@ -317,14 +362,18 @@ impl<M: Model> Turns<M> {
                 tools: &tools::specs(&self.config),
                 choice,
                 messages: conversation,
+                within,
             };
             let error = match self.parts.model.call(&request) {
                 Ok(response) => return Ok(Ok(response)),
                 Err(error) => error,
             };
             let pause = error.retry_after().unwrap_or(wait);
-            let too_late = begun.elapsed() + pause > LAST_CALL;
-            if !error.is_passing() || attempt >= self.parts.retries.attempts || too_late {
+            let left = self.time_left(begun);
+            if error.is_passing() && left.is_zero() {
+                return Ok(Err(ModelError::OutOfTime));
+            }
+            if !error.is_passing() || attempt >= self.parts.retries.attempts || pause >= left {
                 return Ok(Err(error));
             }
             self.outlet.send(FromTurn::Doing("retry"));
@@ -332,6 +381,16 @@ impl<M: Model> Turns<M> {
             wait = (wait * 2).min(self.parts.retries.longest);
             attempt += 1;
         }
+    }
+
+    /// What is left of the turn, without the time for its last words. The host's clock began later than
+    /// `begun`: when it heard of the turn.
+    fn time_left(&self, begun: Instant) -> Duration {
+        let whole = match self.config.turn_seconds {
+            0 => Duration::from_secs(TURN_SECONDS),
+            seconds => Duration::from_secs(seconds),
+        };
+        (whole - (whole / 10).min(LAST_WORDS)).saturating_sub(begun.elapsed())
     }
 
     fn finish(

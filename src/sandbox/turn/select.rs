@@ -1,9 +1,14 @@
 //! Which messages a turn takes. Pure: it touches nothing.
 
+use super::room::{PROMPT_BYTES, encoded};
 use crate::contract::inbound::{InboundKind, MessageIn};
+use crate::sandbox::prompt;
 
 /// Notes that wait for a turn to carry them; the oldest go when there are more, since nobody is owed them.
 const NOTES: usize = 32;
+/// Messages of one turn, notes besides. What a turn takes must be handed over again in one piece when it is
+/// resumed: the host's first ring has room for 256 messages and 4 MiB of text, oldest first.
+const MESSAGES: usize = 64;
 
 /// Messages that wait, in the order of their numbers.
 #[derive(Debug, Default)]
@@ -23,6 +28,10 @@ impl Taken {
     pub(super) fn reported(&self) -> impl Iterator<Item = &MessageIn> {
         self.told.iter().filter(|message| message.kind != InboundKind::System)
     }
+}
+
+fn size(message: &MessageIn) -> usize {
+    encoded(&prompt::message(message))
 }
 
 fn triggers(message: &MessageIn) -> bool {
@@ -53,13 +62,38 @@ impl Waiting {
         self.0.iter()
     }
 
-    /// Takes the chat and thread of the message that has triggered longest: all its triggering messages, what
-    /// else was said there, and the notes. `None` when nothing triggers.
+    /// Takes the chat and thread of the message that has triggered longest: its triggering messages, what
+    /// else was said there, and the notes, in order and as many as one turn has room for; the rest is the
+    /// next turn's. `None` when nothing triggers.
     pub(super) fn take(&mut self) -> Option<Taken> {
         let first = self.0.iter().find(|message| triggers(message))?.clone();
-        let answered = self.0.iter().rfind(|m| triggers(m) && same_place(m, &first))?.clone();
-        let told =
-            self.0.extract_if(.., |m| m.kind == InboundKind::System || same_place(m, &first)).collect();
+        let mut answered = first.clone();
+        // The first that triggers goes in any case, so its room is taken before that of those in front of it.
+        let (mut count, mut bytes) = (1, size(&first));
+        let (mut is_before, mut is_full) = (true, false);
+        let fits = |m: &mut MessageIn| {
+            if m.id == first.id {
+                is_before = false;
+                // What was left behind in front of it does not close the way for what comes after it.
+                is_full = false;
+                return true;
+            }
+            let is_note = m.kind == InboundKind::System;
+            if is_full || !(is_note || same_place(m, &first)) {
+                return false;
+            }
+            let (more, room) = (usize::from(!is_note), size(m));
+            if count + more > MESSAGES || bytes + room > PROMPT_BYTES {
+                is_full = true;
+                return false;
+            }
+            (count, bytes) = (count + more, bytes + room);
+            if triggers(m) && !is_before {
+                answered = m.clone();
+            }
+            true
+        };
+        let told = self.0.extract_if(.., fits).collect();
         Some(Taken { told, answered })
     }
 
@@ -121,6 +155,44 @@ mod tests {
         assert_eq!(waiting.take().unwrap().answered, other_chat);
         assert_eq!(waiting.take().unwrap().answered, other_thread);
         assert_eq!(waiting.take(), None);
+    }
+
+    #[test]
+    fn a_turn_is_bounded_and_the_rest_is_the_next_turn_in_order() {
+        let mut waiting = Waiting::default();
+        let all: Vec<_> =
+            (0..MESSAGES * 2 + 1).map(|_| message("a", None, true, InboundKind::Chat)).collect();
+        all.iter().for_each(|m| waiting.push(m.clone()));
+        for part in all.chunks(MESSAGES) {
+            let taken = waiting.take().unwrap();
+            assert_eq!(taken.told, part);
+            assert_eq!(Some(&taken.answered), part.last());
+        }
+        assert_eq!(waiting.take(), None);
+
+        // Each control character takes six bytes as JSON.
+        let text = "\u{1}".repeat(64 << 10);
+        let large: Vec<_> = (0..7)
+            .map(|_| MessageIn { text: text.clone(), ..message("a", None, true, InboundKind::Chat) })
+            .collect();
+        large.iter().for_each(|m| waiting.push(m.clone()));
+        for part in large.chunks(2) {
+            assert_eq!(waiting.take().unwrap().told, part);
+        }
+        let huge = MessageIn { text: "x".repeat(PROMPT_BYTES * 2), ..large[0].clone() };
+        waiting.push(huge.clone());
+        assert_eq!(waiting.take().unwrap().told, [huge], "one message goes whatever it takes");
+    }
+
+    #[test]
+    fn what_rides_along_leaves_room_for_what_triggers() {
+        let mut waiting = Waiting::default();
+        (0..MESSAGES * 2).for_each(|_| waiting.push(message("a", None, false, InboundKind::Chat)));
+        let trigger = message("a", None, true, InboundKind::Chat);
+        waiting.push(trigger.clone());
+        let taken = waiting.take().unwrap();
+        assert_eq!((taken.told.len(), taken.told.last()), (MESSAGES, Some(&trigger)));
+        assert_eq!(taken.answered, trigger);
     }
 
     #[test]
