@@ -16,7 +16,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use crate::contract::cipher::{self, CipherError, FileKey, Role};
-use crate::contract::fault;
 use crate::contract::ids::MessageId;
 use crate::contract::outbound::{OutboundBody, OutboundRow};
 
@@ -243,14 +242,15 @@ fn message_id(text: &str) -> Result<MessageId, JournalError> {
     MessageId::parse(text).map_err(|_| JournalError::Lost("an id does not read".into()))
 }
 
-/// A crash point on each side of a step.
+/// A crash point on each side of a step. The callers write them out, so that their names can be found in the
+/// source.
 fn around<T, E>(
-    before: &'static str,
-    after: &'static str,
+    before: impl FnOnce(),
+    after: impl FnOnce(),
     step: impl FnOnce() -> Result<T, E>,
 ) -> Result<T, E> {
-    fault::point(before);
+    before();
     let result = step()?;
-    fault::point(after);
+    after();
     Ok(result)
 }

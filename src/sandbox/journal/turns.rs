@@ -104,23 +104,24 @@ impl Journal {
         messages: Vec<MessageId>,
         prompt: Message,
     ) -> Result<(OpenTurn, Vec<OutboundRow>), JournalError> {
-        around("step.turn_opened.before", "step.turn_opened.after", || {
-            self.transaction(|tx| {
-                let id = meta(tx, "turns")? + 1;
-                set_meta(tx, "turns", id)?;
-                tx.prepare_cached("INSERT INTO turn VALUES (?1, ?2)")?
-                    .execute(params![id, prompt.to_value().to_string()])?;
-                for (ordinal, message) in (0_u64..).zip(&messages) {
-                    tx.prepare_cached("INSERT INTO turn_messages VALUES (?1, ?2, ?3)")?.execute(params![
-                        id,
-                        ordinal,
-                        message.as_str()
-                    ])?;
-                }
-                let started = states(tx, &messages, Processing::Started)?;
-                Ok((OpenTurn { id, messages, prompt, steps: Vec::new() }, started))
-            })
-        })
+        around(
+            || fault::point("step.turn_opened.before"),
+            || fault::point("step.turn_opened.after"),
+            || {
+                self.transaction(|tx| {
+                    let id = meta(tx, "turns")? + 1;
+                    set_meta(tx, "turns", id)?;
+                    tx.prepare_cached("INSERT INTO turn VALUES (?1, ?2)")?
+                        .execute(params![id, prompt.to_value().to_string()])?;
+                    for (ordinal, message) in (0_u64..).zip(&messages) {
+                        tx.prepare_cached("INSERT INTO turn_messages VALUES (?1, ?2, ?3)")?
+                            .execute(params![id, ordinal, message.as_str()])?;
+                    }
+                    let started = states(tx, &messages, Processing::Started)?;
+                    Ok((OpenTurn { id, messages, prompt, steps: Vec::new() }, started))
+                })
+            },
+        )
     }
 
     /// Announces a turn that goes on in a new process: `started` rows anew, since the host's clock for the
@@ -129,9 +130,11 @@ impl Journal {
     /// # Errors
     /// When the file fails.
     pub fn resume(&mut self, turn: &OpenTurn) -> Result<Vec<OutboundRow>, JournalError> {
-        around("step.turn_resumed.before", "step.turn_resumed.after", || {
-            self.transaction(|tx| states(tx, &turn.messages, Processing::Started))
-        })
+        around(
+            || fault::point("step.turn_resumed.before"),
+            || fault::point("step.turn_resumed.after"),
+            || self.transaction(|tx| states(tx, &turn.messages, Processing::Started)),
+        )
     }
 
     /// Keeps an answer of the model that asks for tools.
@@ -140,16 +143,20 @@ impl Journal {
     /// When the file fails.
     pub fn step(&mut self, turn: &mut OpenTurn, response: Message) -> Result<(), JournalError> {
         let (id, ordinal) = (turn.id, turn.steps.len() as u64);
-        around("step.response.before", "step.response.after", || {
-            self.transaction(|tx| {
-                tx.prepare_cached("INSERT INTO steps VALUES (?1, ?2, ?3)")?.execute(params![
-                    id,
-                    ordinal,
-                    response.to_value().to_string()
-                ])?;
-                Ok(())
-            })
-        })?;
+        around(
+            || fault::point("step.response.before"),
+            || fault::point("step.response.after"),
+            || {
+                self.transaction(|tx| {
+                    tx.prepare_cached("INSERT INTO steps VALUES (?1, ?2, ?3)")?.execute(params![
+                        id,
+                        ordinal,
+                        response.to_value().to_string()
+                    ])?;
+                    Ok(())
+                })
+            },
+        )?;
         turn.steps.push(Step { response, runs: Vec::new() });
         Ok(())
     }
@@ -159,13 +166,17 @@ impl Journal {
     /// # Errors
     /// When the file fails; then it must not run.
     pub fn intend(&mut self, turn: u64, step: u64, ordinal: u64) -> Result<(), JournalError> {
-        around("step.tool_intent.before", "step.tool_intent.after", || {
-            self.transaction(|tx| {
-                tx.prepare_cached("INSERT INTO tool_runs VALUES (?1, ?2, ?3, NULL, NULL)")?
-                    .execute([turn, step, ordinal])?;
-                Ok(())
-            })
-        })
+        around(
+            || fault::point("step.tool_intent.before"),
+            || fault::point("step.tool_intent.after"),
+            || {
+                self.transaction(|tx| {
+                    tx.prepare_cached("INSERT INTO tool_runs VALUES (?1, ?2, ?3, NULL, NULL)")?
+                        .execute([turn, step, ordinal])?;
+                    Ok(())
+                })
+            },
+        )
     }
 
     /// Keeps what it gave.
@@ -179,13 +190,17 @@ impl Journal {
         ordinal: u64,
         outcome: &Outcome,
     ) -> Result<(), JournalError> {
-        around("step.tool_result.before", "step.tool_result.after", || {
-            self.transaction(|tx| {
-                tx.prepare_cached("INSERT OR REPLACE INTO tool_runs VALUES (?1, ?2, ?3, ?4, ?5)")?
-                    .execute(params![turn, step, ordinal, outcome.text, outcome.is_error])?;
-                Ok(())
-            })
-        })
+        around(
+            || fault::point("step.tool_result.before"),
+            || fault::point("step.tool_result.after"),
+            || {
+                self.transaction(|tx| {
+                    tx.prepare_cached("INSERT OR REPLACE INTO tool_runs VALUES (?1, ?2, ?3, ?4, ?5)")?
+                        .execute(params![turn, step, ordinal, outcome.text, outcome.is_error])?;
+                    Ok(())
+                })
+            },
+        )
     }
 
     /// Ends a turn: the reply, the `done` rows of all its messages, and its place in the transcript.
@@ -193,21 +208,25 @@ impl Journal {
     /// # Errors
     /// When the file fails; then the turn is still open.
     pub fn finish(&mut self, turn: &OpenTurn, ending: Ending) -> Result<Vec<OutboundRow>, JournalError> {
-        around("step.final.before", "step.final.after", || {
-            self.transaction(|tx| {
-                let mut outputs = vec![mint(tx, OutboundBody::Message(ending.reply))?];
-                let done = states(tx, &turn.messages, Processing::Done)?;
-                for (row, message) in done.iter().zip(&turn.messages) {
-                    tx.prepare_cached("INSERT OR REPLACE INTO finished VALUES (?1, ?2)")?
-                        .execute(params![message.as_str(), row.seq])?;
-                }
-                outputs.extend(done);
-                close(tx, turn.id)?;
-                let dropped = transcript::append(tx, turn.id, &ending.remembered)?;
-                set_meta(tx, "left_out", meta(tx, "left_out")? + dropped)?;
-                Ok(outputs)
-            })
-        })
+        around(
+            || fault::point("step.final.before"),
+            || fault::point("step.final.after"),
+            || {
+                self.transaction(|tx| {
+                    let mut outputs = vec![mint(tx, OutboundBody::Message(ending.reply))?];
+                    let done = states(tx, &turn.messages, Processing::Done)?;
+                    for (row, message) in done.iter().zip(&turn.messages) {
+                        tx.prepare_cached("INSERT OR REPLACE INTO finished VALUES (?1, ?2)")?
+                            .execute(params![message.as_str(), row.seq])?;
+                    }
+                    outputs.extend(done);
+                    close(tx, turn.id)?;
+                    let dropped = transcript::append(tx, turn.id, &ending.remembered)?;
+                    set_meta(tx, "left_out", meta(tx, "left_out")? + dropped)?;
+                    Ok(outputs)
+                })
+            },
+        )
     }
 
     /// Forgets an open turn that the host has given up.
