@@ -36,12 +36,14 @@ const HEADERS: usize = 64;
 const HEAD_WAIT: Duration = Duration::from_secs(60);
 /// A body of the sizes allowed here takes a moment; this is for a slow line.
 const BODY_WAIT: Duration = Duration::from_secs(30);
+/// Longest silence in the middle of a body.
+const BODY_IDLE: Duration = Duration::from_secs(10);
 /// A peer that reads nothing for so long is gone.
 const WRITE_STALL: Duration = Duration::from_secs(30);
 /// What a response in flight gets after the server began to close.
 const GRACE: Duration = Duration::from_secs(2);
 /// Documents above this are parsed off the executor.
-const PARSE_HERE_BYTES: usize = 64 << 10;
+pub const PARSE_HERE_BYTES: usize = 64 << 10;
 
 /// Is closed when the server ends: `recv` returns then.
 pub type Closing = smol::channel::Receiver<Infallible>;
@@ -130,22 +132,49 @@ where
     B: hyper::body::Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    json_of(body_bytes(body, most).await?).await
+}
+
+/// Reads a body of at most `most` bytes. One that comes too slowly is given up, and its connection with it.
+pub async fn body_bytes<B>(body: B, most: usize) -> Result<Vec<u8>, BodyError>
+where
+    B: hyper::body::Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    patiently(body, most, BODY_IDLE, BODY_WAIT).await
+}
+
+async fn patiently<B>(body: B, most: usize, idle: Duration, whole: Duration) -> Result<Vec<u8>, BodyError>
+where
+    B: hyper::body::Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     // A length that is announced too large is refused before a byte of it is waited for.
     if body.size_hint().lower() > most as u64 {
         return Err(BodyError::TooLarge(most));
     }
     let read = async {
-        match Limited::new(body, most).collect().await {
-            Ok(read) => Ok(read.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => Err(BodyError::TooLarge(most)),
-            Err(_) => Err(BodyError::Broken),
+        let mut body = pin!(Limited::new(body, most));
+        let mut bytes = Vec::new();
+        loop {
+            match async { Ok(body.frame().await) }.or(too_slow(idle)).await? {
+                None => return Ok(bytes),
+                Some(Ok(frame)) => bytes.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new())),
+                Some(Err(error)) if error.is::<LengthLimitError>() => return Err(BodyError::TooLarge(most)),
+                Some(Err(_)) => return Err(BodyError::Broken),
+            }
         }
     };
-    let late = async {
-        Timer::after(BODY_WAIT).await;
-        Err(BodyError::TooSlow)
-    };
-    let bytes = read.or(late).await?;
+    read.or(too_slow(whole)).await
+}
+
+async fn too_slow<T>(after: Duration) -> Result<T, BodyError> {
+    Timer::after(after).await;
+    Err(BodyError::TooSlow)
+}
+
+/// Parses a body, a large one off the executor.
+pub async fn json_of(bytes: Vec<u8>) -> Result<Value, BodyError> {
     let parsed = if bytes.len() > PARSE_HERE_BYTES {
         smol::unblock(move || json::parse(&bytes)).await
     } else {
@@ -206,5 +235,32 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_close(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_that_stops_coming_is_given_up() {
+        let quick = Duration::from_millis(20);
+        let slow = StreamBody::new(
+            smol::stream::once(Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"{"))))
+                .chain(smol::stream::pending()),
+        );
+        let read = smol::block_on(patiently(slow, 100, quick, BODY_WAIT));
+        assert!(matches!(read, Err(BodyError::TooSlow)));
+        let drip = StreamBody::new(smol::stream::repeat(()).then(|()| async {
+            Timer::after(Duration::from_millis(1)).await;
+            Ok::<_, Infallible>(Frame::data(Bytes::new()))
+        }));
+        let read = smol::block_on(patiently(Box::pin(drip), 100, BODY_WAIT, quick));
+        assert!(matches!(read, Err(BodyError::TooSlow)));
+        let whole = StreamBody::new(smol::stream::iter(
+            [b"{\"a\"".as_slice(), b":1}"]
+                .map(|piece| Ok::<_, Infallible>(Frame::data(Bytes::from_static(piece)))),
+        ));
+        assert_eq!(smol::block_on(body_bytes(whole, 7)).unwrap(), b"{\"a\":1}");
     }
 }

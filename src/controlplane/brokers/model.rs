@@ -10,8 +10,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response};
@@ -20,6 +20,7 @@ use smol::lock::Semaphore;
 
 use self::dialect::Refusal;
 use crate::contract::ids::SessionId;
+use crate::contract::json::Value;
 use crate::controlplane::http::{self, Body, BodyError, Closing};
 use crate::controlplane::telemetry::log;
 use crate::controlplane::telemetry::metrics::METRICS;
@@ -28,6 +29,14 @@ use crate::controlplane::telemetry::metrics::METRICS;
 const CONNECTIONS: usize = 8;
 /// A transcript with everything in it; the gate takes no more either.
 const BODY_BYTES: usize = 8 << 20;
+/// Requests of one sandbox in a second; a turn makes one every few seconds.
+const REQUESTS_A_SECOND: u32 = 20;
+/// Requests that may come at once after a quiet time.
+const BURST: u32 = 40;
+/// Large bodies that are parsed at once, over all sessions: their parsing takes a core for a while each.
+const PARSES: usize = 2;
+/// A session's refusals are logged once in so long, with their number.
+const REFUSALS_LOGGED_EVERY: Duration = Duration::from_secs(1);
 /// After a failed accept, mostly for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -109,8 +118,93 @@ impl fmt::Display for OpenError {
 impl std::error::Error for OpenError {}
 
 /// Opens model sockets.
-#[derive(Clone, Debug, Default)]
-pub struct ModelBroker {}
+#[derive(Clone, Debug)]
+pub struct ModelBroker {
+    parses: Arc<Semaphore>,
+}
+
+impl Default for ModelBroker {
+    fn default() -> Self {
+        Self { parses: Arc::new(Semaphore::new(PARSES)) }
+    }
+}
+
+/// Delays what comes too early.
+#[derive(Debug)]
+struct Pace {
+    /// When the next would be on time; lies up to a burst in the past.
+    next: Mutex<Instant>,
+}
+
+impl Pace {
+    const INTERVAL: Duration = Duration::from_nanos(1_000_000_000 / REQUESTS_A_SECOND as u64);
+
+    /// Begins with a whole burst.
+    fn new(now: Instant) -> Self {
+        Self { next: Mutex::new(now.checked_sub(Self::INTERVAL * BURST).unwrap_or(now)) }
+    }
+
+    /// How long this one must wait.
+    fn hold(&self, now: Instant) -> Duration {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let earliest = now.checked_sub(Self::INTERVAL * (BURST - 1)).unwrap_or(now);
+        let due = (*next).max(earliest);
+        *next = due + Self::INTERVAL;
+        due.saturating_duration_since(now)
+    }
+
+    async fn wait(&self) {
+        let hold = self.hold(Instant::now());
+        if !hold.is_zero() {
+            smol::Timer::after(hold).await;
+        }
+    }
+}
+
+/// Refusals since the last line about them.
+#[derive(Debug, Default)]
+struct Refusals {
+    logged: Option<Instant>,
+    count: u64,
+}
+
+/// What the connections of one socket share.
+#[derive(Debug)]
+struct Served {
+    session: SessionId,
+    provider: Provider,
+    requests: Pace,
+    /// One body is read and parsed at a time. So each session waits for its parse with one body at most, and
+    /// none can keep the others out.
+    body: Semaphore,
+    parses: Arc<Semaphore>,
+    refusals: Mutex<Refusals>,
+}
+
+impl Served {
+    fn refused(&self, status: u16) {
+        METRICS.model_refusals.inc();
+        let now = Instant::now();
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        refusals.count += 1;
+        if refusals.logged.is_some_and(|logged| now < logged + REFUSALS_LOGGED_EVERY) {
+            return;
+        }
+        let fields: [log::Field<'_>; 3] =
+            [("session", &self.session), ("status", &status), ("count", &refusals.count)];
+        log::info("model.refused", &fields);
+        *refusals = Refusals { logged: Some(now), count: 0 };
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let refusals = self.refusals.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if refusals.count > 0 {
+            log::info("model.refused", &[("session", &self.session), ("count", &refusals.count)]);
+        }
+    }
+}
 
 /// An open model socket. Dropping it unlinks the socket and ends its connections at once.
 #[derive(Debug)]
@@ -131,7 +225,7 @@ impl Drop for OpenSocket {
 impl ModelBroker {
     /// One for the whole daemon.
     pub fn new() -> Self {
-        Self {}
+        Self::default()
     }
 
     /// Serves a listener that the caller has bound with the sandbox's owner and mode, for one session, with
@@ -150,62 +244,65 @@ impl ModelBroker {
         let path = listener.local_addr().ok().and_then(|address| address.as_pathname().map(PathBuf::from));
         let listener = Async::new(listener).map_err(OpenError::Io)?;
         let (sender, closing) = smol::channel::bounded(1);
-        let accepting = smol::spawn(accept(listener, session.clone(), provider, Arc::new(peer), closing));
+        let served = Served {
+            session: session.clone(),
+            provider,
+            requests: Pace::new(Instant::now()),
+            body: Semaphore::new(1),
+            parses: self.parses.clone(),
+            refusals: Mutex::default(),
+        };
+        let accepting = smol::spawn(accept(listener, Arc::new(served), Arc::new(peer), closing));
         Ok(OpenSocket { path, _accepting: accepting, _closing: sender })
     }
 }
 
-async fn accept(
-    listener: Async<UnixListener>,
-    session: SessionId,
-    provider: Provider,
-    peers: PeerCheck,
-    closing: Closing,
-) {
+async fn accept(listener: Async<UnixListener>, served: Arc<Served>, peers: PeerCheck, closing: Closing) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let connections = Pace::new(Instant::now());
     loop {
+        connections.wait().await;
         let place = places.acquire_arc().await;
         let (stream, _) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                log::warn("model.accept_failed", &[("session", &session), ("error", &error)]);
+                log::warn("model.accept_failed", &[("session", &served.session), ("error", &error)]);
                 smol::Timer::after(ACCEPT_PAUSE).await;
                 continue;
             }
         };
         if !peers(stream.as_fd()) {
-            log::warn("model.foreign_peer", &[("session", &session)]);
+            log::warn("model.foreign_peer", &[("session", &served.session)]);
             continue;
         }
-        let (session, closing) = (session.clone(), closing.clone());
+        let (served, closing) = (served.clone(), closing.clone());
         smol::spawn(async move {
-            let served = http::connection(stream, closing.clone(), |request| {
-                answer(request, session.clone(), provider)
-            });
+            let connection =
+                http::connection(stream, closing.clone(), |request| answer(request, served.clone()));
             let closed = async {
                 let _ = closing.recv().await;
             };
             // A closed grant ends at once, without the grace that the API's connections have.
-            smol::future::or(closed, served).await;
+            smol::future::or(closed, connection).await;
             drop(place);
         })
         .detach();
     }
 }
 
-async fn answer(request: Request<Incoming>, session: SessionId, provider: Provider) -> Response<Body> {
+async fn answer(request: Request<Incoming>, served: Arc<Served>) -> Response<Body> {
+    served.requests.wait().await;
     METRICS.model_requests.inc();
-    match respond(request, provider).await {
+    match respond(request, &served).await {
         Ok(response) => response,
         Err(refusal) => {
-            METRICS.model_refusals.inc();
-            log::info("model.refused", &[("session", &session), ("status", &refusal.status.as_u16())]);
+            served.refused(refusal.status.as_u16());
             refusal.into_response()
         }
     }
 }
 
-async fn respond(request: Request<Incoming>, provider: Provider) -> Result<Response<Body>, Refusal> {
+async fn respond(request: Request<Incoming>, served: &Served) -> Result<Response<Body>, Refusal> {
     let (head, body) = request.into_parts();
     if head.uri.path() != "/v1/messages" || head.uri.query().is_some() {
         return Err(Refusal::not_found("only /v1/messages is served here"));
@@ -216,20 +313,30 @@ async fn respond(request: Request<Incoming>, provider: Provider) -> Result<Respo
     if !http::says_json(&head.headers) {
         return Err(Refusal::invalid("content-type: expected application/json"));
     }
-    let document = http::json_body(body, BODY_BYTES).await.map_err(|error| match error {
+    let asked = dialect::Request::read(document(body, served).await.map_err(|error| match error {
         BodyError::TooLarge(most) => Refusal::too_large(most),
         BodyError::TooSlow => Refusal::invalid("the body did not come in time"),
         BodyError::Broken => Refusal::invalid("the body ended early"),
         BodyError::NotJson(error) => Refusal::invalid(&format!("the body is not JSON: {error}")),
-    })?;
-    let asked = dialect::Request::read(document)?;
-    match provider {
+    })?)?;
+    match served.provider {
         Provider::Mock => {
             let reply = mock::reply(&asked);
             mock::hold(&asked).await;
             Ok(dialect::response(&asked, &reply))
         }
     }
+}
+
+/// Reads and parses a body when it is its turn.
+async fn document(body: Incoming, served: &Served) -> Result<Value, BodyError> {
+    let _place = served.body.acquire().await;
+    let bytes = http::body_bytes(body, BODY_BYTES).await?;
+    let _parse = match bytes.len() > http::PARSE_HERE_BYTES {
+        true => Some(served.parses.acquire().await),
+        false => None,
+    };
+    http::json_of(bytes).await
 }
 
 #[cfg(test)]
@@ -292,7 +399,35 @@ mod tests {
         let _ = std::fs::remove_file(&path);
         let listener = UnixListener::bind(&path).unwrap();
         let _socket = ModelBroker::new().open(listener, &SessionId::mint(), "mock", |_| false).unwrap();
-        assert_eq!(exchange(&path, &post("/v1/messages", "{}")), "");
+        // Nothing is written: the connection may be closed before that.
+        let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        assert_eq!(stream.read(&mut [0; 1]).unwrap_or(0), 0);
+    }
+
+    #[test]
+    fn a_socket_has_its_pace() {
+        let now = Instant::now();
+        let pace = Pace::new(now);
+        assert!((0..BURST).all(|_| pace.hold(now).is_zero()), "a burst comes at once");
+        assert_eq!(pace.hold(now), Pace::INTERVAL);
+        assert_eq!(pace.hold(now), Pace::INTERVAL * 2);
+        let later = now + Duration::from_secs(3600);
+        assert!((0..BURST).all(|_| pace.hold(later).is_zero()), "quiet hours save no more than a burst");
+        assert!(!pace.hold(later).is_zero());
+    }
+
+    #[test]
+    fn refusals_are_counted_between_two_lines() {
+        let served = Served {
+            session: SessionId::mint(),
+            provider: Provider::Mock,
+            requests: Pace::new(Instant::now()),
+            body: Semaphore::new(1),
+            parses: ModelBroker::new().parses,
+            refusals: Mutex::default(),
+        };
+        (0..5).for_each(|_| served.refused(400));
+        assert_eq!(served.refusals.lock().unwrap().count, 4, "one line, and four that wait for the next");
     }
 
     #[test]
