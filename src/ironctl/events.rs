@@ -3,8 +3,8 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
-/// A line holds one entry: a text of 64 KiB, whatever its escapes.
-const LINE_BYTES: u64 = 1 << 20;
+/// A line holds one entry: an answer of at most 1 MiB, of which each byte may be escaped by six, and its names.
+const LINE_BYTES: u64 = (6 << 20) + (64 << 10);
 
 /// One event with its data.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +72,7 @@ impl<R: Read> Events<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contract::json::Value;
 
     #[test]
     fn events_are_read_and_comments_and_torn_ones_are_not() {
@@ -80,6 +81,17 @@ mod tests {
         assert_eq!(events.next().unwrap(), Some(Event { id: Some(7), data: "{\"a\":1}".into() }));
         assert_eq!(events.next().unwrap(), Some(Event { id: None, data: "x\ny".into() }));
         assert_eq!(events.next().unwrap(), None);
+    }
+
+    #[test]
+    fn the_longest_answer_fits_into_a_line() {
+        let answer = Value::object([("text", Value::from("\u{1}".repeat(1 << 20)))]).to_string();
+        assert!(answer.len() > 6 << 20);
+        let mut text = format!("id: 1\ndata: {answer}\n\n").into_bytes();
+        let mut events = Events::new(text.as_slice());
+        assert_eq!(events.next().unwrap(), Some(Event { id: Some(1), data: answer }));
+        text.splice(0..0, vec![b'x'; LINE_BYTES as usize]);
+        assert!(Events::new(text.as_slice()).next().is_err());
     }
 
     #[test]
