@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         os::stage::ROLE => os::stage::run(),
         "sandbox" => sandbox::boot::main(rest),
         "serve" => end(front::serve(rest)),
+        "rotate-key" => end(front::rotate_key(rest)),
         "ctl" => end(ironctl::run(rest)),
         "demo" => end(front::demo::run(rest)),
         "help" | "--help" | "-h" => end(front::help::run(rest)),

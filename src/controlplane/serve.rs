@@ -247,6 +247,16 @@ fn runtime_choice(runtime: &Runtime) -> RuntimeChoice {
     }
 }
 
+/// Wraps the keystore of a state directory that no daemon runs on with the master key of another file, which is
+/// made when it is not there.
+///
+/// # Errors
+/// When a daemon runs on the state directory, and for what is wrong with either key.
+pub fn rotate(config: &Config, new: PathBuf) -> Result<(), StartError> {
+    let state = StateDir::claim(&config.state_dir, Wall::of_this_process(config.sandbox_uid_base))?;
+    Ok(keys::rotate(&state, master_key(config, &state).as_ref(), &FileMaster::at(new))?)
+}
+
 fn master_key(config: &Config, state: &StateDir) -> Box<dyn MasterKey> {
     match &config.master_key {
         MasterKeySource::KeyFile(path) => Box::new(FileMaster::at(path.clone())),

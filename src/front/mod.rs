@@ -21,6 +21,42 @@ pub fn serve(words: &[&str]) -> Result<(), Failure> {
     }
 }
 
+/// `ironclaw rotate-key --new-master-key-file FILE`, beside the flags that name the state directory and the
+/// master key of now as for `serve`. No daemon may be running on that state directory.
+///
+/// # Errors
+/// One line with the next step, and the exit code.
+pub fn rotate_key(words: &[&str]) -> Result<(), Failure> {
+    const FLAG: &str = "--new-master-key-file";
+    if words.iter().any(|word| matches!(*word, "--help" | "-h")) {
+        return help::run(&["keys"]);
+    }
+    let wrong = || {
+        Failure::usage(format!(
+            "rotate-key needs {FLAG} FILE, beside the flags that `serve` gets; `ironclaw help keys` says more"
+        ))
+    };
+    let mut words = words.to_vec();
+    let at = words.iter().position(|word| *word == FLAG).ok_or_else(wrong)?;
+    let [_, new] = words.splice(at..words.len().min(at + 2), []).collect::<Vec<_>>()[..] else {
+        return Err(wrong());
+    };
+    let new = std::path::absolute(new)?;
+    match Config::load(&words) {
+        Ok(config) => {
+            serve::rotate(&config, new.clone()).map_err(|error| Failure::of(error.to_string()))?;
+            let new = new.display();
+            Ok(writeln!(
+                io::stdout(),
+                "the keystore opens with {new} from now on, and not with the old key: start with \
+                 --master-key-file {new}, back it up, then delete the old key"
+            )?)
+        }
+        Err(ConfigError::Help(text)) => Ok(io::stdout().write_all(text.as_bytes())?),
+        Err(error) => Err(Failure { code: error.exit_code(), text: error.to_string() }),
+    }
+}
+
 /// `ironclaw version`
 ///
 /// # Errors
