@@ -155,6 +155,7 @@ pub(super) fn direction(entry: &Entry) -> &'static str {
 
 /// An entry as clients see it.
 pub(super) fn entry_json(entry: &Entry) -> Value {
+    let state = entry.state.map(|state| state.as_str());
     let mut fields = vec![
         ("position", Value::from(entry.position)),
         ("direction", Value::from(direction(entry))),
@@ -162,7 +163,7 @@ pub(super) fn entry_json(entry: &Entry) -> Value {
         ("in_reply_to", Value::from(entry.in_reply_to.clone())),
         ("text", Value::from(entry.text.clone())),
         ("at", Value::from(entry.at.to_rfc3339())),
-        ("state", Value::from(entry.state.map(|state| state.as_str()))),
+        ("state", Value::from(if entry.is_unreadable { Some("unreadable") } else { state })),
     ];
     if let Some(reason) = &entry.reason {
         fields.push(("reason", Value::from(reason.as_str())));

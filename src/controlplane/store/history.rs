@@ -2,7 +2,9 @@
 //! when a message was finished. The number is the cursor that clients follow, so everything that a client
 //! waits for is an entry of its own.
 
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rusqlite::{Connection, Row, Transaction, params};
 
 use super::inbox::State;
 use super::secrets::Texts;
@@ -11,6 +13,7 @@ use crate::contract::ids::{MessageId, SessionId};
 use crate::contract::outbound::BYTES_A_VALUE;
 use crate::contract::time::Millis;
 use crate::controlplane::keys::Keyring;
+use crate::controlplane::telemetry::log;
 
 /// A page ends early when its texts reach this many bytes, whatever its limit of entries.
 const PAGE_TEXT_BYTES: usize = 4 << 20;
@@ -51,6 +54,8 @@ pub struct Entry {
     pub state: Option<State>,
     /// Why it failed.
     pub reason: Option<String>,
+    /// The text is there and does not open: its row is damaged.
+    pub is_unreadable: bool,
 }
 
 /// Adds an entry and gives its position.
@@ -91,7 +96,7 @@ pub fn notice(
 /// while there are some.
 ///
 /// # Errors
-/// [`StoreError::Key`] when a text is damaged, or SQLite's.
+/// [`StoreError::Key`] when the session's secret is damaged, or SQLite's.
 pub fn page(
     conn: &Connection,
     keyring: &Keyring,
@@ -141,9 +146,16 @@ fn read(row: &Row<'_>, texts: Option<&Texts>) -> Result<Entry, StoreError> {
         None => finished,
     };
     let sealed: Option<Vec<u8>> = row.get(9)?;
-    let text = match (texts, sealed) {
-        (Some(texts), Some(sealed)) => texts.open(position, &message, &sealed)?,
-        _ => None,
+    let (text, is_unreadable) = match (texts, sealed) {
+        (Some(texts), Some(sealed)) => match texts.open(position, &message, &sealed) {
+            Ok(text) => (text, false),
+            Err(StoreError::Key(_)) => {
+                tell_unreadable(&message);
+                (None, true)
+            }
+            Err(error) => return Err(error),
+        },
+        _ => (None, false),
     };
     Ok(Entry {
         position,
@@ -156,15 +168,14 @@ fn read(row: &Row<'_>, texts: Option<&Texts>) -> Result<Entry, StoreError> {
         at: Millis(row.get(4)?),
         state,
         reason: row.get(8)?,
+        is_unreadable,
     })
 }
 
-/// The last position of a session; 0 when it has none.
-///
-/// # Errors
-/// SQLite's.
-pub fn last_position(conn: &Connection, session: &SessionId) -> Result<u64, StoreError> {
-    let sql = "SELECT position FROM history WHERE session = ?1 ORDER BY position DESC LIMIT 1";
-    let found = conn.prepare_cached(sql)?.query_row([session.as_str()], |row| row.get(0)).optional()?;
-    Ok(found.unwrap_or(0))
+/// Says it once; the page says it every time.
+fn tell_unreadable(message: &str) {
+    static TOLD: AtomicBool = AtomicBool::new(false);
+    if !TOLD.swap(true, Ordering::Relaxed) {
+        log::error("store.unreadable_text", &[("message", &message)]);
+    }
 }

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use super::StoreError;
 use crate::contract::ids::{GroupName, SessionId};
 use crate::contract::time::Millis;
+use crate::controlplane::telemetry::log;
 
 /// Where people are: a platform, an account on it, a chat, a thread in the chat.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -198,14 +199,23 @@ pub fn list(
     query.query_and_then(params![after.map_or("", SessionId::as_str), super::rows(limit)], read)?.collect()
 }
 
-/// The sessions that are owed a sandbox: ready, with an open message that starts a turn.
+/// The sessions that are owed a sandbox: ready, with an open message that starts a turn. A row whose id does
+/// not read is left out and logged, so that it holds up no other.
 ///
 /// # Errors
-/// SQLite's, or [`StoreError::BadRow`].
+/// SQLite's.
 pub fn owed(conn: &Connection) -> Result<Vec<SessionId>, StoreError> {
     let sql = "SELECT id FROM sessions WHERE open_engaging > 0 AND parked IS NULL ORDER BY id";
     let mut query = conn.prepare_cached(sql)?;
-    query.query_and_then([], |row| session_id(&row.get::<_, String>(0)?))?.collect()
+    let mut rows = query.query([])?;
+    let mut owed = Vec::new();
+    while let Some(row) = rows.next()? {
+        match session_id(&row.get::<_, String>(0)?) {
+            Ok(id) => owed.push(id),
+            Err(error) => log::error("store.bad_session", &[("error", &error)]),
+        }
+    }
+    Ok(owed)
 }
 
 /// Every session of an agent group.

@@ -9,6 +9,7 @@ use smol::channel::{Receiver, Sender};
 
 use super::StoreError;
 use crate::contract::fault;
+use crate::controlplane::telemetry::metrics::METRICS;
 
 /// Jobs in one transaction. More would only make the first of them wait.
 const BATCH: usize = 256;
@@ -125,9 +126,12 @@ pub(super) fn run(mut connection: Connection, orders: &Receiver<Order>) {
                 next = orders.try_recv().ok();
             }
         }
+        let waiting = |more: usize| i64::try_from(orders.len() + more).unwrap_or(i64::MAX);
+        METRICS.ledger_queue.set(waiting(batch.len()));
         if !batch.is_empty() {
             commit(&mut connection, batch);
         }
+        METRICS.ledger_queue.set(waiting(0));
         if !checkpoints.is_empty() {
             let done = checkpoint(&connection);
             for reply in checkpoints {

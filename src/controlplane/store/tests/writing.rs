@@ -98,6 +98,28 @@ fn a_full_disk_fails_the_batch_and_the_writer_goes_on() {
 }
 
 #[test]
+fn a_failing_disk_fails_the_batch_even_where_sqlite_undoes_nothing() {
+    let world = World::new();
+    let failed = || StoreError::Io("made up by the test".to_owned());
+    let answers = batch(
+        &world,
+        vec![
+            Box::new(|tx| meta::set(tx, "before", "1").map(|()| 1)),
+            Box::new(move |tx| {
+                meta::set(tx, "half", "2")?;
+                assert!(!tx.is_autocommit());
+                Err(failed())
+            }),
+            Box::new(|tx| meta::set(tx, "after", "3").map(|()| 3)),
+        ],
+    );
+    assert_eq!(answers, [Err(failed()), Err(failed()), Err(failed())]);
+    assert_eq!(["before", "half", "after"].map(|name| value(&world, name)), [None, None, None]);
+    world.write(|tx| meta::set(tx, "before", "1"));
+    assert_eq!(value(&world, "before").as_deref(), Some("1"));
+}
+
+#[test]
 fn a_job_that_ends_the_transaction_is_answered_with_an_error() {
     let world = World::new();
     let answers = batch(
