@@ -11,6 +11,8 @@ use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags};
 
+use crate::os::memory::wipe;
+
 /// Bytes of every key here.
 pub const KEY_BYTES: usize = 32;
 
@@ -37,12 +39,6 @@ fn derive(secret: &[u8; KEY_BYTES], purpose: &str) -> [u8; KEY_BYTES] {
         panic!("HKDF refused to give 32 bytes");
     }
     out
-}
-
-/// Overwrites key bytes in a way that the compiler must keep.
-fn wipe(bytes: &mut [u8]) {
-    bytes.fill(0);
-    std::hint::black_box(bytes);
 }
 
 macro_rules! secret {

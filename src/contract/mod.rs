@@ -11,6 +11,7 @@ pub mod inbound;
 pub mod json;
 pub mod outbound;
 pub mod paths;
+pub mod places;
 pub mod plain;
 pub mod time;
 

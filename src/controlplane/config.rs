@@ -14,6 +14,8 @@ pub use flags::Flags;
 
 use super::telemetry::log::{Format, Level};
 use crate::contract::json::{self, Value};
+use crate::contract::places;
+use crate::controlplane::keys::ApiToken;
 
 /// A configuration file holds a few dozen short settings; more than this is some other file.
 const FILE_BYTES: u64 = 64 << 10;
@@ -189,22 +191,6 @@ impl Config {
         };
         validate(flags, uid, environment, token)
     }
-
-    /// The API's address as a client on this machine writes it.
-    pub fn api_url(&self) -> String {
-        format!("http://{}", self.api_addr)
-    }
-}
-
-/// The state directory when none is named: `/var/lib/ironclaw` for root, else below `$XDG_STATE_HOME` or `$HOME`.
-pub fn default_state_dir(uid: u32, environment: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
-    if uid == 0 {
-        return Some(PathBuf::from("/var/lib/ironclaw"));
-    }
-    let absolute = |name: &str| environment(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    absolute("XDG_STATE_HOME")
-        .map(|base| base.join("ironclaw"))
-        .or_else(|| absolute("HOME").map(|home| home.join(".local/state/ironclaw")))
 }
 
 fn default_run_base(uid: u32, environment: &dyn Fn(&str) -> Option<String>) -> PathBuf {
@@ -227,7 +213,7 @@ fn validate(
     let token = token.map(|text| checked_token(&text)).transpose()?;
     let state_dir = match &flags.state_dir {
         Some(path) => absolute("--state-dir", path)?,
-        None => default_state_dir(uid, environment).ok_or_else(|| {
+        None => places::default_state_dir(uid, environment).ok_or_else(|| {
             usage(
                 "--state-dir",
                 "neither XDG_STATE_HOME nor HOME is set, so there is no default; name a directory",
@@ -400,10 +386,8 @@ fn runtime(text: Option<&str>, dev: bool) -> Result<Runtime, ConfigError> {
     }
 }
 
-/// The form every token has to have: it travels in a header and is compared as bytes.
 fn checked_token(text: &str) -> Result<Secret, ConfigError> {
-    let well_formed = (16..=256).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
-    if well_formed {
+    if ApiToken::is_well_formed(text) {
         Ok(Secret::new(text.to_owned()))
     } else {
         Err(ConfigError::Usage(

@@ -10,7 +10,7 @@ use ureq::{Agent, Body};
 
 use super::{Failure, Globals};
 use crate::contract::json::{self, Value};
-use crate::contract::plain;
+use crate::contract::{places, plain};
 
 /// Where a control plane listens unless told otherwise.
 const DEFAULT: &str = "http://127.0.0.1:8787";
@@ -59,16 +59,12 @@ impl Target {
     }
 }
 
-/// The same default as the control plane's.
+/// Where the control plane of this machine keeps the token.
 fn state_dir(variable: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
     if let Some(named) = variable("IRONCLAW_STATE_DIR") {
         return Some(PathBuf::from(named));
     }
-    if rustix::process::geteuid().is_root() {
-        return Some(PathBuf::from("/var/lib/ironclaw"));
-    }
-    let below_home = || Some(PathBuf::from(variable("HOME")?).join(".local/state/ironclaw"));
-    variable("XDG_STATE_HOME").map(|base| PathBuf::from(base).join("ironclaw")).or_else(below_home)
+    places::default_state_dir(rustix::process::geteuid().as_raw(), variable)
 }
 
 fn read_token(path: &std::path::Path) -> std::io::Result<String> {

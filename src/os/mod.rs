@@ -5,8 +5,6 @@ pub mod cage;
 pub mod files;
 pub mod landlock;
 pub mod memory;
-#[cfg(feature = "faults")]
-pub mod probe;
 pub mod process;
 pub mod seccomp;
 pub mod socket;

@@ -118,11 +118,6 @@ impl Sandbox {
         }
     }
 
-    /// Whether it has ended.
-    pub fn has_ended(&self) -> bool {
-        process::has_ended(self.first.as_fd())
-    }
-
     /// Takes what it printed so far, up to a limit. Never waits.
     pub fn last_words(&self) -> String {
         let mut bytes = vec![0u8; 4 * WORDS_LIMIT];

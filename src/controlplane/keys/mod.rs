@@ -24,6 +24,7 @@ pub use seal::{open_text, seal_text};
 pub use token::ApiToken;
 
 use super::state::StateError;
+use crate::os::memory::wipe;
 
 /// Bytes of every key here.
 const KEY_BYTES: usize = 32;
@@ -73,12 +74,6 @@ impl fmt::Debug for KeyBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("KeyBytes(…)")
     }
-}
-
-/// Overwrites secret bytes in a way that the compiler must keep.
-fn wipe(bytes: &mut [u8]) {
-    bytes.fill(0);
-    std::hint::black_box(bytes);
 }
 
 fn hex(bytes: &[u8]) -> String {

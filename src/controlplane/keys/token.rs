@@ -51,6 +51,11 @@ impl ApiToken {
         Ok(Self { digest: digest?, minted, path: Some(path) })
     }
 
+    /// The form that every token has: it travels in a header and is compared as bytes.
+    pub fn is_well_formed(token: &str) -> bool {
+        LENGTHS.contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic())
+    }
+
     /// Whether the client presented this token. Takes the same time for every wrong one.
     pub fn matches(&self, presented: &str) -> bool {
         let presented = sha256(presented);
@@ -77,7 +82,7 @@ impl fmt::Debug for ApiToken {
 }
 
 fn checked(token: &str, source: &str) -> Result<[u8; 32], KeyError> {
-    if LENGTHS.contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if ApiToken::is_well_formed(token) {
         Ok(sha256(token))
     } else {
         Err(KeyError::BadToken { source: source.to_owned() })

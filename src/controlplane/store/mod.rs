@@ -158,10 +158,8 @@ impl Ledger {
     }
 
     /// [`Ledger::read`] for a thread that may wait.
-    ///
-    /// # Errors
-    /// As [`Ledger::read`].
-    pub fn read_blocking<T, F>(&self, work: F) -> Result<T, StoreError>
+    #[cfg(test)]
+    fn read_blocking<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         F: FnOnce(&Connection) -> Result<T, StoreError>,
     {

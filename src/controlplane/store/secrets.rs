@@ -7,6 +7,7 @@ use super::{StoreError, inbox};
 use crate::contract::cipher::SessionSecret;
 use crate::contract::ids::SessionId;
 use crate::controlplane::keys::{self, KeyError, Keyring};
+use crate::os::memory::wipe;
 
 /// The secret of a session; `None` when it never had one or was erased.
 ///
@@ -32,19 +33,9 @@ fn load(
     Ok(Some((keyring.open_session(id, &sealed)?, since)))
 }
 
-/// The secret of a session, made in this transaction when there is none.
-///
-/// # Errors
-/// As [`get`].
-pub fn get_or_create(
-    tx: &Transaction<'_>,
-    keyring: &Keyring,
-    id: &SessionId,
-) -> Result<SessionSecret, StoreError> {
-    Ok(get_or_create_since(tx, keyring, id)?.0)
-}
-
-fn get_or_create_since(
+/// The secret of a session, made in this transaction when there is none, and the history's position at which
+/// it was made.
+pub(super) fn get_or_create(
     tx: &Transaction<'_>,
     keyring: &Keyring,
     id: &SessionId,
@@ -85,8 +76,7 @@ pub(super) struct Texts {
 
 impl Drop for Texts {
     fn drop(&mut self) {
-        self.key.fill(0);
-        std::hint::black_box(&mut self.key);
+        wipe(&mut self.key);
     }
 }
 
@@ -97,7 +87,7 @@ impl Texts {
         keyring: &Keyring,
         id: &SessionId,
     ) -> Result<Self, StoreError> {
-        let (secret, since) = get_or_create_since(tx, keyring, id)?;
+        let (secret, since) = get_or_create(tx, keyring, id)?;
         Ok(Self { key: secret.text_key(), since })
     }
 

@@ -176,8 +176,6 @@ fn live(
     let (mut mailbox, outlet) = Mailbox::new(parts, to_turn).map_err(BootError::Mailbox)?;
     mailbox.put_back().map_err(BootError::Mailbox)?;
     // Before the second thread: landlock holds for this one and those that it starts.
-    #[cfg(feature = "faults")]
-    super::tools::probe::early();
     seal()?;
     fault::point("box.sealed");
     let gate = journal.gate();

@@ -4,8 +4,6 @@
 
 mod files;
 pub mod jail;
-#[cfg(feature = "faults")]
-pub(crate) mod probe;
 
 use std::fmt;
 
@@ -63,12 +61,7 @@ impl fmt::Display for ToolError {
 impl std::error::Error for ToolError {}
 
 /// Every tool of this build.
-pub static TABLE: &[Tool] = &[
-    files::READ_FILE,
-    files::WRITE_FILE,
-    #[cfg(feature = "faults")]
-    probe::PROBE,
-];
+pub static TABLE: &[Tool] = &[files::READ_FILE, files::WRITE_FILE];
 
 /// The tools that a session has switched on.
 pub fn enabled(config: &SessionConfig) -> impl Iterator<Item = &'static Tool> {
