@@ -12,6 +12,7 @@ use std::time::Duration;
 
 pub use flags::Flags;
 
+use super::isolation::{GVISOR_PIDS, Limits};
 use super::telemetry::log::{Format, Level};
 use crate::contract::json::{self, Value};
 use crate::contract::places;
@@ -31,7 +32,7 @@ pub struct Config {
     pub run_base: PathBuf,
     /// What sandboxes run in.
     pub runtime: Runtime,
-    /// Where roots and bundles are made; `None` is inside the run directory.
+    /// Where roots and bundles are made; `None` is `bundles` in the state directory.
     pub bundle_root: Option<PathBuf>,
     /// Time between two safety passes.
     pub sweep_interval: Duration,
@@ -191,6 +192,16 @@ impl Config {
         };
         validate(flags, uid, environment, token)
     }
+
+    /// What one sandbox may use: what was set, and the defaults for the rest.
+    pub fn sandbox_limits(&self) -> Limits {
+        Limits {
+            memory_bytes: self.sandbox_memory,
+            cpu_percent: self.sandbox_cpu_percent,
+            pids: u64::from(self.sandbox_pids),
+            ..Limits::default()
+        }
+    }
 }
 
 fn default_run_base(uid: u32, environment: &dyn Fn(&str) -> Option<String>) -> PathBuf {
@@ -273,11 +284,15 @@ fn validate(
     };
     let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
     let second = Duration::from_secs(1);
+    let limits = Limits::default();
+    let runtime = runtime(flags.runtime.as_deref(), flags.dev)?;
+    // Wherever the sandbox may be gVisor's.
+    let least_pids = if runtime == Runtime::Native { 16 } else { GVISOR_PIDS };
     Ok(Config {
         api_addr: flags.api_addr.as_deref().map_or(Ok(SocketAddr::from(([127, 0, 0, 1], 8787))), api_addr)?,
         state_dir,
         run_base,
-        runtime: runtime(flags.runtime.as_deref(), flags.dev)?,
+        runtime,
         bundle_root,
         sweep_interval: duration("--sweep-interval", &flags.sweep_interval, 60 * second, second)?,
         dev: flags.dev,
@@ -309,15 +324,15 @@ fn validate(
         },
         group_quota_bytes: size("--group-quota-bytes", &flags.group_quota_bytes, 256 << 20, 1 << 20)?,
         group_quota_files: number("--group-quota-files", &flags.group_quota_files, 20_000, 100, 100_000_000)?,
-        sandbox_memory: size("--sandbox-memory", &flags.sandbox_memory, 512 << 20, 64 << 20)?,
+        sandbox_memory: size("--sandbox-memory", &flags.sandbox_memory, limits.memory_bytes, 64 << 20)?,
         sandbox_cpu_percent: small(number(
             "--sandbox-cpu-percent",
             &flags.sandbox_cpu_percent,
-            100,
+            u64::from(limits.cpu_percent),
             5,
             100_000,
         )?),
-        sandbox_pids: small(number("--sandbox-pids", &flags.sandbox_pids, 128, 16, 100_000)?),
+        sandbox_pids: small(number("--sandbox-pids", &flags.sandbox_pids, limits.pids, least_pids, 100_000)?),
         sandbox_uid_base: small(number(
             "--sandbox-uid-base",
             &flags.sandbox_uid_base,
@@ -504,6 +519,7 @@ mod tests {
             (&["--api-addr", "[::]:1"], "ssh -L"),
             (&["--api-addr", "tailscale"], "not part of this build"),
             (&["--api-addr", "8787"], "IP:PORT"),
+            (&["--sandbox-pids", "255"], "256"),
             (&["--runtime", "docker"], "expected runsc, native, auto"),
             (&["--linger", "30"], "30s"),
             (&["--turn-timeout", "0s"], "too short"),

@@ -16,7 +16,7 @@ use super::api::readiness::{Readiness, Stage};
 use super::api::{self, Api};
 use super::brokers::model::ModelBroker;
 use super::config::{Config, MasterKeySource, Runtime};
-use super::isolation::{self, Identity, IsolationPaths, RuntimeChoice, RuntimeProblem};
+use super::isolation::{self, Claim, Identity, IsolationPaths, Limits, RuntimeChoice, RuntimeProblem};
 use super::keys::{self, ApiToken, CredentialMaster, FileMaster, KeyError, MasterKey, PassphraseMaster};
 use super::session::Sessions;
 use super::state::{RunDir, StateDir, StateError, Wall};
@@ -41,7 +41,7 @@ pub enum StartError {
     Store(StoreError),
     /// The API's address.
     Listen(SocketAddr, std::io::Error),
-    /// The runtime that was asked for is not there.
+    /// The runtime that was asked for is not there, or its directories are not ours.
     Runtime(RuntimeProblem),
     /// The operating system refused something that every daemon needs.
     System(&'static str, std::io::Error),
@@ -144,7 +144,9 @@ impl ControlPlane {
                 Identity::Mapped { wall: mapped_root, group: mapped_root + isolation::SELF_TEST_ID }
             }
         };
+        let claim = isolation::claim(&paths, identity).map_err(StartError::Runtime)?;
         let readiness = Arc::new(Readiness::default());
+        let limits = config.sandbox_limits();
         let sessions = Sessions::new(
             config.clone(),
             ledger.clone(),
@@ -160,7 +162,7 @@ impl ControlPlane {
         log::info("api.listening", &[("address", &address), ("state", &state.path().display())]);
 
         let preparing =
-            smol::spawn(prepare_runtime(choice, paths, identity, sessions.clone(), readiness.clone()));
+            smol::spawn(prepare_runtime(choice, claim, limits, sessions.clone(), readiness.clone()));
         let background = smol::spawn(slow_pass(config.sweep_interval, ledger.clone(), sessions.clone()));
         let token = token_file;
         Ok(Self {
@@ -218,7 +220,7 @@ impl ControlPlane {
 /// # Errors
 /// As [`ControlPlane::start`].
 pub fn run(config: Config) -> Result<(), StartError> {
-    smol::block_on(async {
+    let ended = smol::block_on(async {
         // Before anything is started, so that no signal ends the process half-way through its stop.
         let mut signals = Signals::new([Signal::Term, Signal::Int])
             .map_err(|error| StartError::System("signals cannot be caught", error))?;
@@ -234,7 +236,9 @@ pub fn run(config: Config) -> Result<(), StartError> {
         log::info("daemon.stopping", &[("signal", &name)]);
         plane.stop().await;
         Ok(())
-    })
+    });
+    log::flush();
+    ended
 }
 
 fn runtime_choice(runtime: &Runtime) -> RuntimeChoice {
@@ -289,14 +293,14 @@ fn seed(ledger: &Ledger) -> Result<(), StoreError> {
 /// Behind the API: copies the executable, tests the runtime, sweeps, and lets the sessions go.
 async fn prepare_runtime(
     choice: RuntimeChoice,
-    paths: IsolationPaths,
-    identity: Identity,
+    claim: Claim,
+    limits: Limits,
     sessions: Sessions,
     readiness: Arc<Readiness>,
 ) {
     readiness.set(Stage::Starting { doing: "the runtime is being tested".to_owned() });
     let chosen = smol::unblock(move || {
-        let isolator = isolation::choose(&choice, &paths, identity).map_err(|problem| problem.to_string())?;
+        let isolator = isolation::choose(&choice, claim, limits).map_err(|problem| problem.to_string())?;
         let swept = isolator
             .sweep()
             .map_err(|error| format!("what an earlier daemon left cannot be removed: {error}"))?;

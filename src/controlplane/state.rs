@@ -305,12 +305,19 @@ fn make_directory(path: &Path, wall: Wall) -> Result<(), StateError> {
     }
 }
 
-/// Makes the directory and missing parents. It may be another user's when nobody but root can rename in it.
+/// Makes the directory and missing parents. One that is not ours must be root's, because a directory's owner can
+/// rename whatever is in it; and others must not be able to write in it, or be kept to their own by the sticky bit.
 fn make_parent(path: &Path, wall: Wall) -> Result<(), StateError> {
     let meta = make_missing(path, wall)?;
-    let sticky = meta.mode() & 0o1000 != 0;
-    let kept = sticky || (meta.uid() == 0 && meta.mode() & 0o022 == 0);
-    if is_mine(&meta) || kept { Ok(()) } else { Err(StateError::OpenParent(path.to_path_buf())) }
+    if is_mine(&meta) || is_kept(meta.uid(), meta.mode()) {
+        Ok(())
+    } else {
+        Err(StateError::OpenParent(path.to_path_buf()))
+    }
+}
+
+fn is_kept(owner: u32, mode: u32) -> bool {
+    owner == 0 && (mode & 0o1000 != 0 || mode & 0o022 == 0)
 }
 
 fn is_mine(meta: &fs::Metadata) -> bool {

@@ -364,7 +364,16 @@ fn build_root(cage: &Cage) -> Result<(), Failure> {
         });
     }
     let all = quiet(MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC);
-    let options = CString::new(ROOT_OPTIONS).step(|| "the root's options".into())?;
+    let options = if fault::weakened("readonly_root") {
+        let owner = match cage.who {
+            Who::NoUserNamespace { group } => format!(",uid={group},gid={group}"),
+            Who::OwnUser | Who::Mapped { .. } => String::new(),
+        };
+        format!("{ROOT_OPTIONS},mode=0755{owner}")
+    } else {
+        ROOT_OPTIONS.to_owned()
+    };
+    let options = CString::new(options).step(|| "the root's options".into())?;
     mount("root", ASSEMBLY, "tmpfs", all, options.as_c_str()).step(|| "mounting the new root".into())?;
     rustix::process::chdir(ASSEMBLY).step(|| "entering the new root".into())?;
     for (item, source) in cage.mounts.iter().zip(opened) {

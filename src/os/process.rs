@@ -219,6 +219,20 @@ fn stat_field(pid: u32, index: usize) -> io::Result<String> {
     rest.split_whitespace().nth(index).map(str::to_owned).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
+/// The real user of a process.
+pub fn real_uid(pid: u32) -> io::Result<u32> {
+    let text = std::fs::read(format!("/proc/{pid}/status"))?;
+    let text = String::from_utf8_lossy(&text);
+    let ids = text.lines().find_map(|line| line.strip_prefix("Uid:")).ok_or(io::ErrorKind::InvalidData)?;
+    let first = ids.split_whitespace().next().ok_or(io::ErrorKind::InvalidData)?;
+    first.parse().map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// The kernel's name for the time since this boot: what was written down before it names other processes.
+pub fn boot_id() -> io::Result<String> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
 /// The arguments of a process; empty for a zombie or a kernel thread.
 pub fn arguments(pid: u32) -> io::Result<Vec<OsString>> {
     use std::os::unix::ffi::OsStringExt;
@@ -279,6 +293,7 @@ pub fn peer_uid(socket: impl AsFd) -> io::Result<u32> {
 }
 
 #[cfg(test)]
+#[allow(clippy::zombie_processes, reason = "they are collected through their descriptors")]
 mod tests {
     use super::*;
     use std::process::{Command, Stdio};
@@ -292,6 +307,8 @@ mod tests {
         assert!(children().unwrap().contains(&child.id()));
         assert_eq!(parent(child.id()).unwrap(), std::process::id());
         assert!(start_time(child.id()).unwrap() > 0);
+        assert_eq!(real_uid(child.id()).unwrap(), rustix::process::getuid().as_raw());
+        assert_eq!(boot_id().unwrap(), boot_id().unwrap());
         drop(child.stdin);
         assert!(wait_readable(pidfd.as_fd(), Duration::from_secs(20)).unwrap());
         assert_eq!(peek(pidfd.as_fd()), Some(Ended::Code(7)));
@@ -313,7 +330,9 @@ mod tests {
         use std::os::unix::process::CommandExt;
         let mut command = Command::new("/bin/true");
         // SAFETY: setsid is a system call and touches no memory.
-        let own = unsafe { command.pre_exec(|| Ok(drop(rustix::process::setsid()))) }.spawn().unwrap();
+        let own = unsafe { command.pre_exec(|| rustix::process::setsid().map(|_| ()).map_err(Into::into)) }
+            .spawn()
+            .unwrap();
         let pidfd = pidfd_open(own.id()).unwrap();
         assert!(wait_readable(pidfd.as_fd(), Duration::from_secs(20)).unwrap());
         let held = hold(own.id());

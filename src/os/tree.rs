@@ -233,9 +233,8 @@ fn enter(directory: impl AsFd, path: &Path) -> Result<OwnedFd, Errno> {
     if mode & 0o700 != 0o700 {
         // By its descriptor: the name could be a link by now.
         let through = format!("/proc/self/fd/{}", found.as_raw_fd());
-        let opened = rustix::fs::chmod(through, Mode::from_raw_mode(mode & 0o7777 | 0o700));
         // Root passes without; anybody else gets a clearer error from what follows.
-        let _ = opened;
+        let _ = rustix::fs::chmod(through, Mode::from_raw_mode(mode & 0o7777 | 0o700));
     }
     openat(&found, c".", DIRECTORY, Mode::empty())
 }

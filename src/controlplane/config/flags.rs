@@ -49,7 +49,7 @@ settings! {
     model_proxy_socket, "--model-proxy-socket", "IRONCLAW_MODEL_PROXY_SOCKET";
     /// what a sandbox runs in: runsc, native (weaker), auto (with --dev), or the path of a runsc
     runtime, "--runtime", "IRONCLAW_RUNTIME";
-    /// where the sandboxes' roots and bundles are made (inside the run directory)
+    /// where the sandboxes' roots and bundles are made (bundles, inside the state directory)
     bundle_root, "--bundle-root", "IRONCLAW_BUNDLE_ROOT";
     /// time between two safety passes over all sessions (60s)
     sweep_interval, "--sweep-interval", "IRONCLAW_SWEEP_INTERVAL";
@@ -73,11 +73,11 @@ settings! {
     group_quota_bytes, "--group-quota-bytes", "IRONCLAW_GROUP_QUOTA_BYTES";
     /// how many files one agent group may have (20000)
     group_quota_files, "--group-quota-files", "IRONCLAW_GROUP_QUOTA_FILES";
-    /// memory of one sandbox (512MiB)
+    /// memory of one sandbox (256MiB)
     sandbox_memory, "--sandbox-memory", "IRONCLAW_SANDBOX_MEMORY";
-    /// processor time of one sandbox in hundredths of a core (100)
+    /// processor time of one sandbox in hundredths of a core (200)
     sandbox_cpu_percent, "--sandbox-cpu-percent", "IRONCLAW_SANDBOX_CPU_PERCENT";
-    /// processes and threads of one sandbox (128)
+    /// processes and threads of one sandbox on the host, with gVisor at least 256 (256)
     sandbox_pids, "--sandbox-pids", "IRONCLAW_SANDBOX_PIDS";
     /// first of the host user ids that a root control plane gives to sandboxes (2000000000)
     sandbox_uid_base, "--sandbox-uid-base", "IRONCLAW_SANDBOX_UID_BASE";

@@ -15,11 +15,11 @@ use ring::digest;
 
 use super::gvisor::Gvisor;
 use super::native::Native;
-use super::setup::{Ground, hexadecimal};
+use super::setup::{self, Ground, hexadecimal};
 use super::{Identity, IsolationPaths, Isolator, Limits, RuntimeChoice, SandboxSpec, SessionPaths, layout};
 use crate::contract::cipher::SessionKey;
 use crate::contract::ids::{GroupName, SessionId};
-use crate::os::files::remove_tree;
+use crate::os::files::{Lock, remove_tree};
 use crate::os::process;
 
 /// Where `runsc` is looked for after the search path, which a service may not have.
@@ -62,14 +62,6 @@ pub enum RuntimeProblem {
     },
 }
 
-impl RuntimeProblem {
-    /// Whether the daemon should end with status 1 instead of serving without being ready: what the operator named
-    /// does not exist, or belongs to another daemon.
-    pub fn is_fatal(&self) -> bool {
-        matches!(self, RuntimeProblem::Missing { .. } | RuntimeProblem::InUse { .. })
-    }
-}
-
 impl fmt::Display for RuntimeProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -101,13 +93,31 @@ impl fmt::Display for RuntimeProblem {
 
 impl std::error::Error for RuntimeProblem {}
 
-/// Finds and tests a back end. Blocks, up to a second for a runtime not seen before. `identity` tells root's daemon
-/// from an ordinary user's; its group owns the files of the self-test. To be called once per daemon, in the
-/// process that will launch, which becomes the parent of what the runtime leaves.
+/// The directories of isolation, claimed for this process alone.
+#[derive(Debug)]
+pub struct Claim {
+    pub(super) paths: IsolationPaths,
+    pub(super) identity: Identity,
+    pub(super) lock: Lock,
+}
+
+/// Makes the bundle root and takes its lock, until the claim or the isolator made with it is dropped. `identity`
+/// tells root's daemon from an ordinary user's; its group owns the files of the self-test.
+///
+/// # Errors
+/// [`RuntimeProblem::InUse`] and [`RuntimeProblem::Ground`]: the daemon cannot serve with these directories.
+pub fn claim(paths: &IsolationPaths, identity: Identity) -> Result<Claim, RuntimeProblem> {
+    let lock = setup::bundle_root(paths, identity)?;
+    Ok(Claim { paths: paths.clone(), identity, lock })
+}
+
+/// Finds and tests a back end, with sandboxes of these limits. Blocks, up to a second for a runtime not seen
+/// before. To be called once per daemon, in the process that will launch, which becomes the parent of what the
+/// runtime leaves.
 pub fn choose(
     choice: &RuntimeChoice,
-    paths: &IsolationPaths,
-    identity: Identity,
+    claim: Claim,
+    limits: Limits,
 ) -> Result<Arc<dyn Isolator>, RuntimeProblem> {
     // What was asked for by name is looked for before anything is made.
     let found = match choice {
@@ -123,15 +133,15 @@ pub fn choose(
         RuntimeChoice::Auto { allow_native: false } => Some(find_runsc().ok_or(RuntimeProblem::NoneFound)?),
         RuntimeChoice::Auto { allow_native: true } => find_runsc(),
     };
-    let ground = Arc::new(Ground::make(paths, identity)?);
-    let gvisor = found.map(|program| gvisor(&ground, program));
+    let ground = Arc::new(Ground::make(claim)?);
+    let gvisor = found.map(|program| gvisor(&ground, program, limits));
     match (gvisor, choice) {
         (Some(Ok(isolator)), _) => Ok(isolator),
         (Some(Err(problem)), RuntimeChoice::Auto { allow_native: true }) => {
-            native(&ground).map_err(|_| problem)
+            native(&ground, limits).map_err(|_| problem)
         }
         (Some(Err(problem)), _) => Err(problem),
-        (None, _) => native(&ground),
+        (None, _) => native(&ground, limits),
     }
 }
 
@@ -161,7 +171,7 @@ fn is_executable(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
-fn native(ground: &Arc<Ground>) -> Result<Arc<dyn Isolator>, RuntimeProblem> {
+fn native(ground: &Arc<Ground>, limits: Limits) -> Result<Arc<dyn Isolator>, RuntimeProblem> {
     let unusable = |reason| RuntimeProblem::Unusable { runtime: "the native cage".into(), reason };
     if ground.rootless()
         && let Some((cause, step)) = &ground.forbidden
@@ -169,11 +179,15 @@ fn native(ground: &Arc<Ground>) -> Result<Arc<dyn Isolator>, RuntimeProblem> {
         return Err(unusable(format!("{cause} ({step})")));
     }
     let isolator = Native { ground: Arc::clone(ground) };
-    self_test(&isolator, ground).map_err(unusable)?;
+    self_test(&isolator, ground, limits).map_err(unusable)?;
     Ok(Arc::new(isolator))
 }
 
-fn gvisor(ground: &Arc<Ground>, program: PathBuf) -> Result<Arc<dyn Isolator>, RuntimeProblem> {
+fn gvisor(
+    ground: &Arc<Ground>,
+    program: PathBuf,
+    limits: Limits,
+) -> Result<Arc<dyn Isolator>, RuntimeProblem> {
     let name = program.display().to_string();
     let unusable = |reason| RuntimeProblem::Unusable { runtime: name.clone(), reason };
     if ground.rootless()
@@ -184,7 +198,7 @@ fn gvisor(ground: &Arc<Ground>, program: PathBuf) -> Result<Arc<dyn Isolator>, R
     let version = version(&program).map_err(unusable)?;
     let flags = output(&program, &["flags"]).unwrap_or_default();
     let has_directfs = flags.contains("-directfs");
-    let mark = mark(ground, &program).map_err(|error| unusable(error.to_string()))?;
+    let mark = mark(ground, &program, &limits).map_err(|error| unusable(error.to_string()))?;
     let make =
         |platform| Gvisor::new(Arc::clone(ground), program.clone(), version.clone(), platform, has_directfs);
     let cache = ground.paths.bundle_root.join("self-test");
@@ -199,7 +213,7 @@ fn gvisor(ground: &Arc<Ground>, program: PathBuf) -> Result<Arc<dyn Isolator>, R
     for platform in PLATFORMS {
         let mut isolator = make(platform);
         let usual_limit = std::mem::replace(&mut isolator.start_limit, TEST_LIMIT);
-        match self_test(&isolator, ground) {
+        match self_test(&isolator, ground, limits) {
             Ok(()) => {
                 // Only a shortcut: without it the test runs again at the next start.
                 let _ = std::fs::write(&cache, format!("{mark} {platform}\n"));
@@ -212,8 +226,9 @@ fn gvisor(ground: &Arc<Ground>, program: PathBuf) -> Result<Arc<dyn Isolator>, R
     Err(unusable(reasons.join("; ")))
 }
 
-/// What a passed self-test holds for: this runtime, this executable, this kernel, this kind of daemon.
-fn mark(ground: &Ground, program: &Path) -> std::io::Result<String> {
+/// What a passed self-test holds for: this runtime, this executable, this kernel, this kind of daemon,
+/// these limits.
+fn mark(ground: &Ground, program: &Path, limits: &Limits) -> std::io::Result<String> {
     let mut context = digest::Context::new(&digest::SHA256);
     let mut file = File::open(program)?;
     let mut part = vec![0u8; 1 << 16];
@@ -226,7 +241,8 @@ fn mark(ground: &Ground, program: &Path) -> std::io::Result<String> {
     let runtime = hexadecimal(context.finish().as_ref());
     let kind = if ground.rootless() { "rootless" } else { "root" };
     let spaces = if ground.user_namespaces() { "userns" } else { "no-userns" };
-    Ok(format!("{runtime} {} {} {kind} {spaces}", ground.digest, process::kernel_release()))
+    let limits = format!("{}-{}-{}", limits.memory_bytes, limits.cpu_percent, limits.pids);
+    Ok(format!("{runtime} {} {} {kind} {spaces} {limits}", ground.digest, process::kernel_release()))
 }
 
 fn version(program: &Path) -> Result<String, String> {
@@ -250,7 +266,7 @@ fn output(program: &Path, args: &[&str]) -> Result<String, String> {
 }
 
 /// Runs a whole sandbox, as for a conversation, whose program tests what the real one needs.
-fn self_test(isolator: &dyn Isolator, ground: &Ground) -> Result<(), String> {
+fn self_test(isolator: &dyn Isolator, ground: &Ground, limits: Limits) -> Result<(), String> {
     let top = ground.paths.bundle_root.join("self-test-session");
     let paths = IsolationPaths {
         state_dir: top.clone(),
@@ -263,7 +279,7 @@ fn self_test(isolator: &dyn Isolator, ground: &Ground) -> Result<(), String> {
         paths: SessionPaths::new(&paths, &session, &group),
         session,
         identity: ground.identity,
-        limits: Limits::default(),
+        limits,
         args: vec!["--self-test".into()],
         #[cfg(feature = "faults")]
         executable_override: None,

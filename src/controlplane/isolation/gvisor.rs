@@ -127,7 +127,11 @@ impl Gvisor {
         };
         let mut pids = vec![pid];
         pids.extend(others.iter().map(|(pid, _)| *pid));
-        self.ground.record(bundle, &pids).map_err(host("recording the sandbox"))?;
+        if let Err(error) = self.ground.record(bundle, &pids) {
+            drop(others);
+            self.discard(spec, spaces);
+            return Err(host("recording the sandbox")(error));
+        }
         let remains = Remains {
             cgroups: groups.to_vec(),
             bundle: bundle.clone(),

@@ -20,7 +20,7 @@ use crate::contract::cipher::SessionKey;
 use crate::contract::ids::{GroupName, SessionId};
 use crate::contract::paths;
 
-pub use choose::{RuntimeProblem, choose, find_runtime};
+pub use choose::{Claim, RuntimeProblem, choose, claim, find_runtime};
 pub use layout::{PathProblem, bind_socket, check, hand_over, peer_is_ours, prepare};
 pub use sandbox::{Exit, Sandbox};
 pub use setup::sweep_abandoned;
@@ -189,7 +189,7 @@ pub struct Limits {
     pub memory_bytes: u64,
     /// Share of one core, in percent; 200 is two cores. gVisor's start uses more than one for a moment.
     pub cpu_percent: u32,
-    /// Host tasks, stubs of gVisor included; below 256 a gVisor sentry may fail to start a stub and die.
+    /// Host tasks, stubs of gVisor included; see [`GVISOR_PIDS`].
     pub pids: u64,
     /// Threads inside; the agent has two.
     pub threads: u64,
@@ -203,13 +203,16 @@ pub struct Limits {
     pub out_bytes: u64,
 }
 
+/// Fewer host tasks than these, and a gVisor sentry may fail to start a stub and die.
+pub const GVISOR_PIDS: u64 = 256;
+
 impl Default for Limits {
     fn default() -> Self {
         const MIB: u64 = 1024 * 1024;
         Self {
             memory_bytes: 256 * MIB,
             cpu_percent: 200,
-            pids: 256,
+            pids: GVISOR_PIDS,
             threads: 64,
             file_bytes: 64 * MIB,
             open_files: 256,

@@ -89,7 +89,11 @@ impl Native {
         };
         // A sandbox that has ended by now has no first process any more: its stage tells how.
         let others = init.into_iter().collect();
-        self.ground.record(&spec.paths.bundle, &[stage.child.id()]).map_err(host("recording the sandbox"))?;
+        if let Err(error) = self.ground.record(&spec.paths.bundle, &[stage.child.id()]) {
+            // Its end is the cage's: nothing else holds the pipe that the first process inside watches.
+            stage.abandon();
+            return Err(host("recording the sandbox")(error));
+        }
         let remains = Remains { cgroups: groups.to_vec(), bundle: spec.paths.bundle.clone(), forget: None };
         Ok(Sandbox::new(
             BackEnd::Native,

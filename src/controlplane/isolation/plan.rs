@@ -23,7 +23,10 @@ pub(super) enum Spaces {
 impl Spaces {
     pub(super) fn of(identity: Identity, user_namespaces: bool) -> Self {
         match identity {
-            Identity::Mapped { wall, group } if user_namespaces => Spaces::Mapped { wall, group },
+            // runsc gives the host's network only to a sandbox without a user namespace.
+            Identity::Mapped { wall, group } if user_namespaces && !fault::weakened("network") => {
+                Spaces::Mapped { wall, group }
+            }
             Identity::Mapped { group, .. } => Spaces::Unmapped { group },
             Identity::OwnUser => Spaces::Rootless,
         }
@@ -128,6 +131,9 @@ pub(super) fn bundle(
     let args: Vec<String> = [paths::EXECUTABLE.to_owned()].into_iter().chain(arguments(spec)).collect();
     let capabilities = if fault::weakened("capabilities") {
         strings(["CAP_DAC_OVERRIDE", "CAP_NET_RAW", "CAP_SYS_ADMIN"])
+    } else if fault::weakened("inner_uid") {
+        // Without it that user could not open the group's files, and no sandbox would start to be looked at.
+        strings(["CAP_DAC_OVERRIDE"])
     } else {
         Value::Array(vec![])
     };
@@ -149,7 +155,8 @@ pub(super) fn bundle(
         Value::object([("path", text(rootfs)), ("readonly", (!fault::weakened("readonly_root")).into())]);
     let mut all = vec![
         mount("/proc", "proc", "proc", &["nosuid", "nodev", "noexec"]),
-        mount("/dev", "tmpfs", "tmpfs", &["nosuid", "noexec", "mode=755"]),
+        // Read-only: the inner 0 of a rootless sandbox could write in it, whatever its mode.
+        mount("/dev", "tmpfs", "tmpfs", &["ro", "nosuid", "noexec", "mode=755"]),
     ];
     all.extend(mounts(spec, program).iter().map(|item| oci_mount(item, id)));
     Value::object([
@@ -347,7 +354,7 @@ mod tests {
         );
         let expected = concat!(
             r#"[{"destination":"/proc","type":"proc","source":"proc","options":["nosuid","nodev","noexec"]},"#,
-            r#"{"destination":"/dev","type":"tmpfs","source":"tmpfs","options":["nosuid","noexec","mode=755"]},"#,
+            r#"{"destination":"/dev","type":"tmpfs","source":"tmpfs","options":["ro","nosuid","noexec","mode=755"]},"#,
             r#"{"destination":"/ironclaw","type":"bind","source":"/b/bin/abc","options":["rbind","ro","nosuid","nodev"]},"#,
             r#"{"destination":"/tmp","type":"tmpfs","source":"tmpfs","options":["nosuid","nodev","noexec","size=16777216","mode=0700","uid=65532","gid=65532"]},"#,
             r#"{"destination":"/in","type":"bind","source":"/s/sessions/ses_01ARZ3NDEKTSV4RRFFQ69G5FAV/in","options":["rbind","ro","nosuid","nodev","noexec"]},"#,

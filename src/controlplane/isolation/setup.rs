@@ -13,7 +13,7 @@ use ring::digest;
 
 use super::cgroup::Cgroups;
 use super::layout::wall_mode;
-use super::{Identity, IsolationPaths, RuntimeProblem, Swept, launch, plan};
+use super::{Claim, Identity, IsolationPaths, RuntimeProblem, Swept, launch, plan};
 use crate::contract::cipher::SessionKey;
 use crate::contract::fault;
 use crate::contract::ids::SessionId;
@@ -45,9 +45,10 @@ pub(super) struct Ground {
 }
 
 impl Ground {
-    /// Makes all of it. `identity` tells root's daemon from an ordinary user's; its group is used for self-tests.
-    pub(super) fn make(paths: &IsolationPaths, identity: Identity) -> Result<Self, RuntimeProblem> {
-        let lock = bundle_root(paths, identity)?;
+    /// Makes all of it in the directories that were claimed.
+    pub(super) fn make(claim: Claim) -> Result<Self, RuntimeProblem> {
+        let Claim { paths, identity, lock } = claim;
+        let paths = &paths;
         let (executable, digest) = copy_executable(&paths.executables(), identity)
             .map_err(setup("copying the executable below", &paths.bundle_root))?;
         let rootfs = paths.rootfs();
@@ -123,7 +124,7 @@ impl Ground {
 
     /// Writes down which processes belong to a bundle, for the sweep of the next daemon.
     pub(super) fn record(&self, bundle: &Path, pids: &[u32]) -> io::Result<()> {
-        let mut text = String::new();
+        let mut text = format!("boot {}\n", process::boot_id()?);
         for pid in pids {
             // One that has ended already needs no record.
             if let Ok(start) = process::start_time(*pid) {
@@ -135,7 +136,11 @@ impl Ground {
 
     /// Kills and removes what an earlier daemon with the same roots left.
     pub(super) fn sweep(&self) -> io::Result<Swept> {
-        sweep(&self.paths, &self.cgroups, self.executable.file_name())
+        let ours = match self.identity {
+            Identity::OwnUser => Ours::OwnUser,
+            Identity::Mapped { wall, .. } => Ours::RootAndFrom(wall),
+        };
+        sweep(&self.paths, ours, &self.cgroups, self.executable.file_name())
     }
 }
 
@@ -144,7 +149,8 @@ impl Ground {
 /// # Errors
 /// When something of it does not go away.
 pub fn sweep_abandoned(paths: &IsolationPaths) -> io::Result<Swept> {
-    sweep(paths, &Cgroups::detect(&label(&paths.bundle_root)), None)
+    let ours = if process::own_ids().0 == 0 { Ours::RootAndFrom(SANDBOX_IDS) } else { Ours::OwnUser };
+    sweep(paths, ours, &Cgroups::detect(&label(&paths.bundle_root)), None)
 }
 
 /// The name of a daemon's parent control group.
@@ -152,7 +158,33 @@ fn label(bundle_root: &Path) -> String {
     format!("ironclaw-{}", short_digest(bundle_root))
 }
 
-fn sweep(paths: &IsolationPaths, cgroups: &Cgroups, current: Option<&OsStr>) -> io::Result<Swept> {
+/// Host ids of sandboxes are never below this one.
+const SANDBOX_IDS: u32 = 100_000;
+
+/// Whose processes a sweep may end. Anybody can put our directory among a program's arguments.
+#[derive(Clone, Copy, Debug)]
+enum Ours {
+    /// This process's user.
+    OwnUser,
+    /// Root, and the ids of sandboxes from this one on.
+    RootAndFrom(u32),
+}
+
+impl Ours {
+    fn owns(self, uid: u32) -> bool {
+        match self {
+            Ours::OwnUser => uid == process::own_ids().0,
+            Ours::RootAndFrom(first) => uid == 0 || uid >= first,
+        }
+    }
+}
+
+fn sweep(
+    paths: &IsolationPaths,
+    ours: Ours,
+    cgroups: &Cgroups,
+    current: Option<&OsStr>,
+) -> io::Result<Swept> {
     let mut swept = Swept::default();
     let mut pids = recorded(paths);
     pids.extend(named(paths));
@@ -160,10 +192,14 @@ fn sweep(paths: &IsolationPaths, cgroups: &Cgroups, current: Option<&OsStr>) -> 
     pids.dedup();
     for pid in pids {
         let Ok(pidfd) = process::pidfd_open(pid) else { continue };
-        if process::has_ended(pidfd.as_fd()) {
+        if process::has_ended(pidfd.as_fd()) || !process::real_uid(pid).is_ok_and(|uid| ours.owns(uid)) {
             continue;
         }
-        process::kill(pidfd.as_fd())?;
+        match process::kill(pidfd.as_fd()) {
+            // Changed its user just now: not ours.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => continue,
+            killed => killed?,
+        }
         process::wait(pidfd.as_fd(), Duration::from_secs(5));
         swept.processes += 1;
     }
@@ -182,14 +218,21 @@ fn recorded(paths: &IsolationPaths) -> Vec<u32> {
     let Ok(bundles) = std::fs::read_dir(paths.bundles()) else { return vec![] };
     let records =
         bundles.flatten().filter_map(|entry| std::fs::read_to_string(entry.path().join(RECORD)).ok());
-    let lines: Vec<String> =
-        records.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
+    let boot = process::boot_id().unwrap_or_default();
+    records.flat_map(|text| still_there(&text, &boot, |pid| process::start_time(pid).ok())).collect()
+}
+
+/// The processes of one record that are the same ones: of this boot, and started when it says.
+fn still_there(record: &str, boot: &str, start_time: impl Fn(u32) -> Option<u64>) -> Vec<u32> {
+    let mut lines = record.lines();
+    if lines.next().and_then(|line| line.strip_prefix("boot ")) != Some(boot) {
+        return vec![];
+    }
     lines
-        .iter()
         .filter_map(|line| {
             let (pid, start) = line.split_once(' ')?;
             let pid: u32 = pid.parse().ok()?;
-            (process::start_time(pid).ok()? == start.parse::<u64>().ok()?).then_some(pid)
+            (start_time(pid)? == start.parse::<u64>().ok()?).then_some(pid)
         })
         .collect()
 }
@@ -215,7 +258,8 @@ fn setup(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RuntimeP
     move |error| RuntimeProblem::Ground { doing: format!("{doing} {}", path.display()), error }
 }
 
-fn bundle_root(paths: &IsolationPaths, identity: Identity) -> Result<Lock, RuntimeProblem> {
+/// Makes the bundle root and what is directly in it, and takes its lock.
+pub(super) fn bundle_root(paths: &IsolationPaths, identity: Identity) -> Result<Lock, RuntimeProblem> {
     let root = &paths.bundle_root;
     if let Some(parent) = root.parent() {
         std::fs::create_dir_all(parent).map_err(setup("making", parent))?;
@@ -304,4 +348,28 @@ fn short_digest(path: &Path) -> String {
 /// Lower-case hexadecimal.
 pub(super) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_names_a_process_only_in_its_own_boot_and_with_its_start() {
+        let start = |pid| (pid != 9).then_some(u64::from(pid) * 10);
+        let record = "boot abc\n7 70\n8 81\n9 90\nx 1\n";
+        assert_eq!(still_there(record, "abc", start), [7]);
+        assert_eq!(still_there(record, "abd", start), [0; 0]);
+        assert_eq!(still_there("7 70\n", "", start), [0; 0]);
+        assert_eq!(still_there("", "", start), [0; 0]);
+    }
+
+    #[test]
+    fn a_sweep_ends_processes_of_our_own_ids_only() {
+        let root = Ours::RootAndFrom(2_000_000_000);
+        assert!(root.owns(0) && root.owns(2_000_000_007));
+        assert!(!root.owns(1000) && !root.owns(65_534));
+        let own = process::own_ids().0;
+        assert!(Ours::OwnUser.owns(own) && !Ours::OwnUser.owns(own + 1));
+    }
 }

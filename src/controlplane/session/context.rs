@@ -72,12 +72,7 @@ impl Context {
         wall: Wall,
         models: ModelBroker,
     ) -> Self {
-        let limits = Limits {
-            memory_bytes: config.sandbox_memory,
-            cpu_percent: config.sandbox_cpu_percent,
-            pids: u64::from(config.sandbox_pids),
-            ..Limits::default()
-        };
+        let limits = config.sandbox_limits();
         Self {
             capacity: Capacity::new(config.max_sandboxes),
             space: FreeSpace::new(&config.state_dir, config.min_free),

@@ -189,3 +189,11 @@ fn a_private_file_is_read_only_when_it_is_private() {
         assert!(matches!(read_private(&path, 100, Readers::OwnerOnly), Err(StateError::NotPrivate { .. })));
     }
 }
+
+#[test]
+fn only_root_s_directory_is_safe_to_share() {
+    assert!(is_kept(0, 0o41777) && is_kept(0, 0o40755));
+    assert!(!is_kept(0, 0o40777) && !is_kept(0, 0o40775));
+    assert!(!is_kept(1000, 0o41777), "its owner may rename what others have in it");
+    assert!(!is_kept(1000, 0o40755));
+}

@@ -1,14 +1,18 @@
 //! Log lines: an event with fields, as `TIME LEVEL event key=value` or as one JSON object a line, to standard
-//! error. A line is one write; a standard error that is closed or full never stops or fails the daemon.
+//! error. A thread of its own writes them, whole and in order: a standard error that is closed or full never stops
+//! or fails the daemon, it only costs lines.
 //!
 //! ```ignore
 //! log::info("sandbox.launched", &[("session", &id), ("ms", &elapsed)]);
 //! ```
 
 use std::fmt::{Display, Write as _};
-use std::io::Write as _;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use std::thread;
+use std::time::Duration;
+
+use super::queue::{Queue, StandardError};
 use crate::contract::json::Value;
 use crate::contract::plain;
 use crate::contract::time::Millis;
@@ -52,6 +56,10 @@ impl Level {
 /// A value longer than this is cut: a log line is a line.
 const VALUE_BYTES: usize = 1024;
 
+/// What a reader of the log that is stuck may delay the end of the process by.
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
+
+static QUEUE: Queue = Queue::new();
 static LEVEL: AtomicU8 = AtomicU8::new(Level::Info as u8);
 static FORMAT: AtomicU8 = AtomicU8::new(Format::Text as u8);
 
@@ -85,11 +93,25 @@ fn write(level: Level, event: &str, fields: &[Field<'_>]) {
     if level as u8 > LEVEL.load(Ordering::Relaxed) {
         return;
     }
-    let format =
-        if FORMAT.load(Ordering::Relaxed) == Format::Json as u8 { Format::Json } else { Format::Text };
-    let line = line(format, Millis::now(), level, event, fields);
-    // Whoever reads the log may be gone; the daemon goes on.
-    let _ = std::io::stderr().lock().write_all(line.as_bytes());
+    QUEUE.push(line(format(), Millis::now(), level, event, fields), start_writer, dropped);
+}
+
+/// Waits until every line is written, at most a second; to be called before the process ends.
+pub fn flush() {
+    QUEUE.flush(FLUSH_LIMIT, dropped);
+}
+
+fn start_writer() -> bool {
+    thread::Builder::new().name("log".to_owned()).spawn(|| QUEUE.drain(StandardError)).is_ok()
+}
+
+/// The line in the place of lines that did not fit.
+fn dropped(count: u64) -> String {
+    line(format(), Millis::now(), Level::Warn, "log.dropped", &[("count", &count)])
+}
+
+fn format() -> Format {
+    if FORMAT.load(Ordering::Relaxed) == Format::Json as u8 { Format::Json } else { Format::Text }
 }
 
 fn line(format: Format, at: Millis, level: Level, event: &str, fields: &[Field<'_>]) -> String {
