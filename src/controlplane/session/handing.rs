@@ -19,11 +19,8 @@ use crate::controlplane::store::{Step, inbox, sessions};
 pub(super) async fn pump(actor: &mut Actor) -> Result<(), Ending> {
     let owed = actor.owed;
     let Some(run) = &mut actor.run else { return Ok(()) };
-    if !run.welcomed
-        || run.is_unacknowledged()
-        || run.closed_at.is_some()
-        || !(owed || !run.outcomes.is_empty())
-    {
+    let nothing_waits = !owed && run.outcomes.is_empty();
+    if nothing_waits || !run.welcomed || run.is_unacknowledged() || run.closed_at.is_some() {
         return Ok(());
     }
     actor.owed = false;

@@ -144,7 +144,7 @@ impl Sessions {
     /// # Errors
     /// When the ledger cannot be read.
     pub async fn wake_owed(&self) -> Result<(), StoreError> {
-        let owed = self.context().ledger.read(|conn| sessions::owed(conn)).await?;
+        let owed = self.context().ledger.read(sessions::owed).await?;
         METRICS.sessions_owed.set(i64::try_from(owed.len()).unwrap_or(i64::MAX));
         for session in owed {
             self.wake(&session);
