@@ -183,7 +183,9 @@ fn each_check_fails_with_its_control_weakened(runtime: Runtime) {
                 continue;
             };
             let finding = found.get(gap.finding).map_or("", String::as_str);
-            if (gap.open)(finding) != weakened {
+            // gVisor sets it for every program, whatever it is told: there the gap must stay closed.
+            let opens = weakened && (runtime, gap.control) != (Runtime::Gvisor, "no_new_privs");
+            if (gap.open)(finding) != opens {
                 blind.push(format!("{faults:?}: {}={finding}", gap.finding));
             }
         }
