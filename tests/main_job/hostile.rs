@@ -81,7 +81,9 @@ const ROWS: &[Case] = &[
 const FLOODS: &[Case] = &[
     wore_out("flood", "its turn took too long"),
     wore_out("busy", "its turn took too long"),
-    wore_out("flood-valid", "its turn took too long"),
+    // What it put out was stored, so a later life that begins at 0 has also lost its memory: which of the two
+    // comes five times in a row first is a matter of timing.
+    Case { mode: "flood-valid", ended: "its turn took too long", parked: Some("five") },
     broke("flood-rows", "more than any turn needs"),
 ];
 
