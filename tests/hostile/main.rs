@@ -6,6 +6,7 @@ mod bell;
 mod lies;
 mod probe;
 
+use std::collections::VecDeque;
 use std::io::Read;
 
 use bell::Bell;
@@ -25,6 +26,13 @@ struct Guest {
     message: MessageIn,
 }
 
+impl Guest {
+    /// A number that the message gives after the mode.
+    fn number(&self, word: usize) -> Result<usize, Box<dyn std::error::Error>> {
+        Ok(self.message.text.split_whitespace().nth(word).ok_or("the mode needs a number")?.parse()?)
+    }
+}
+
 fn main() -> Done {
     // A sandbox has no environment: what the faults build was told comes as an argument.
     let words: Vec<String> = std::env::args().collect();
@@ -42,7 +50,8 @@ fn main() -> Done {
     match mode.as_str() {
         "honest" => honest(&guest),
         "probe" => probe::answer(&guest),
-        "traffic" => traffic(&guest),
+        "traffic" => traffic(&guest, 1),
+        "hoard" => traffic(&guest, guest.number(2)?),
         "exit" => Ok(()),
         "abort" => std::process::abort(),
         "mute" => forever(),
@@ -200,20 +209,22 @@ fn forever() -> Done {
     }
 }
 
-/// Answers every message with its own text, one transaction for what one ring brought, without end.
-fn traffic(guest: &Guest) -> Done {
+/// Answers every message with its own text, one transaction for what one ring brought, without end. A hoarder
+/// holds this many before it finishes the first, adds to each answer how many it had then, and ends where the
+/// text of a message is `all`.
+fn traffic(guest: &Guest, hoard: usize) -> Done {
     let mut bell = Bell::greet()?;
     let mut writer = OutboundWriter::create(paths::OUTBOUND.as_ref(), &guest.outbound)?;
     let mut read = 0;
     let mut seq = bell.next_number();
-    let mut waiting: Vec<MessageIn> = Vec::new();
+    let mut waiting: VecDeque<MessageIn> = VecDeque::new();
     let mut rung = None;
     loop {
         match bell.next()? {
             ToSandbox::In(last) => {
                 for row in InboundReader::open(paths::INBOUND.as_ref(), &guest.inbound)?.rows(read, last)? {
                     if let InboundBody::Message(message) = row.body {
-                        waiting.push(message);
+                        waiting.push_back(message);
                     }
                 }
                 read = last;
@@ -226,10 +237,17 @@ fn traffic(guest: &Guest) -> Done {
             ToSandbox::Stop => return Ok(()),
             _ => {}
         }
-        if rung.is_none() && !waiting.is_empty() {
+        let held = waiting.len();
+        let ends = waiting.back().is_some_and(|message| message.text == "all");
+        if rung.is_none() && held > 0 && (held >= hoard || ends) {
+            let many = if hoard == 1 { held } else { held.min(HOARDER_FINISHES) };
             let mut rows = Vec::new();
-            for message in waiting.drain(..) {
-                rows.extend(lies::answer_rows(&message, [seq, seq + 2, seq + 4], &message.text));
+            for message in waiting.drain(..many) {
+                let mut text = message.text.clone();
+                if hoard > 1 {
+                    text = format!("{text} {held}");
+                }
+                rows.extend(lies::answer_rows(&message, [seq, seq + 2, seq + 4], &text));
                 seq += 6;
             }
             writer.append(&rows, bell.cursor)?;
@@ -239,3 +257,6 @@ fn traffic(guest: &Guest) -> Done {
         }
     }
 }
+
+/// What a hoarder finishes at once: as many as an honest turn takes.
+const HOARDER_FINISHES: usize = 64;

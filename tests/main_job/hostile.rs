@@ -265,6 +265,43 @@ fn further_connections_are_closed(runtime: Runtime) {
     assert_eq!(daemon.metric("ironclaw_sessions_parked"), 0.0);
 }
 
+/// A sandbox that takes everything and finishes nothing is handed what fits into it, and the rest as it goes on.
+#[test]
+fn a_hoarder_is_handed_no_more_than_it_can_hold() {
+    let home = Home::new(Build::Faults, User::Root);
+    let daemon = with_hostile_agent(&home, Runtime::Native).flag("--rings-per-second", "100000").ready();
+    let chat = daemon.chat("dev-agent", "main");
+    let first = chat.say(&format!("hostile hoard {MOST_HELD}"));
+    daemon.log.wait_for("that it was launched", |line| line.contains("sandbox.launched"));
+    for number in 1..HOARDED {
+        chat.say(&number.to_string());
+    }
+    chat.say("all");
+    chat.wait(first.position, "the last answer", |entry| {
+        entry.direction == "out" && entry.text.starts_with("all ")
+    });
+    let answers: Vec<String> =
+        chat.history().into_iter().filter(|entry| entry.direction == "out").map(|entry| entry.text).collect();
+    assert_eq!(answers.len(), HOARDED + 1);
+    for (number, answer) in answers.iter().enumerate() {
+        let (text, held) = answer.rsplit_once(' ').unwrap();
+        let is_expected = match number {
+            0 => text.starts_with("hostile hoard"),
+            HOARDED => text == "all",
+            _ => text == number.to_string(),
+        };
+        assert!(is_expected, "answer {number} is {text:?}");
+        let held: usize = held.parse().unwrap();
+        assert!(held <= MOST_HELD, "it was given {held} messages at once");
+        assert!(held == MOST_HELD || number > HOARDED - MOST_HELD, "and only {held} at {number}");
+    }
+}
+
+/// Messages in the hoarder's chat: what it may hold is filled more than twice.
+const HOARDED: usize = 2_500;
+/// Unfinished messages that the host gives a sandbox at most.
+const MOST_HELD: usize = 1_024;
+
 #[test]
 fn a_sandbox_that_ignores_stop_is_killed() {
     let home = Home::new(Build::Faults, User::Root);

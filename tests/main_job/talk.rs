@@ -1,12 +1,15 @@
 //! A person talks to an agent: answers, order, duplicates, tools, history, events, and the idle sandbox's end.
 
+use std::time::Duration;
+
 use crate::world::http::Request;
-use crate::world::{Build, Daemon, Home, Runtime, Serve, User, eventually, leftovers, marker};
+use crate::world::{Build, Chat, Daemon, Home, Runtime, Serve, User, eventually, leftovers, marker};
 
 crate::in_every_box!(an_answer_comes_and_nothing_stays);
 crate::in_both_back_ends!(
     a_message_is_taken_once,
     messages_keep_their_order,
+    a_flood_is_answered_in_order,
     chats_are_apart,
     tools_read_and_write_the_workspace,
     tools_stay_in_the_workspace,
@@ -58,28 +61,49 @@ fn messages_keep_their_order(runtime: Runtime) {
     let home = Home::new(Build::Release, User::Root);
     let daemon = Serve::new(&home, runtime).ready();
     let chat = daemon.chat("mock-agent", "main");
-    let texts: Vec<String> = (0..50).map(|n| format!("n{n:03}")).collect();
+    let mut texts: Vec<String> = (0..50).map(|n| format!("n{n:03}")).collect();
     let mut last = 0;
     for text in &texts {
         last = chat.say(text).position;
     }
     let end = chat.say("the end");
     assert!(end.position > last);
-    chat.wait(end.position, "the last answer", |entry| {
-        entry.direction == "out" && entry.text.contains("the end")
-    });
-    let said: Vec<String> = chat
-        .history()
+    texts.push("the end".to_owned());
+    assert_eq!(said_until(&chat, "the end"), texts);
+}
+
+/// Far more than a sandbox is handed at a time; all of it waits when the sandbox is launched.
+fn a_flood_is_answered_in_order(runtime: Runtime) {
+    let home = Home::new(Build::Release, User::Root);
+    // Nothing is launched on a disk that counts as full.
+    let daemon = Serve::new(&home, runtime).flag("--min-free", "1000000GiB").ready();
+    let chat = daemon.chat("mock-agent", "main");
+    let mut texts: Vec<String> = (0..3_000).map(|n| format!("n{n:04}")).collect();
+    texts.push("the end".to_owned());
+    for text in &texts {
+        chat.say(text);
+    }
+    assert_eq!(daemon.metric("ironclaw_launches_total"), 0.0);
+    assert!(daemon.stop().success());
+    let daemon = Serve::new(&home, runtime).ready();
+    let chat = daemon.chat("mock-agent", "main");
+    let said = said_until(&chat, "the end");
+    assert_eq!(said.len(), texts.len());
+    assert!(said == texts, "not in the order in which they were sent: {said:?}");
+    assert_eq!(daemon.metric("ironclaw_launches_total"), 1.0);
+}
+
+/// The texts that the mock says it received, once this one is among them.
+fn said_until(chat: &Chat<'_>, last: &str) -> Vec<String> {
+    chat.wait(0, "the last answer", |entry| entry.direction == "out" && entry.text.contains(last));
+    chat.history()
         .into_iter()
         .filter(|entry| entry.direction == "out")
         .flat_map(|entry| {
             let lines = entry.text.strip_prefix("mock-agent received: ").unwrap().to_owned();
             lines.lines().map(str::to_owned).collect::<Vec<_>>()
         })
-        .collect();
-    let mut expected = texts;
-    expected.push("the end".to_owned());
-    assert_eq!(said, expected);
+        .collect()
 }
 
 fn chats_are_apart(runtime: Runtime) {
@@ -169,6 +193,21 @@ fn a_restart_keeps_the_conversation(runtime: Runtime) {
         .map(|e| e.text)
         .collect();
     assert_eq!(texts, ["before", &received(&["before"]), "after", &received(&["after"])]);
+}
+
+/// Its time to answer begins with the message, however long the sandbox had nothing to do before.
+#[test]
+fn a_sandbox_that_was_idle_for_longer_than_a_turn_goes_on() {
+    let home = Home::new(Build::Release, User::Root);
+    let daemon =
+        Serve::new(&home, Runtime::Native).flag("--linger", "60s").flag("--turn-timeout", "5s").ready();
+    let chat = daemon.chat("mock-agent", "main");
+    chat.ask("first");
+    let after = chat.history().last().unwrap().position;
+    assert!(chat.events(after).quiet_for(Duration::from_secs(6)));
+    assert_eq!(chat.ask("second"), received(&["second"]));
+    assert!(!daemon.log.contains("\"sandbox.ended\""));
+    assert_eq!(daemon.metric("ironclaw_launches_total"), 1.0);
 }
 
 #[test]

@@ -1,49 +1,70 @@
 //! Handing over while a sandbox runs: what the ledger has for the session and what the host answers travels
-//! in one conveyor transaction, rung once, and the next waits for its acknowledgement.
+//! in one conveyor transaction, rung once, and the next waits for its acknowledgement. A sandbox that has not
+//! finished what it holds is handed no more than it has room for.
 
 use std::time::Instant;
 
+use rusqlite::Transaction;
+
 use super::actor::Actor;
+use super::held::Room;
 use super::limits::{BYTES_A_RING, MESSAGES_A_RING};
 use super::run::Ending;
 use crate::contract::action::Outcome;
 use crate::contract::fault;
 use crate::contract::frame::ToSandbox;
-use crate::contract::ids::MessageId;
+use crate::contract::ids::{MessageId, SessionId};
 use crate::contract::inbound::{InboundBody, InboundKind, InboundRow, MessageIn};
 use crate::contract::time::Millis;
+use crate::controlplane::keys::Keyring;
 use crate::controlplane::store::inbox::OpenMessage;
-use crate::controlplane::store::{Step, inbox, sessions};
+use crate::controlplane::store::{Step, StoreError, inbox, sessions};
 
-/// Hands over what waits, if the sandbox has acknowledged the last ring. `Err` ends the run.
+/// What goes into one transaction.
+struct Hand {
+    open: Vec<OpenMessage>,
+    /// The numbers of these, then those of the answers.
+    seqs: Vec<u64>,
+    /// The position up to which the ledger was looked through.
+    handed: u64,
+    /// The ledger may hold more than it gave.
+    more: bool,
+}
+
+/// Hands over what waits, if the sandbox has acknowledged the last ring and has room. `Err` ends the run.
 pub(super) async fn pump(actor: &mut Actor) -> Result<(), Ending> {
     let owed = actor.owed;
     let Some(run) = &mut actor.run else { return Ok(()) };
-    let nothing_waits = !owed && run.outcomes.is_empty();
-    if nothing_waits || !run.welcomed || run.is_unacknowledged() || run.closed_at.is_some() {
+    // Without room what is owed stays owed, and the end of a message it holds comes back here.
+    let room = if owed { run.open.room() } else { Room::Full };
+    let nothing_goes = room == Room::Full && run.outcomes.is_empty();
+    if nothing_goes || !run.welcomed || run.is_unacknowledged() || run.closed_at.is_some() {
         return Ok(());
     }
-    actor.owed = false;
     let most = run.outcomes.len().min(MESSAGES_A_RING);
     let outcomes: Vec<Outcome> = run.outcomes.drain(..most).collect();
     let context = actor.sessions.context().clone();
-    let (session, keyring, after, answers) =
-        (actor.id.clone(), context.keyring.clone(), run.handed, outcomes.len());
+    let (session, keyring, from) = (actor.id.clone(), context.keyring.clone(), run.handed);
+    let (ahead, answers) = (run.open.after(from), outcomes.len());
+    // A wake that comes meanwhile waits in the actor's queue.
+    actor.owed = owed && room == Room::Full;
     let given = context.ledger.write_step(Step::Launch, move |tx| {
-        let open = inbox::open_messages(tx, &keyring, &session, after, MESSAGES_A_RING, BYTES_A_RING)?;
-        let ids: Vec<_> = open.iter().map(|open| open.message.id.clone()).collect();
-        let mut seqs = inbox::hand_over(tx, &session, &ids)?;
-        seqs.extend(sessions::mint_seqs(tx, &session, answers)?);
-        Ok((open, seqs))
+        let mut hand = choose(tx, &keyring, &session, from, &ahead, room)?;
+        let ids: Vec<_> = hand.open.iter().map(|open| open.message.id.clone()).collect();
+        hand.seqs = inbox::hand_over(tx, &session, &ids)?;
+        hand.seqs.extend(sessions::mint_seqs(tx, &session, answers)?);
+        Ok(hand)
     });
-    let (open, seqs) = given.await.map_err(|error| Ending::Host(error.to_string()))?;
+    let Hand { open, seqs, handed, more } = given.await.map_err(|error| Ending::Host(error.to_string()))?;
+    actor.owed |= more;
+    run.handed = handed;
     let Some(last) = seqs.last().copied() else { return Ok(()) };
-    // A full hand may not have been all.
-    actor.owed = may_be_more(open.iter());
     let answers_at = seqs.get(open.len()..).unwrap_or_default().to_vec();
-    let handed: Vec<(MessageId, u64)> =
-        open.iter().map(|open| open.message.id.clone()).zip(seqs.iter().copied()).collect();
-    let position = open.last().map(|open| open.position);
+    if !run.open.owes_a_turn() {
+        // Until now it had nothing to do, however long that was.
+        run.waiting_since = Instant::now();
+    }
+    seqs.iter().zip(&open).for_each(|(seq, open)| run.open.add(*seq, open));
     let bodies = open.into_iter().map(|open| open.message).chain(outcomes.iter().map(system_row));
     let rows: Vec<InboundRow> = seqs
         .into_iter()
@@ -63,11 +84,7 @@ pub(super) async fn pump(actor: &mut Actor) -> Result<(), Ending> {
     // Nothing is mended in place: a conveyor that fails while in use ends the sandbox.
     written.map_err(|error| Ending::Host(error.to_string()))?;
     fault::point("ring.in.written");
-    run.open.extend(handed);
     run.answered = answers_at;
-    if let Some(position) = position {
-        run.handed = position;
-    }
     run.rung = last;
     run.rung_at = Instant::now();
     if !run.doorbell.send(ToSandbox::In(last)) {
@@ -77,11 +94,43 @@ pub(super) async fn pump(actor: &mut Actor) -> Result<(), Ending> {
     Ok(())
 }
 
-/// Whether the ledger may hold more than it gave: it stops at a number of messages or bytes.
-pub(super) fn may_be_more<'a>(given: impl Iterator<Item = &'a OpenMessage>) -> bool {
+/// What there is room for: the next messages in the order of the history, without those that went `ahead`.
+fn choose(
+    tx: &Transaction<'_>,
+    keyring: &Keyring,
+    session: &SessionId,
+    from: u64,
+    ahead: &[MessageId],
+    room: Room,
+) -> Result<Hand, StoreError> {
+    let none = Hand { open: Vec::new(), seqs: Vec::new(), handed: from, more: false };
+    match room {
+        Room::Full => Ok(none),
+        // Whether another one waits is asked again when this one is finished, and so is what it passed.
+        Room::OneThatTriggers => {
+            let open = inbox::open_trigger(tx, keyring, session, from)?;
+            Ok(Hand { more: open.is_some(), open: open.into_iter().collect(), ..none })
+        }
+        Room::For(rows) => {
+            let mut handed = from;
+            loop {
+                let mut open = inbox::open_messages(tx, keyring, session, handed, rows, BYTES_A_RING)?;
+                let more = may_be_more(open.iter(), rows);
+                handed = open.last().map_or(handed, |open| open.position);
+                open.retain(|open| !ahead.contains(&open.message.id));
+                if !open.is_empty() || !more {
+                    return Ok(Hand { open, handed, more, ..none });
+                }
+            }
+        }
+    }
+}
+
+/// Whether the ledger may hold more than it gave, asked for so many: it stops there, or at a number of bytes.
+pub(super) fn may_be_more<'a>(given: impl Iterator<Item = &'a OpenMessage>, rows: usize) -> bool {
     let (count, bytes) =
         given.fold((0, 0), |(count, bytes), open| (count + 1, bytes + open.message.text.len()));
-    count >= MESSAGES_A_RING || bytes >= BYTES_A_RING / 2
+    count >= rows || bytes >= BYTES_A_RING / 2
 }
 
 fn system_row(outcome: &Outcome) -> MessageIn {

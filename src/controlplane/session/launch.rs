@@ -2,7 +2,6 @@
 //! empty `outbound.db`, the sockets, the sandbox. Every step can be interrupted: what was handed over and not
 //! finished is handed over again under new numbers.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -132,7 +131,7 @@ pub(super) async fn launch(
     let now = Instant::now();
     Ok(Run {
         number,
-        more: super::handing::may_be_more(order.messages.iter().map(|(_, open)| open)),
+        more: super::handing::may_be_more(order.messages.iter().map(|(_, open)| open), MESSAGES_A_RING),
         group: order.group.name.clone(),
         sandbox,
         watch,
@@ -150,11 +149,7 @@ pub(super) async fn launch(
         acked: 0,
         rung_at: now,
         stalled: false,
-        open: order
-            .messages
-            .iter()
-            .map(|(seq, open)| (open.message.id.clone(), *seq))
-            .collect::<HashMap<_, _>>(),
+        open: order.messages.iter().map(|(seq, open)| (*seq, open)).collect(),
         finished: Vec::new(),
         turn: Vec::new(),
         turn_began: false,

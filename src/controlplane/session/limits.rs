@@ -44,6 +44,13 @@ pub(super) const MESSAGES_A_RING: usize = 256;
 /// Bytes of text handed over in one transaction.
 pub(super) const BYTES_A_RING: usize = 4 << 20;
 
+/// Unfinished messages that a running sandbox holds at most; the rest waits in the ledger. It keeps all of them in
+/// its memory, and takes a few dozen in one turn.
+pub(super) const MESSAGES_HELD: usize = 1024;
+
+/// Bytes of text of these, beyond which no further message is handed over.
+pub(super) const BYTES_HELD: usize = 16 << 20;
+
 /// The wait before the next launch after this many deaths in a row.
 pub(super) fn backoff(deaths: u32) -> Duration {
     let doubled =

@@ -9,6 +9,7 @@ mod disk;
 mod doorbell;
 mod ending;
 mod handing;
+mod held;
 mod hostile;
 mod ingest;
 mod launch;

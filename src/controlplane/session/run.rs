@@ -1,13 +1,13 @@
 //! What the host knows of one running sandbox: what it was handed and has not finished, what was rung and not
 //! acknowledged, and since when. Pure bookkeeping, so that the actor's decisions can be read in one place.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use smol::Task;
 
 use super::doorbell::Doorbell;
+use super::held::Held;
 use super::ingest::{Failure, Ingested, Spent};
 use super::limits::{STALLED_AFTER, STALLED_STOP};
 use crate::contract::action::Outcome;
@@ -146,8 +146,8 @@ pub(super) struct Run {
     pub(super) acked: u64,
     pub(super) rung_at: Instant,
     pub(super) stalled: bool,
-    /// Handed over and not finished, with their numbers.
-    pub(super) open: HashMap<MessageId, u64>,
+    /// Handed over and not finished.
+    pub(super) open: Held,
     /// Numbers of finished messages that still lie in the file.
     pub(super) finished: Vec<u64>,
     /// Messages of the turn that runs.
@@ -177,7 +177,7 @@ impl Run {
     /// Nothing of either side is on its way.
     pub(super) fn is_idle(&self) -> bool {
         self.welcomed
-            && self.open.is_empty()
+            && !self.open.owes_a_turn()
             && self.rung == self.acked
             && self.reading.is_none()
             && self.outcomes.is_empty()
@@ -196,14 +196,14 @@ impl Run {
         self.outcomes.extend(ingested.outcomes.iter().cloned());
         for id in &ingested.began {
             // Said again it changes nothing: a turn's time runs from its first word.
-            if self.open.contains_key(id) && !self.turn.contains(id) {
+            if self.open.holds(id) && !self.turn.contains(id) {
                 self.turn_began = true;
                 self.turn_at.get_or_insert(now);
                 self.turn.push(id.clone());
             }
         }
         for id in &ingested.done {
-            if let Some(seq) = self.open.remove(id) {
+            if let Some(seq) = self.open.finish(id) {
                 self.finished.push(seq);
             }
             self.turn.retain(|in_turn| in_turn != id);
@@ -225,6 +225,13 @@ impl Run {
         true
     }
 
+    /// When it has had its time. One that is idle has all of it before it; one that holds nothing that starts a
+    /// turn and yet has something to say has not.
+    fn turn_ends(&self, times: &Times) -> Option<Instant> {
+        let runs = !self.open.is_empty() && self.idle_since.is_none();
+        runs.then(|| self.turn_at.unwrap_or(self.waiting_since) + times.turn)
+    }
+
     /// The next instant at which something may have to be done.
     pub(super) fn deadline(&self, times: &Times) -> Option<Instant> {
         let mut earliest: Option<Instant> = None;
@@ -234,8 +241,8 @@ impl Run {
         } else if self.is_unacknowledged() {
             at(self.rung_at + if self.stalled { STALLED_STOP } else { STALLED_AFTER });
         }
-        if !self.open.is_empty() {
-            at(self.turn_at.unwrap_or(self.waiting_since) + times.turn);
+        if let Some(end) = self.turn_ends(times) {
+            at(end);
         }
         if let Some(closed) = self.closed_at {
             at(closed + super::limits::CLOSED_GRACE);
@@ -257,7 +264,7 @@ impl Run {
         if self.welcomed && self.is_unacknowledged() && now >= self.rung_at + STALLED_STOP {
             return Some(Ending::Stalled);
         }
-        if !self.open.is_empty() && now >= self.turn_at.unwrap_or(self.waiting_since) + times.turn {
+        if self.turn_ends(times).is_some_and(|end| now >= end) {
             return Some(Ending::Overran);
         }
         if self.closed_at.is_some_and(|closed| now >= closed + super::limits::CLOSED_GRACE) {

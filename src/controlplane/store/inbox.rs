@@ -228,12 +228,9 @@ pub fn open_messages(
     bytes: usize,
 ) -> Result<Vec<OpenMessage>, StoreError> {
     let Some(texts) = Texts::to_read(conn, keyring, session)? else { return Ok(Vec::new()) };
-    let mut query = conn.prepare_cached(
-        "SELECT position, instance, seq, deaths, began, id, kind, engage, sender_id, sender_name, channel, chat,
-                thread, text, source_session, hop, in_reply_to, created_at
-         FROM inbox WHERE session = ?1 AND state = 'open' AND position > ?3 ORDER BY position LIMIT ?2",
-    )?;
-    let mut found = query.query(params![session.as_str(), super::rows(rows), super::stored(after)])?;
+    let sql = format!("SELECT {COLUMNS} FROM inbox WHERE {NEXT_OPEN} ORDER BY position LIMIT ?3");
+    let mut query = conn.prepare_cached(&sql)?;
+    let mut found = query.query(params![session.as_str(), super::stored(after), super::rows(rows)])?;
     let mut open = Vec::new();
     let mut taken = 0;
     while let Some(row) = found.next()? {
@@ -246,6 +243,33 @@ pub fn open_messages(
     }
     Ok(open)
 }
+
+/// The first open message of a session after a position that starts a turn.
+///
+/// # Errors
+/// As [`open_messages`].
+pub fn open_trigger(
+    conn: &Connection,
+    keyring: &Keyring,
+    session: &SessionId,
+    after: u64,
+) -> Result<Option<OpenMessage>, StoreError> {
+    let Some(texts) = Texts::to_read(conn, keyring, session)? else { return Ok(None) };
+    let sql = format!("SELECT {COLUMNS} FROM inbox WHERE {NEXT_OPEN} AND engage = 1 ORDER BY position");
+    let mut query = conn.prepare_cached(&sql)?;
+    let mut found = query.query(params![session.as_str(), super::stored(after)])?;
+    while let Some(row) = found.next()? {
+        if let Some(message) = read(row, &texts)? {
+            return Ok(Some(message));
+        }
+    }
+    Ok(None)
+}
+
+const COLUMNS: &str =
+    "position, instance, seq, deaths, began, id, kind, engage, sender_id, sender_name, channel,
+    chat, thread, text, source_session, hop, in_reply_to, created_at";
+const NEXT_OPEN: &str = "session = ?1 AND state = 'open' AND position > ?2";
 
 fn read(row: &Row<'_>, texts: &Texts) -> Result<Option<OpenMessage>, StoreError> {
     let position = row.get(0)?;

@@ -132,6 +132,28 @@ fn open_messages_come_in_pieces_but_never_none() {
 }
 
 #[test]
+fn the_next_that_starts_a_turn_is_found_past_those_that_start_none() {
+    let world = World::new();
+    let a = world.accept("main", "a", "one");
+    let next = |after| {
+        let found = world.read(|conn| inbox::open_trigger(conn, &world.keyring, &a.session, after));
+        found.map(|open| open.message.id)
+    };
+    for at in 0..3 {
+        let keyring = world.keyring.clone();
+        let quiet = inbox::NewInbound { engage: false, ..message("main", &format!("q{at}"), "hm") };
+        world.write(move |tx| inbox::accept(tx, &keyring, &quiet));
+    }
+    assert_eq!(next(a.position), None);
+    let b = world.accept("main", "b", "two");
+    assert_eq!(next(0), Some(a.message.clone()));
+    assert_eq!(next(a.position), Some(b.message.clone()));
+    world.hand_over(&b);
+    world.mark(&b, inbox::finish);
+    assert_eq!(next(a.position), None);
+}
+
+#[test]
 fn marks_change_a_message_once_and_only_in_its_session() {
     let world = World::new();
     let a = world.accept("main", "a", "one");
