@@ -2,18 +2,16 @@
 //! and a first process that only reaps. Runs inside the stage, a fresh process with one thread, where forking and
 //! unsharing are safe. Touches the mounts of its own new namespace and no file of the host.
 
-use std::ffi::{CString, OsString};
+mod root;
+
+use std::ffi::OsString;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{CWD, FileType, Mode, OFlags, fstat};
-use rustix::mount::{
-    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_change,
-    move_mount, open_tree, unmount,
-};
+use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::{Resource, Rlimit, Signal};
 use rustix::thread::UnshareFlags;
 
@@ -22,13 +20,6 @@ use super::seccomp;
 use super::stage::{Decoder, Encoder, Failure, Step, execve};
 use crate::contract::fault;
 use crate::contract::paths::INNER_ID;
-
-/// Where the new root is put together, under a file system of its own: the one directory that every host has, and
-/// which is no longer needed by then.
-const ASSEMBLY: &str = "/proc";
-
-/// Memory for the root itself, which holds a dozen empty mount points.
-const ROOT_OPTIONS: &str = "size=256k,nr_inodes=128,mode=0555";
 
 /// As whom the cage runs on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -249,7 +240,7 @@ enum Never {}
 /// Pid 1 of the cage: makes the root, gives everything up, starts the sandbox as pid 2, and reaps.
 fn become_first(cage: &Cage, key: OwnedFd, gone: &OwnedFd) -> Result<Never, Failure> {
     die_with_parent(gone)?;
-    build_root(cage)?;
+    root::build(cage)?;
     rustix::system::sethostname(b"sandbox").step(|| "sethostname".into())?;
     if let Who::NoUserNamespace { group } = cage.who {
         // The change of user clears the parent-death signal, and all capabilities but the bounding set.
@@ -261,7 +252,9 @@ fn become_first(cage: &Cage, key: OwnedFd, gone: &OwnedFd) -> Result<Never, Fail
         }
         die_with_parent(gone)?;
     }
-    if !fault::weakened("capabilities") {
+    if fault::weakened("capabilities") {
+        keep_capabilities()?;
+    } else {
         drop_capabilities()?;
     }
     if !fault::weakened("no_new_privs") {
@@ -299,6 +292,16 @@ fn drop_capabilities() -> Result<(), Failure> {
     use caps::CapSet::{Ambient, Bounding, Effective, Inheritable, Permitted};
     for set in [Bounding, Ambient, Inheritable, Effective, Permitted] {
         caps::clear(None, set).map_err(caps_error).step(|| format!("clearing the {set:?} capabilities"))?;
+    }
+    Ok(())
+}
+
+/// What the switch leaves to the program: all that this process holds, in every set.
+fn keep_capabilities() -> Result<(), Failure> {
+    use caps::CapSet::{Ambient, Inheritable, Permitted};
+    let held = caps::read(None, Permitted).map_err(caps_error).step(|| "reading the capabilities".into())?;
+    for set in [Inheritable, Ambient] {
+        caps::set(None, set, &held).map_err(caps_error).step(|| format!("keeping the {set:?} ones"))?;
     }
     Ok(())
 }
@@ -347,126 +350,6 @@ fn reap_until(sandbox: u32) -> ! {
             unsafe { libc::_exit(code) };
         }
     }
-}
-
-/// The mount flags of everything that is not the program or a device.
-fn quiet(flags: MountFlags) -> MountFlags {
-    if fault::weakened("mount_flags") { MountFlags::empty() } else { flags }
-}
-
-fn build_root(cage: &Cage) -> Result<(), Failure> {
-    // Every source is opened first: the host's tree is out of reach once the new root covers the assembly point.
-    let mut opened = Vec::new();
-    for item in &cage.mounts {
-        opened.push(match item {
-            Mount::Bind { source, .. } => Some(detach(source)?),
-            Mount::Memory { .. } | Mount::Directory { .. } => None,
-        });
-    }
-    let all = quiet(MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC);
-    let options = if fault::weakened("readonly_root") {
-        let owner = match cage.who {
-            Who::NoUserNamespace { group } => format!(",uid={group},gid={group}"),
-            Who::OwnUser | Who::Mapped { .. } => String::new(),
-        };
-        format!("{ROOT_OPTIONS},mode=0755{owner}")
-    } else {
-        ROOT_OPTIONS.to_owned()
-    };
-    let options = CString::new(options).step(|| "the root's options".into())?;
-    mount("root", ASSEMBLY, "tmpfs", all, options.as_c_str()).step(|| "mounting the new root".into())?;
-    rustix::process::chdir(ASSEMBLY).step(|| "entering the new root".into())?;
-    for (item, source) in cage.mounts.iter().zip(opened) {
-        match (item, source) {
-            (Mount::Directory { at }, _) => make_directory(&below(at))?,
-            (Mount::Memory { at, bytes, mode }, _) => {
-                let at = below(at);
-                make_directory(&at)?;
-                let owner = match cage.who {
-                    Who::NoUserNamespace { group } => format!(",uid={group},gid={group}"),
-                    Who::OwnUser | Who::Mapped { .. } => String::new(),
-                };
-                let options = format!("size={bytes},nr_inodes=4096,mode={mode:o}{owner}");
-                let options = CString::new(options).step(|| "tmpfs options".into())?;
-                mount("memory", &at, "tmpfs", all, options.as_c_str())
-                    .step(|| format!("mounting memory at {}", at.display()))?;
-            }
-            (Mount::Bind { at, access, .. }, Some(source)) => attach(&source, &below(at), *access)?,
-            (Mount::Bind { .. }, None) => {}
-        }
-    }
-    rustix::process::pivot_root(".", ".").step(|| "pivot_root".into())?;
-    unmount(".", UnmountFlags::DETACH).step(|| "leaving the host's tree".into())?;
-    rustix::process::chdir("/").step(|| "entering /".into())?;
-    if fault::weakened("readonly_root") {
-        return Ok(());
-    }
-    set_attributes(CWD, c"/", ATTR_RDONLY, 0).step(|| "making the root read-only".into())
-}
-
-/// A copy of the host's mount of `source`, in no place yet.
-fn detach(source: &Path) -> Result<OwnedFd, Failure> {
-    let flags =
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
-    open_tree(CWD, source, flags).step(|| format!("opening {}", source.display()))
-}
-
-fn attach(source: &OwnedFd, at: &Path, access: Access) -> Result<(), Failure> {
-    let is_directory = fstat(source)
-        .map(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
-        .step(|| format!("looking at the source of {}", at.display()))?;
-    if is_directory {
-        make_directory(at)?;
-    } else {
-        if let Some(parent) = at.parent() {
-            make_directory(parent)?;
-        }
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        rustix::fs::open(at, flags, Mode::from_raw_mode(0o600))
-            .step(|| format!("making {}", at.display()))?;
-    }
-    let set = match access {
-        Access::ReadOnly => ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC,
-        Access::ReadWrite => ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC,
-        Access::Program => ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV,
-        Access::Device => ATTR_RDONLY | ATTR_NOSUID | ATTR_NOEXEC,
-    };
-    let set = if fault::weakened("mount_flags") { set & ATTR_RDONLY } else { set };
-    set_attributes(source.as_fd(), c"", set, libc::AT_EMPTY_PATH as u32 | libc::AT_RECURSIVE as u32)
-        .step(|| format!("restricting {}", at.display()))?;
-    move_mount(source, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-        .step(|| format!("mounting {}", at.display()))
-}
-
-fn make_directory(at: &Path) -> Result<(), Failure> {
-    std::fs::create_dir_all(at).step(|| format!("making {}", at.display()))
-}
-
-/// An absolute path inside, as seen from the assembly point.
-fn below(at: &Path) -> PathBuf {
-    Path::new(".").join(at.strip_prefix("/").unwrap_or(at))
-}
-
-const ATTR_RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
-const ATTR_NOSUID: u64 = libc::MOUNT_ATTR_NOSUID;
-const ATTR_NODEV: u64 = libc::MOUNT_ATTR_NODEV;
-const ATTR_NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
-
-/// Adds attributes to a mount. Only adding never collides with the flags that a user namespace locks.
-fn set_attributes(fd: BorrowedFd<'_>, path: &std::ffi::CStr, set: u64, flags: u32) -> io::Result<()> {
-    let attributes = libc::mount_attr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd: 0 };
-    // SAFETY: the path and the structure, whose size is given, outlive the call.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            fd.as_raw_fd(),
-            path.as_ptr(),
-            flags,
-            &raw const attributes,
-            size_of::<libc::mount_attr>(),
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 impl Who {

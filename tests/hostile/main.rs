@@ -21,6 +21,7 @@ type Done = Result<(), Box<dyn std::error::Error>>;
 
 /// What every mode works with.
 struct Guest {
+    key: SessionKey,
     inbound: FileKey,
     outbound: FileKey,
     message: MessageIn,
@@ -44,7 +45,7 @@ fn main() -> Done {
     let inbound = key.file_key(ConveyorFile::Inbound);
     // The snapshot is complete before the sandbox starts, so it can be read without a ring, wrong as it is.
     let message = first_message(&inbound)?;
-    let guest = Guest { inbound, outbound: key.file_key(ConveyorFile::Outbound), message };
+    let guest = Guest { inbound, outbound: key.file_key(ConveyorFile::Outbound), message, key };
     let mode = guest.message.text.split_whitespace().nth(1).unwrap_or("honest").to_owned();
     eprintln!("hostile {mode}");
     match mode.as_str() {

@@ -1,11 +1,15 @@
 //! Looks around from inside the box and answers what it found, one `name=finding` a line: first what the
 //! host's side of the boundary does by itself, then (`sealed_…`) what is left after the agent's own hardening.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use ironclaw::contract::paths;
 use ironclaw::sandbox::harden;
@@ -45,7 +49,9 @@ pub(super) fn answer(guest: &Guest) -> Done {
 
     for directory in ["/", paths::INBOUND_DIR, paths::SOCKET_DIR, "/run", "/etc", "/dev"] {
         let path = format!("{directory}/probe-write");
-        say(&format!("write_{directory}"), outcome(fs::write(&path, b"x").map(|()| "written".to_owned())));
+        // A directory that is not there must not be made either.
+        let made = fs::create_dir_all(directory).and_then(|()| fs::write(&path, b"x"));
+        say(&format!("write_{directory}"), outcome(made.map(|()| "written".to_owned())));
     }
     say("write_executable", outcome(write_to(paths::EXECUTABLE)));
     say("write_inbound", outcome(write_to(paths::INBOUND)));
@@ -54,7 +60,9 @@ pub(super) fn answer(guest: &Guest) -> Done {
         say(&format!("writable_{directory}"), outcome(fs::write(&path, b"x").map(|()| "written".to_owned())));
         say(&format!("exec_{directory}"), outcome(execute(&path)));
         let _ = fs::remove_file(&path);
-        say(&format!("mount_{directory}"), outcome(mount_flags(directory)));
+    }
+    for place in MOUNTED {
+        say(&format!("mount_{place}"), outcome(mount_flags(place)));
     }
     say("rename_outbound", outcome(fs::rename(paths::OUTBOUND, "/out/other").map(|()| "renamed".to_owned())));
     say("unlink_outbound", outcome(fs::remove_file("/out/outbound.db").map(|()| "removed".to_owned())));
@@ -70,13 +78,23 @@ pub(super) fn answer(guest: &Guest) -> Done {
     say("arguments", std::env::args().collect::<Vec<_>>().join(" "));
     say("descriptors", descriptors());
     // Words of the message name what the host has and this box must not reach.
+    let mut needles = own_secrets(guest);
     for word in guest.message.text.split_whitespace().skip(2) {
-        match word.strip_prefix("tcp:") {
-            Some(address) => {
+        match word.split_once(':') {
+            Some(("tcp", address)) => {
                 say("host_loopback", outcome(TcpStream::connect(address).map(|_| "connected".to_owned())));
             }
-            None => say(&format!("host_{word}"), Path::new(word).exists().to_string()),
+            Some(("dns", address)) => say("ask_dns", outcome(ask(address))),
+            Some(("abstract", name)) => say("host_abstract", outcome(abstract_socket(name))),
+            Some(("needle", named)) => {
+                let (name, value) = named.split_once(':').ok_or("a needle without a value")?;
+                needles.push((name.to_owned(), value.as_bytes().to_vec()));
+            }
+            _ => say(&format!("host_{word}"), Path::new(word).exists().to_string()),
         }
+    }
+    for (name, places) in search(&needles) {
+        say(&format!("holds_{name}"), places.join(","));
     }
 
     say(
@@ -86,7 +104,8 @@ pub(super) fn answer(guest: &Guest) -> Done {
                 .map(|()| "mounted".to_owned()),
         ),
     );
-    say("chroot", outcome(rustix::process::chroot("/tmp").map(|()| "done".to_owned())));
+    // Into the directory that is the root anyway: where it may, nothing changes for what follows.
+    say("chroot", outcome(rustix::process::chroot("/").map(|()| "done".to_owned())));
     say("sethostname", outcome(rustix::system::sethostname(b"probe").map(|()| "done".to_owned())));
 
     say("seal", outcome(harden::seal().map(|sealed| format!("landlock {:?}", sealed.landlock))));
@@ -97,7 +116,7 @@ pub(super) fn answer(guest: &Guest) -> Done {
     say("sealed_spawn", outcome(spawned.map(|status| format!("ran: {status}"))));
     say("sealed_inet", outcome(UdpSocket::bind("127.0.0.1:0").map(|_| "bound".to_owned())));
     say("sealed_list_root", outcome(fs::read_dir("/").map(|names| format!("{} names", names.count()))));
-    say("sealed_chroot", outcome(rustix::process::chroot("/tmp").map(|()| "done".to_owned())));
+    say("sealed_chroot", outcome(rustix::process::chroot("/").map(|()| "done".to_owned())));
 
     let mut bell = Bell::begin()?;
     lies::reply(guest, &mut bell, &found.join("\n"))?;
@@ -125,6 +144,19 @@ fn execute(path: &str) -> std::io::Result<String> {
     Ok(format!("ran: {status}"))
 }
 
+/// Every place that is a mount of its own.
+const MOUNTED: [&str; 9] = [
+    "/",
+    paths::EXECUTABLE,
+    paths::INBOUND_DIR,
+    paths::OUTBOUND_DIR,
+    paths::SOCKET_DIR,
+    paths::WORKSPACE,
+    paths::MEMORY,
+    paths::SESSION_DIR,
+    paths::TMP,
+];
+
 fn mount_flags(path: &str) -> Result<String, rustix::io::Errno> {
     let flags = rustix::fs::statvfs(path)?.f_flag;
     Ok(format!("{flags:?}"))
@@ -139,6 +171,77 @@ fn list(directory: &str) -> String {
         .collect();
     names.sort();
     names.join(",")
+}
+
+/// Asks a name server for an address and says whether anything came back.
+fn ask(server: &str) -> std::io::Result<String> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.connect(server)?;
+    socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+    // One question, recursion desired: the address of example.org.
+    let head = [0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    socket.send(&[head.as_slice(), b"\x07example\x03org\0", &[0, 1, 0, 1]].concat())?;
+    let mut answer = [0; 512];
+    Ok(format!("answered with {} bytes", socket.recv(&mut answer)?))
+}
+
+fn abstract_socket(name: &str) -> std::io::Result<String> {
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
+    UnixStream::connect_addr(&address).map(|_| "connected".to_owned())
+}
+
+/// What this program was given and no file may hold, as bytes and as text; and a mark of its own, which must be
+/// found where it was left: a search that sees nothing proves nothing.
+fn own_secrets(guest: &Guest) -> Vec<(String, Vec<u8>)> {
+    let mut needles = Vec::new();
+    for key in [guest.key.as_bytes(), guest.inbound.as_bytes(), guest.outbound.as_bytes()] {
+        let text: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+        needles.push(("key".to_owned(), key.to_vec()));
+        needles.push(("key".to_owned(), text.into_bytes()));
+    }
+    let own = b"a mark that this program left".to_vec();
+    let _ = fs::write(format!("{}/own-mark", paths::WORKSPACE), &own);
+    needles.push(("own_mark".to_owned(), own));
+    needles
+}
+
+/// Where each needle is: in the arguments, the environment, or a file that can be read here. The program itself
+/// is left out, which is larger than all the rest and the same for everybody.
+fn search(needles: &[(String, Vec<u8>)]) -> BTreeMap<String, Vec<String>> {
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut look = |place: &str, content: &[u8]| {
+        for (name, needle) in needles {
+            let places = found.entry(name.clone()).or_default();
+            if content.windows(needle.len()).any(|window| window == needle) {
+                places.push(place.to_owned());
+            }
+        }
+    };
+    look("arguments", std::env::args().collect::<Vec<_>>().join(" ").as_bytes());
+    for (name, value) in std::env::vars_os() {
+        look(&format!("environment {}", name.to_string_lossy()), value.as_encoded_bytes());
+    }
+    let mut open = vec![PathBuf::from("/")];
+    while let Some(directory) = open.pop() {
+        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+            let path = entry.path();
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() && path != Path::new("/dev") && path != Path::new("/sys") => {
+                    open.push(path);
+                }
+                // Files of /proc may wait for an event, and those of a process are what it was given.
+                Ok(kind) if kind.is_file() && path != Path::new(paths::EXECUTABLE) => {
+                    let process = ["cmdline", "environ", "mounts", "mountinfo", "status", "comm"];
+                    let known = process.iter().any(|name| path.ends_with(name));
+                    if known || !path.starts_with("/proc") {
+                        look(&path.to_string_lossy(), &fs::read(&path).unwrap_or_default());
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    found
 }
 
 /// Numbers of the open descriptors, by asking each: there may be no /proc.

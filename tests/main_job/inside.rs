@@ -2,15 +2,39 @@
 //! door that should be shut, and answers with what happened.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 
-use crate::world::{Build, Home, Runtime, Serve, User};
+use serde_json::Value;
+
+use crate::world::leftovers::files_below;
+use crate::world::{Build, Daemon, Home, Runtime, Serve, User, marker};
 
 crate::in_every_box!(the_box_is_closed);
 crate::in_both_back_ends!(each_check_fails_with_its_control_weakened);
 
 type Findings = BTreeMap<String, String>;
+
+/// Addresses that a box must have no route to.
+const ADDRESSES: [&str; 4] = ["192.0.2.1:9", "169.254.169.254:80", "10.0.0.1:53", "[2001:db8::1]:9"];
+
+/// Every place inside that is mounted, and whether files in it may be written.
+const MOUNTED: [(&str, bool); 7] = [
+    ("/in", false),
+    ("/run/ironclaw", false),
+    ("/out", true),
+    ("/workspace", true),
+    ("/memory", true),
+    ("/session", true),
+    ("/tmp", true),
+];
+
+/// A group's id that is not the agent's: another group's directory belongs to it when root is the host.
+const ANOTHER_ID: u32 = 2_000_500_000;
 
 /// Launches the probe in the agent's place and gives what it found.
 fn probe(home: &Home, runtime: Runtime, faults: &[&str]) -> Findings {
@@ -20,30 +44,125 @@ fn probe(home: &Home, runtime: Runtime, faults: &[&str]) -> Findings {
         serve = serve.fault(*fault);
     }
     let daemon = serve.ready();
-    // Something on the host's loopback that a box must not reach.
+    // Things of the host that a box must not reach: a listener and a name server on its loopback, an abstract
+    // socket, another group's file, and its keys.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let text = format!(
-        "hostile probe {} /etc/shadow /mnt/host/passwd tcp:{}",
+    let abstract_name = marker();
+    let address = SocketAddr::from_abstract_name(&abstract_name).unwrap();
+    let _abstract_listener = UnixListener::bind_addr(&address).unwrap();
+    let mut text = format!(
+        "hostile probe {} /etc/shadow /mnt/host/passwd /mnt/host/note tcp:{} dns:{} abstract:{abstract_name}",
         home.root.display(),
-        listener.local_addr().unwrap()
+        listener.local_addr().unwrap(),
+        name_server(),
     );
+    for (name, value) in secrets(home, &daemon) {
+        text.push_str(&format!(" needle:{name}:{value}"));
+    }
     let answer = daemon.chat("dev-agent", "main").ask(&text);
     let mut found: Findings = answer
         .lines()
         .filter_map(|line| line.split_once('='))
         .map(|(name, finding)| (name.to_owned(), finding.to_owned()))
         .collect();
-    found.insert("interfaces".to_owned(), interfaces(home));
+    found.insert("interfaces".to_owned(), interfaces(home, &daemon));
+    match runtime {
+        // gVisor does not show the flags of a mount inside: what it was told to do stands in its bundle.
+        Runtime::Gvisor => found.extend(bundle_flags(home)),
+        Runtime::Native => {
+            found.insert("caps_ambient".to_owned(), ambient(home));
+        }
+    }
     found
 }
 
-/// The interfaces of every network namespace that a process of this home lives in beside the host's own: the box
-/// may not ask for them itself.
-fn interfaces(home: &Home) -> String {
+/// What nobody inside may read: the host's secrets, and what another group wrote.
+fn secrets(home: &Home, daemon: &Daemon) -> Vec<(&'static str, String)> {
+    let state = home.state();
+    let all = state.join("workspaces");
+    let other = all.join("mock-agent");
+    let owner = if home.user == User::Root { ANOTHER_ID } else { home.owner() };
+    for directory in [&all, &other] {
+        if !directory.exists() {
+            std::fs::create_dir(directory).unwrap();
+        }
+    }
+    chown(&all, Some(home.owner()), Some(home.owner())).unwrap();
+    let note = marker();
+    std::fs::write(other.join("note"), &note).unwrap();
+    for path in [other.join("note"), other] {
+        chown(path, Some(owner), Some(owner)).unwrap();
+    }
+    let word = |file: &str| {
+        let text = std::fs::read_to_string(state.join(file)).unwrap();
+        // Its longest word: the wrapped key in the keystore, the whole of the others.
+        let longest = text.split(|c: char| !c.is_ascii_alphanumeric()).max_by_key(|word| word.len());
+        longest.filter(|word| word.len() >= 32).unwrap_or_else(|| panic!("no secret in {file}")).to_owned()
+    };
+    vec![
+        ("api_token", daemon.token()),
+        ("master_key", word("master.key")),
+        ("keystore", word("keystore")),
+        ("another_groups_note", note),
+    ]
+}
+
+/// Answers every question with its first bytes, until the test program ends.
+fn name_server() -> std::net::SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut question = [0; 512];
+        while let Ok((length, from)) = socket.recv_from(&mut question) {
+            let _ = socket.send_to(&question[..length], from);
+        }
+    });
+    address
+}
+
+/// The mount flags in the bundle of the one running sandbox, written as the kernel's answer in a cage is.
+fn bundle_flags(home: &Home) -> Findings {
+    let configs = files_below(&home.root).into_iter().filter(|path| path.ends_with("config.json"));
+    let configs: Vec<_> = configs.collect();
+    let [path] = configs.as_slice() else { panic!("not one bundle but {configs:?}") };
+    let config: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let mounts = config["mounts"].as_array().unwrap().iter().map(|mount| {
+        let options = mount["options"].as_array().unwrap().iter().filter_map(Value::as_str);
+        let options: Vec<String> = options.map(|word| word.replace("ro", "rdonly").to_uppercase()).collect();
+        (format!("mount_{}", mount["destination"].as_str().unwrap()), options.join(" | "))
+    });
+    mounts.collect()
+}
+
+/// The ambient capabilities of the test program, which only the host may ask for.
+fn ambient(home: &Home) -> String {
+    let inode = |path: &Path| std::fs::metadata(path).map(|file| file.ino()).ok();
+    let program = inode(&home.hostile());
+    let mut held = BTreeSet::new();
+    for id in home.processes() {
+        if inode(Path::new(&format!("/proc/{id}/exe"))) == program {
+            let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+            held.extend(
+                status.lines().filter_map(|line| Some(line.strip_prefix("CapAmb:")?.trim().to_owned())),
+            );
+        }
+    }
+    held.into_iter().collect::<Vec<_>>().join(",")
+}
+
+/// The interfaces of every network namespace that a process of this home lives in, the control plane's own left
+/// out: the box may not ask for them itself.
+fn interfaces(home: &Home, daemon: &Daemon) -> String {
     let namespace = |id: &str| std::fs::read_link(format!("/proc/{id}/ns/net")).ok();
     let host = namespace("self");
     let mut names = BTreeSet::new();
-    for id in home.processes().into_iter().filter(|id| namespace(&id.to_string()) != host) {
+    for id in home.processes().into_iter().filter(|id| *id != daemon.id()) {
+        // A process that ended meanwhile has none.
+        let Some(own) = namespace(&id.to_string()) else { continue };
+        if Some(own) == host {
+            names.insert("the host's".to_owned());
+            continue;
+        }
         let table = std::fs::read_to_string(format!("/proc/{id}/net/dev")).unwrap_or_default();
         names.extend(table.lines().filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned())));
     }
@@ -60,17 +179,20 @@ fn the_box_is_closed(runtime: Runtime, user: User) {
     let inner = if (runtime, user) == (Runtime::Gvisor, User::Ordinary) { "0" } else { "65532" };
     assert_eq!((get("uid"), get("gid")), (inner, inner));
     assert_eq!(get("no_new_privs"), "true");
-    // The ambient set cannot be asked for here; it never holds what these two do not.
     for set in ["effective", "permitted", "inheritable", "bounding"] {
         assert_eq!(get(&format!("caps_{set}")), "0", "{set}");
     }
+    // In gVisor nobody can ask for the ambient set, which never holds what these do not.
+    if runtime == Runtime::Native {
+        assert_eq!(get("caps_ambient"), "0000000000000000");
+    }
 
     // No network: no route anywhere, no name, nothing on the host's loopback.
-    for address in ["192.0.2.1:9", "169.254.169.254:80", "10.0.0.1:53", "[2001:db8::1]:9"] {
+    for address in ADDRESSES {
         let finding = get(&format!("route_{address}"));
         assert!(finding.starts_with("error:"), "{address}: {finding}");
     }
-    for name in ["host_loopback", "resolve"] {
+    for name in ["host_loopback", "host_abstract", "ask_dns", "resolve", "listen_any"] {
         assert!(get(name).starts_with("error:"), "{name}: {}", get(name));
     }
     assert_eq!(get("interfaces"), "lo");
@@ -84,6 +206,13 @@ fn the_box_is_closed(runtime: Runtime, user: User) {
         assert_eq!(get(&format!("writable_{directory}")), "written");
         assert!(get(&format!("exec_{directory}")).starts_with("error:"), "{directory}");
     }
+    for (place, writable) in MOUNTED {
+        let flags = get(&format!("mount_{place}"));
+        assert!(["NOSUID", "NODEV", "NOEXEC"].iter().all(|flag| flags.contains(flag)), "{place}: {flags}");
+        assert!(writable || flags.contains("RDONLY"), "{place}: {flags}");
+    }
+    let program = get("mount_/ironclaw");
+    assert!(["RDONLY", "NOSUID", "NODEV"].iter().all(|flag| program.contains(flag)), "{program}");
     for name in ["rename_outbound", "unlink_outbound", "mount", "chroot", "sethostname"] {
         assert!(get(name).starts_with("error:"), "{name}: {}", get(name));
     }
@@ -123,10 +252,16 @@ fn the_box_is_closed(runtime: Runtime, user: User) {
     assert_eq!(get(&format!("host_{}", home.root.display())), "false");
     assert_eq!(get("host_/etc/shadow"), "false");
     assert_eq!(get("host_/mnt/host/passwd"), "false");
+    assert_eq!(get("host_/mnt/host/note"), "false");
 
     // No secret is handed over where others could read it.
     for name in get("environment").split(',').filter(|name| !name.is_empty()) {
         assert!(!["KEY", "TOKEN", "SECRET", "PASS"].iter().any(|word| name.contains(word)), "{name}");
+    }
+    // Nor does any argument, variable or file hold one; the search finds what the program left for it.
+    assert_eq!(get("holds_own_mark"), "/workspace/own-mark");
+    for name in ["key", "api_token", "master_key", "keystore", "another_groups_note"] {
+        assert_eq!(get(&format!("holds_{name}")), "", "{name}");
     }
     // The faults build's own list names the test program; a release has no such argument.
     let mut words = get("arguments").split(' ');
@@ -141,52 +276,144 @@ fn the_box_is_closed(runtime: Runtime, user: User) {
 }
 
 /// A control that is weakened, those weakened with it in the comparison as well (another wall would hide the
-/// gap), the finding that tells, and whether that finding shows the gap.
+/// gap), and the findings that each show the gap, with how.
 struct Gap {
     control: &'static str,
     beside: &'static [&'static str],
-    finding: &'static str,
-    open: fn(&str) -> bool,
+    user: User,
+    opens: &'static [(&'static str, Opens)],
 }
 
+type Opens = fn(&str) -> bool;
+
+const fn gap(
+    control: &'static str,
+    beside: &'static [&'static str],
+    opens: &'static [(&'static str, Opens)],
+) -> Gap {
+    Gap { control, beside, user: User::Root, opens }
+}
+
+const CONNECTED: Opens = |f| f == "connected";
+const WRITTEN: Opens = |f| f == "written";
+const RAN: Opens = |f| f.starts_with("ran");
+const SOME: Opens = |f| f != "0";
+const DONE: Opens = |f| ["done", "mounted"].contains(&f);
+
 const GAPS: &[Gap] = &[
-    Gap { control: "network", beside: &["seccomp"], finding: "host_loopback", open: |f| f == "connected" },
-    Gap { control: "capabilities", beside: &[], finding: "caps_bounding", open: |f| f != "0" },
-    Gap { control: "no_new_privs", beside: &[], finding: "no_new_privs", open: |f| f == "false" },
-    Gap { control: "inner_uid", beside: &[], finding: "uid", open: |f| f == "0" },
-    Gap { control: "readonly_root", beside: &[], finding: "write_/", open: |f| f == "written" },
-    Gap { control: "inbound_readonly", beside: &[], finding: "write_inbound", open: |f| f == "opened" },
+    gap(
+        "network",
+        &["seccomp"],
+        &[
+            ("host_loopback", CONNECTED),
+            ("host_abstract", CONNECTED),
+            ("ask_dns", |f| f.starts_with("answered")),
+            ("route_192.0.2.1:9", |f| f == "routed"),
+            ("interfaces", |f| f != "lo"),
+        ],
+    ),
+    gap(
+        "capabilities",
+        &["seccomp"],
+        &[
+            ("caps_effective", SOME),
+            ("caps_permitted", SOME),
+            ("caps_inheritable", SOME),
+            ("caps_bounding", SOME),
+            ("caps_ambient", |f| f != "0000000000000000"),
+            ("mount", DONE),
+            ("chroot", DONE),
+            ("sethostname", DONE),
+        ],
+    ),
+    gap(
+        "no_new_privs",
+        &[],
+        &[("no_new_privs", |f| f == "false"), ("sealed_no_new_privs", |f| f == "false")],
+    ),
+    gap("inner_uid", &[], &[("uid", |f| f == "0"), ("gid", |f| f == "0")]),
+    // As an ordinary user: root's gVisor has a /dev that belongs to nobody inside, whatever its mount says.
     Gap {
-        control: "mount_flags",
-        beside: &["seccomp"],
-        finding: "exec_/workspace",
-        open: |f| f.starts_with("ran"),
+        control: "readonly_root",
+        beside: &[],
+        user: User::Ordinary,
+        opens: &[
+            ("write_/", WRITTEN),
+            ("write_/run", WRITTEN),
+            ("write_/etc", WRITTEN),
+            ("write_/dev", WRITTEN),
+        ],
     },
-    Gap { control: "host_path", beside: &[], finding: "host_/mnt/host/passwd", open: |f| f == "true" },
-    Gap { control: "secret_env", beside: &[], finding: "environment", open: |f| f.contains("TOKEN") },
-    Gap { control: "seccomp", beside: &[], finding: "sealed_inet", open: |f| f == "bound" },
-    Gap { control: "new_processes", beside: &[], finding: "sealed_spawn", open: |f| f.starts_with("ran") },
+    gap("inbound_readonly", &[], &[("write_inbound", |f| f == "opened"), ("write_/in", WRITTEN)]),
+    gap("sockets_readonly", &[], &[("write_/run/ironclaw", WRITTEN)]),
+    gap(
+        "nosuid",
+        &[],
+        &[("mount_/workspace", |f| !f.contains("NOSUID")), ("mount_/tmp", |f| !f.contains("NOSUID"))],
+    ),
+    gap(
+        "nodev",
+        &[],
+        &[("mount_/workspace", |f| !f.contains("NODEV")), ("mount_/tmp", |f| !f.contains("NODEV"))],
+    ),
+    gap(
+        "noexec",
+        &["seccomp"],
+        &[("exec_/workspace", RAN), ("exec_/memory", RAN), ("exec_/session", RAN), ("exec_/tmp", RAN)],
+    ),
+    gap("host_path", &[], &[("host_/mnt/host/passwd", |f| f == "true")]),
+    // For root's sandboxes a second wall holds: the other group's files belong to another id.
+    Gap {
+        control: "own_group",
+        beside: &[],
+        user: User::Ordinary,
+        opens: &[
+            ("host_/mnt/host/note", |f| f == "true"),
+            ("holds_another_groups_note", |f| f == "/mnt/host/note"),
+        ],
+    },
+    gap("granted_sockets", &[], &[("sockets", |f| f.contains("extra.sock"))]),
+    gap("secret_env", &[], &[("environment", |f| f.contains("TOKEN"))]),
+    gap("secret_argument", &[], &[("holds_key", |f| f.contains("arguments"))]),
+    gap("secret_file", &[], &[("holds_key", |f| f.contains("/in/leaked")), ("in", |f| f.contains("leaked"))]),
+    gap("seccomp", &[], &[("sealed_inet", |f| f == "bound"), ("listen_any", |f| f == "listening")]),
+    gap("new_processes", &[], &[("sealed_spawn", RAN)]),
 ];
+
+/// Findings that stay shut in gVisor whatever it is told: it sets no_new_privs for every program, has no abstract
+/// sockets but its own, and shows nobody the ambient set.
+const SHUT_IN_GVISOR: [&str; 4] = ["no_new_privs", "sealed_no_new_privs", "host_abstract", "caps_ambient"];
 
 /// The same probe finds each gap when exactly that control is weakened, and not when it is in force.
 fn each_check_fails_with_its_control_weakened(runtime: Runtime) {
     let mut blind = Vec::new();
+    let mut compared: Vec<(&[&str], User, Findings)> = Vec::new();
     for gap in GAPS {
-        for weakened in [false, true] {
-            let home = Home::new(Build::Faults, User::Root);
-            let controls = gap.beside.iter().chain(weakened.then_some(&gap.control));
+        let mut launch = |weakened: &[&str]| {
+            let home = Home::new(Build::Faults, gap.user);
+            let controls = gap.beside.iter().chain(weakened);
             let faults: Vec<String> = controls.map(|control| format!("weaken={control}")).collect();
             let faults: Vec<&str> = faults.iter().map(String::as_str).collect();
             // A box that does not even start says so in the list, and the other gaps are still looked for.
-            let Ok(found) = catch_unwind(AssertUnwindSafe(|| probe(&home, runtime, &faults))) else {
+            catch_unwind(AssertUnwindSafe(|| probe(&home, runtime, &faults))).unwrap_or_else(|_| {
                 blind.push(format!("{faults:?}: no answer"));
-                continue;
-            };
-            let finding = found.get(gap.finding).map_or("", String::as_str);
-            // gVisor sets it for every program, whatever it is told: there the gap must stay closed.
-            let opens = weakened && (runtime, gap.control) != (Runtime::Gvisor, "no_new_privs");
-            if (gap.open)(finding) != opens {
-                blind.push(format!("{faults:?}: {}={finding}", gap.finding));
+                Findings::new()
+            })
+        };
+        if !compared.iter().any(|(beside, user, _)| (*beside, *user) == (gap.beside, gap.user)) {
+            let findings = launch(&[]);
+            compared.push((gap.beside, gap.user, findings));
+        }
+        let weakened = launch(&[gap.control]);
+        let (_, _, closed) =
+            compared.iter().find(|(beside, user, _)| (*beside, *user) == (gap.beside, gap.user)).unwrap();
+        for (name, open) in gap.opens {
+            let shut = runtime == Runtime::Gvisor && SHUT_IN_GVISOR.contains(name);
+            for (found, opens) in [(closed, false), (&weakened, !shut)] {
+                let finding = found.get(*name).map(String::as_str);
+                if finding.is_some_and(open) != opens {
+                    blind.push(format!("{} weakened: {opens}; {name}={finding:?}", gap.control));
+                }
             }
         }
     }

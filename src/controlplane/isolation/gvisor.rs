@@ -225,6 +225,8 @@ impl Isolator for Gvisor {
     }
 
     fn launch(&self, spec: &SandboxSpec, key: &SessionKey) -> Result<Sandbox, LaunchError> {
+        #[cfg(feature = "faults")]
+        let spec = &super::spill::spill(spec, key)?;
         let program = plan::program(spec, &self.ground.executable);
         layout::check(spec, &[&program, &self.ground.rootfs])?;
         self.ground.make_bundle(&spec.paths.bundle).map_err(at("making", &spec.paths.bundle))?;

@@ -12,6 +12,8 @@ mod native;
 mod plan;
 pub mod sandbox;
 mod setup;
+#[cfg(feature = "faults")]
+mod spill;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

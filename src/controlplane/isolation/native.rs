@@ -125,6 +125,8 @@ impl Isolator for Native {
     }
 
     fn launch(&self, spec: &SandboxSpec, key: &SessionKey) -> Result<Sandbox, LaunchError> {
+        #[cfg(feature = "faults")]
+        let spec = &super::spill::spill(spec, key)?;
         let program = plan::program(spec, &self.ground.executable);
         layout::check(spec, &[&program])?;
         self.ground.make_bundle(&spec.paths.bundle).map_err(at("making", &spec.paths.bundle))?;

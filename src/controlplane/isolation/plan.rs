@@ -59,10 +59,14 @@ pub(super) fn mounts(spec: &SandboxSpec, program: &Path) -> Vec<Mount> {
         bind(&host.session_dir, paths::SESSION_DIR, Access::ReadWrite),
         bind(&host.workspace, paths::WORKSPACE, Access::ReadWrite),
         bind(&host.memory, paths::MEMORY, Access::ReadWrite),
-        bind(&host.sockets, paths::SOCKET_DIR, Access::ReadOnly),
+        bind(&host.sockets, paths::SOCKET_DIR, read_only("sockets_readonly")),
     ];
     if fault::weakened("host_path") {
         mounts.push(bind(Path::new("/etc"), "/mnt/host", Access::ReadOnly));
+    }
+    #[cfg(feature = "faults")]
+    if let Some(directory) = super::spill::another_group(spec) {
+        mounts.push(bind(&directory, "/mnt/host", Access::ReadOnly));
     }
     mounts
 }
@@ -130,7 +134,7 @@ pub(super) fn bundle(
     let id = spaces.inner_id();
     let args: Vec<String> = [paths::EXECUTABLE.to_owned()].into_iter().chain(arguments(spec)).collect();
     let capabilities = if fault::weakened("capabilities") {
-        strings(["CAP_DAC_OVERRIDE", "CAP_NET_RAW", "CAP_SYS_ADMIN"])
+        strings(["CAP_DAC_OVERRIDE", "CAP_NET_RAW", "CAP_SYS_ADMIN", "CAP_SYS_CHROOT"])
     } else if fault::weakened("inner_uid") {
         // Without it that user could not open the group's files, and no sandbox would start to be looked at.
         strings(["CAP_DAC_OVERRIDE"])
@@ -156,7 +160,7 @@ pub(super) fn bundle(
     let mut all = vec![
         mount("/proc", "proc", "proc", &["nosuid", "nodev", "noexec"]),
         // Read-only: the inner 0 of a rootless sandbox could write in it, whatever its mode.
-        mount("/dev", "tmpfs", "tmpfs", &["ro", "nosuid", "noexec", "mode=755"]),
+        mount("/dev", "tmpfs", "tmpfs", device_options()),
     ];
     all.extend(mounts(spec, program).iter().map(|item| oci_mount(item, id)));
     Value::object([
@@ -235,8 +239,15 @@ fn oci_mount(item: &Mount, id: u32) -> Value {
     }
 }
 
-fn quiet<'a>(flags: &[&'a str]) -> Vec<&'a str> {
-    if fault::weakened("mount_flags") { vec![] } else { flags.to_vec() }
+fn device_options() -> &'static [&'static str] {
+    if fault::weakened("readonly_root") {
+        return &["nosuid", "noexec", "mode=755"];
+    }
+    &["ro", "nosuid", "noexec", "mode=755"]
+}
+
+fn quiet(flags: &[&'static str]) -> Vec<&'static str> {
+    flags.iter().copied().filter(|flag| !fault::weakened(flag)).collect()
 }
 
 fn mount(at: &str, kind: &str, source: &str, options: &[&str]) -> Value {

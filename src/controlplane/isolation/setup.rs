@@ -316,7 +316,10 @@ fn make_rootfs(rootfs: &Path) -> io::Result<()> {
     }
     // Only when all are made: an ordinary user cannot make one in a directory that is closed already.
     for (path, is_file) in &points {
-        files::set_mode(path, if *is_file { 0o444 } else { 0o555 })?;
+        files::set_mode(path, if *is_file { 0o444 } else { top })?;
+        for above in path.ancestors().skip(1).take_while(|above| *above != rootfs) {
+            files::set_mode(above, top)?;
+        }
     }
     files::set_mode(rootfs, top)
 }
