@@ -235,17 +235,11 @@ fn new_inbound(
     let io =
         |doing: &'static str| move |error: std::io::Error| ConveyorError::Host(format!("{doing}: {error}"));
     let new = paths.inbound.with_extension("new");
-    let journal = new.with_extension("new-journal");
-    let clear = |old: &Path| match std::fs::remove_file(old) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io("clearing")(error)),
-        _ => Ok(()),
-    };
-    clear(&new)?;
-    clear(&journal)?;
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io("clearing")(error)),
+        _ => {}
+    }
     drop(InboundWriter::create(&new, key, rows)?);
-    // Closing leaves it behind, empty; the sandbox is to find one file in its directory.
-    clear(&journal)?;
-    clear(&paths.inbound.with_extension("db-journal"))?;
     hand_over(&new, identity).map_err(io("handing over"))?;
     std::fs::rename(&new, &paths.inbound).map_err(io("renaming"))?;
     InboundWriter::open(&paths.inbound, key)

@@ -11,6 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread::JoinHandle;
 
 use crate::contract::cipher::{ConveyorFile, SessionKey};
 use crate::contract::conveyor::ConveyorError;
@@ -128,15 +129,16 @@ fn run(flags: Flags) -> Result<(), BootError> {
         model: flags.model,
         retries: Retries::default(),
     };
-    live(places, key, || harden::seal().map(|_| ()).map_err(BootError::Harden))
+    live(places, key, || harden::seal().map(|_| ()).map_err(BootError::Harden)).map(drop)
 }
 
-/// The life of the process after it has its key.
+/// The life of the process after it has its key. Gives the turn's thread, if it came to have one: it may still wait
+/// for the model, and the process ends without it.
 fn live(
     places: Places,
     key: SessionKey,
     seal: impl FnOnce() -> Result<(), BootError>,
-) -> Result<(), BootError> {
+) -> Result<Option<JoinHandle<()>>, BootError> {
     let journal = Journal::open(&places.session, &key.file_key(ConveyorFile::Session));
     fault::point("box.session_open");
     let stream = UnixStream::connect(&places.doorbell)
@@ -150,7 +152,7 @@ fn live(
             // serve with.
             return match bell.greet(HelloSeq::Lost).map_err(BootError::Mailbox)? {
                 Ok(_) => Err(BootError::Journal(JournalError::Lost(why))),
-                Err(_) => Ok(()),
+                Err(_) => Ok(None),
             };
         }
         Err(error) => return Err(BootError::Journal(error)),
@@ -158,7 +160,7 @@ fn live(
     let minted = HelloSeq::Minted(journal.minted().map_err(BootError::Journal)?);
     let cursor = match bell.greet(minted).map_err(BootError::Mailbox)? {
         Ok(cursor) => cursor,
-        Err(_) => return Ok(()),
+        Err(_) => return Ok(None),
     };
     let finished_before = journal.finished().map_err(BootError::Journal)?;
     journal.accept(cursor);
@@ -191,7 +193,7 @@ fn live(
         inlet,
         outlet.clone(),
     );
-    std::thread::Builder::new()
+    let turning = std::thread::Builder::new()
         .name("turn".into())
         .spawn(move || {
             let ended = std::panic::catch_unwind(AssertUnwindSafe(|| turns.run()));
@@ -204,6 +206,6 @@ fn live(
     // Whatever ended it: the transaction in progress is finished, and none begins after it.
     gate.close();
     match served.map_err(BootError::Mailbox)? {
-        Farewell::Stopped | Farewell::Closed => Ok(()),
+        Farewell::Stopped | Farewell::Closed => Ok(Some(turning)),
     }
 }

@@ -5,9 +5,11 @@ mod bounds;
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -29,13 +31,14 @@ enum Reply {
     Tool(&'static str, &'static str),
     Status(u16),
     Cut,
-    /// Never answers; the connection stays open.
+    /// Never answers; the connection stays open until the sandbox is gone.
     Hang,
 }
 
 struct Model {
     asked: Receiver<Value>,
     script: Sender<Reply>,
+    held: Arc<Mutex<Vec<UnixStream>>>,
 }
 
 impl Model {
@@ -43,13 +46,11 @@ impl Model {
         let listener = UnixListener::bind(socket).unwrap();
         let (ask, asked) = channel();
         let (script, replies) = channel::<Reply>();
+        let held = Arc::new(Mutex::new(Vec::new()));
+        let hanging = held.clone();
         std::thread::spawn(move || {
-            let mut held = Vec::new();
             while let Ok((mut stream, _)) = listener.accept() {
                 let Some(request) = read_request(&stream) else { continue };
-                if ask.send(request).is_err() {
-                    return;
-                }
                 let Ok(reply) = replies.recv() else { return };
                 let answer = match reply {
                     Reply::Say(text) => sse(&[block_of(0, "text", text)], "end_turn"),
@@ -60,14 +61,21 @@ impl Model {
                         format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{body}", body.len())
                     }
                     Reply::Hang => {
-                        held.push(stream);
+                        // Before the test hears of the request, and may end the sandbox.
+                        hanging.lock().unwrap().push(stream);
+                        if ask.send(request).is_err() {
+                            return;
+                        }
                         continue;
                     }
                 };
+                if ask.send(request).is_err() {
+                    return;
+                }
                 let _ = stream.write_all(answer.as_bytes());
             }
         });
-        Self { asked, script }
+        Self { asked, script, held }
     }
 
     fn will(&self, reply: Reply) -> &Self {
@@ -147,7 +155,8 @@ struct Running {
     stream: UnixStream,
     lines: BufReader<UnixStream>,
     inbound: Option<InboundWriter>,
-    ended: JoinHandle<Result<(), BootError>>,
+    ended: JoinHandle<Result<Option<JoinHandle<()>>, BootError>>,
+    held: Arc<Mutex<Vec<UnixStream>>>,
 }
 
 impl Host {
@@ -206,7 +215,7 @@ impl Host {
         let mut lines = BufReader::new(stream.try_clone().unwrap());
         let mut hello = String::new();
         lines.read_line(&mut hello).unwrap();
-        (Running { stream, lines, inbound: None, ended }, hello)
+        (Running { stream, lines, inbound: None, ended, held: self.model.held.clone() }, hello)
     }
 
     /// Starts a sandbox, hands these messages over, and welcomes it.
@@ -300,13 +309,20 @@ impl Running {
 
     fn stop(mut self) {
         self.say(ToSandbox::Stop);
-        assert!(self.ended.join().unwrap().is_ok());
+        self.gone();
     }
 
     /// Closes the doorbell, as a host that died.
     fn leave(self) {
-        drop((self.stream, self.lines));
-        assert!(self.ended.join().unwrap().is_ok());
+        self.stream.shutdown(Shutdown::Both).unwrap();
+        self.gone();
+    }
+
+    /// Waits for the end. A process would be gone with it; here its second thread is waited for.
+    fn gone(self) {
+        let turning = self.ended.join().unwrap().unwrap();
+        self.held.lock().unwrap().clear();
+        turning.into_iter().for_each(|thread| thread.join().unwrap());
     }
 
     fn error(self) -> String {
