@@ -123,6 +123,10 @@ impl ControlPlane {
         let address = listener
             .local_addr()
             .map_err(|error| StartError::System("the API's address cannot be read back", error))?;
+        // A supervisor's question is answered while the state is still being opened.
+        let readiness = Arc::new(Readiness::default());
+        let server = api::Server::start(listener, readiness.clone())
+            .map_err(|error| StartError::System("the API's listener cannot be used", error))?;
 
         let wall = Wall::of_this_process(config.sandbox_uid_base);
         let state = Arc::new(StateDir::claim(&config.state_dir, wall)?);
@@ -145,7 +149,6 @@ impl ControlPlane {
             }
         };
         let claim = isolation::claim(&paths, identity).map_err(StartError::Runtime)?;
-        let readiness = Arc::new(Readiness::default());
         let limits = config.sandbox_limits();
         let sessions = Sessions::new(
             config.clone(),
@@ -156,9 +159,7 @@ impl ControlPlane {
             ModelBroker::new(),
         );
         let token_file = (token.path().map(Path::to_owned), token.was_minted());
-        let api = Api::new(ledger.clone(), keyring, sessions.clone(), readiness.clone(), Arc::new(token));
-        let server = api::serve(listener, api)
-            .map_err(|error| StartError::System("the API's listener cannot be used", error))?;
+        server.open(Api::new(ledger.clone(), keyring, sessions.clone(), Arc::new(token), server.closing()));
         log::info("api.listening", &[("address", &address), ("state", &state.path().display())]);
 
         let preparing =

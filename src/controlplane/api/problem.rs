@@ -98,6 +98,11 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", "Too many event streams", detail)
     }
 
+    pub(super) fn starting() -> Self {
+        let detail = "the control plane still opens its state; try again in a moment";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "starting", "The control plane starts", detail)
+    }
+
     pub(super) fn internal() -> Self {
         let detail = "something went wrong inside; the log has the request id";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error", detail)
@@ -116,6 +121,9 @@ impl Problem {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if self.code == "starting" {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if self.status == StatusCode::TOO_MANY_REQUESTS {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("60"));

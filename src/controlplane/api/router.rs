@@ -7,8 +7,17 @@ use super::problem::Problem;
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Route {
+    /// Served without a token: what a supervisor asks before anything is set up.
     Health,
+    /// The same.
     Ready,
+    /// Everything else.
+    Guarded(Guarded),
+}
+
+/// What only the holder of a token may ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Guarded {
     Metrics,
     Agents,
     Sessions,
@@ -19,13 +28,6 @@ pub(super) enum Route {
     Events { agent: String },
 }
 
-impl Route {
-    /// Whether it is served without a token: what a supervisor asks before anything is set up.
-    pub(super) fn is_open(&self) -> bool {
-        matches!(self, Self::Health | Self::Ready)
-    }
-}
-
 /// Finds the route of a method and path.
 pub(super) fn route(method: &Method, path: &str) -> Result<Route, Problem> {
     let rest = path.strip_prefix('/').ok_or_else(Problem::no_route)?;
@@ -33,18 +35,20 @@ pub(super) fn route(method: &Method, path: &str) -> Result<Route, Problem> {
         rest.split('/').map(decode).collect::<Option<Vec<String>>>().ok_or_else(Problem::no_route)?;
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let owned = |text: &str| text.to_owned();
+    let guarded = |route| Some(Route::Guarded(route));
     let (get, post) = match segments.as_slice() {
         ["healthz"] => (Some(Route::Health), None),
         ["readyz"] => (Some(Route::Ready), None),
-        ["metrics"] => (Some(Route::Metrics), None),
-        ["v1", "agents"] => (Some(Route::Agents), None),
-        ["v1", "sessions"] => (Some(Route::Sessions), None),
-        ["v1", "sessions", id] => (Some(Route::Session { id: owned(id) }), None),
-        ["v1", "sessions", id, "release"] => (None, Some(Route::Release { id: owned(id) })),
-        ["v1", "chat", agent, "messages"] => {
-            (Some(Route::History { agent: owned(agent) }), Some(Route::Send { agent: owned(agent) }))
-        }
-        ["v1", "chat", agent, "events"] => (Some(Route::Events { agent: owned(agent) }), None),
+        ["metrics"] => (guarded(Guarded::Metrics), None),
+        ["v1", "agents"] => (guarded(Guarded::Agents), None),
+        ["v1", "sessions"] => (guarded(Guarded::Sessions), None),
+        ["v1", "sessions", id] => (guarded(Guarded::Session { id: owned(id) }), None),
+        ["v1", "sessions", id, "release"] => (None, guarded(Guarded::Release { id: owned(id) })),
+        ["v1", "chat", agent, "messages"] => (
+            guarded(Guarded::History { agent: owned(agent) }),
+            guarded(Guarded::Send { agent: owned(agent) }),
+        ),
+        ["v1", "chat", agent, "events"] => (guarded(Guarded::Events { agent: owned(agent) }), None),
         _ => return Err(Problem::no_route()),
     };
     let allowed = match (&get, &post) {
@@ -137,14 +141,26 @@ mod tests {
         let agent = || "mock-agent".to_owned();
         let cases = [
             (Method::GET, "/healthz", Ok(Route::Health)),
-            (Method::GET, "/v1/chat/mock-agent/messages", Ok(Route::History { agent: agent() })),
-            (Method::POST, "/v1/chat/mock%2Dagent/messages", Ok(Route::Send { agent: agent() })),
-            (Method::GET, "/v1/chat/mock-agent/events", Ok(Route::Events { agent: agent() })),
-            (Method::POST, "/v1/sessions/x/release", Ok(Route::Release { id: "x".into() })),
+            (
+                Method::GET,
+                "/v1/chat/mock-agent/messages",
+                Ok(Route::Guarded(Guarded::History { agent: agent() })),
+            ),
+            (
+                Method::POST,
+                "/v1/chat/mock%2Dagent/messages",
+                Ok(Route::Guarded(Guarded::Send { agent: agent() })),
+            ),
+            (
+                Method::GET,
+                "/v1/chat/mock-agent/events",
+                Ok(Route::Guarded(Guarded::Events { agent: agent() })),
+            ),
+            (Method::POST, "/v1/sessions/x/release", Ok(Route::Guarded(Guarded::Release { id: "x".into() }))),
             (
                 Method::GET,
                 "/v1/chat/a%2Fmessages/messages",
-                Ok(Route::History { agent: "a/messages".into() }),
+                Ok(Route::Guarded(Guarded::History { agent: "a/messages".into() })),
             ),
             (Method::POST, "/healthz", Err("method_not_allowed")),
             (Method::DELETE, "/v1/sessions", Err("method_not_allowed")),
