@@ -169,7 +169,7 @@ mod tests {
         let ahead = open(9_000, true, 1);
         held.add(4_000, &ahead);
         assert_eq!(held.room(), Room::Full, "one at a time, until it is finished");
-        assert_eq!(held.after(MESSAGES_HELD as u64), [ahead.message.id.clone()]);
+        assert_eq!(held.after(MESSAGES_HELD as u64), std::slice::from_ref(&ahead.message.id));
         assert_eq!(held.after(9_000), []);
         held.finish(&ahead.message.id);
         assert_eq!(held.room(), Room::OneThatTriggers);
