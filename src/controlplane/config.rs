@@ -48,6 +48,8 @@ pub struct Config {
     pub turn_timeout: Duration,
     /// The longest time from launch to `hello`.
     pub launch_timeout: Duration,
+    /// From a ring to its acknowledgement, at the most.
+    pub stall_timeout: Duration,
     /// Sandboxes running at once.
     pub max_sandboxes: usize,
     /// Rings of one doorbell served in a second; more are held by delaying the ack.
@@ -316,6 +318,7 @@ fn validate(
         linger: duration("--linger", &flags.linger, 30 * second, Duration::ZERO)?,
         turn_timeout: duration("--turn-timeout", &flags.turn_timeout, 600 * second, second)?,
         launch_timeout: duration("--launch-timeout", &flags.launch_timeout, 30 * second, second)?,
+        stall_timeout: duration("--stall-timeout", &flags.stall_timeout, 30 * second, second)?,
         max_sandboxes: number("--max-sandboxes", &flags.max_sandboxes, 32, 1, 1000)? as usize,
         rings_per_second: small(number("--rings-per-second", &flags.rings_per_second, 50, 1, 1_000_000)?),
         min_free: match &flags.min_free {

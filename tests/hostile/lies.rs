@@ -103,7 +103,12 @@ pub(super) fn tell(guest: &Guest, lie: &str) -> Done {
         }
         "oversized" => {
             write_rows(guest, &honest)?;
-            grow(|_| Ok(()))?;
+            grow(LARGEST + 4096, |_| Ok(()))?;
+            third
+        }
+        "holes" => {
+            write_rows(guest, &honest)?;
+            grow(LARGEST, |_| Ok(()))?;
             third
         }
         "beyond" => {
@@ -113,7 +118,7 @@ pub(super) fn tell(guest: &Guest, lie: &str) -> Done {
         }
         "sparse" => {
             write_rows(guest, &honest)?;
-            grow(|file| {
+            grow(LARGEST, |file| {
                 file.seek(SeekFrom::End(-1))?;
                 file.write_all(b"x")
             })?;
@@ -269,10 +274,13 @@ fn overwrite(content: &[u8]) -> std::io::Result<()> {
     file.set_len(content.len() as u64)
 }
 
-/// Makes the file as long as its limit allows.
-fn grow(finish: impl Fn(&mut std::fs::File) -> std::io::Result<()>) -> Done {
+/// The largest file that the host reads.
+const LARGEST: u64 = 32 << 20;
+
+/// Makes the file so long.
+fn grow(length: u64, finish: impl Fn(&mut std::fs::File) -> std::io::Result<()>) -> Done {
     let mut file = std::fs::OpenOptions::new().write(true).open(paths::OUTBOUND)?;
-    file.set_len(64 << 20)?;
+    file.set_len(length)?;
     Ok(finish(&mut file)?)
 }
 

@@ -63,6 +63,8 @@ settings! {
     turn_timeout, "--turn-timeout", "IRONCLAW_TURN_TIMEOUT";
     /// the longest a sandbox may take from launch to its first word (30s)
     launch_timeout, "--launch-timeout", "IRONCLAW_LAUNCH_TIMEOUT";
+    /// the longest a sandbox may take to acknowledge a ring (30s)
+    stall_timeout, "--stall-timeout", "IRONCLAW_STALL_TIMEOUT";
     /// how many sandboxes run at once, 1 to 1000 (32)
     max_sandboxes, "--max-sandboxes", "IRONCLAW_MAX_SANDBOXES";
     /// rings of a sandbox's doorbell served in a second (50)

@@ -108,6 +108,7 @@ impl Context {
         Times {
             launch: self.config.launch_timeout,
             turn: self.config.turn_timeout,
+            stall: self.config.stall_timeout,
             linger: self.config.linger,
         }
     }

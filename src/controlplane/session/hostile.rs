@@ -15,8 +15,10 @@ use crate::contract::cipher::{self, CipherError, FileKey, Role};
 use crate::contract::conveyor::ConveyorError;
 use crate::contract::outbound::{self, OutboundRow};
 
-/// Largest `outbound.db`; the sandbox's file-size limit is the same, so an honest one never meets it.
-const LARGEST: u64 = 64 << 20;
+/// Largest `outbound.db`. An honest one holds the rows of one ring, whose predecessor's were removed in the same
+/// transaction, and stays below half of this. A sandbox can write larger files, so that one whose `outbound.db`
+/// is too large is caught at it.
+const LARGEST: u64 = 4 * outbound::BYTES_A_RING as u64;
 
 /// SQLCipher 4's page.
 const PAGE: u64 = 4096;
@@ -200,6 +202,27 @@ mod tests {
         for (cursor, last) in [(5, 9), (7, 7), (7, 9), (0, 5)] {
             case.refused(cursor, last);
         }
+    }
+
+    #[test]
+    fn the_largest_rings_take_less_than_half_of_what_is_allowed() {
+        let case = Case::new();
+        let mut writer = OutboundWriter::create(&case.path(), &case.key).unwrap();
+        let (most, long) = (outbound::BYTES_A_RING, "x".repeat(outbound::BYTES_A_VALUE - 1));
+        let (mut stored, mut seq) = (0, 1);
+        for _ in 0..5 {
+            let (mut rows, mut bytes) = (Vec::new(), 0);
+            while bytes + message(seq, &long).body.weight() <= most {
+                rows.push(message(seq, &long));
+                bytes += rows.last().unwrap().body.weight();
+                seq += 2;
+            }
+            writer.append(&rows, stored).unwrap();
+            assert_eq!(read(&case.path(), &case.key, stored, seq - 2).unwrap().len(), rows.len());
+            stored = seq - 2;
+        }
+        let size = std::fs::metadata(case.path()).unwrap().len();
+        assert!(size > most as u64 && size < LARGEST / 2, "{size}");
     }
 
     #[test]

@@ -5,9 +5,6 @@ use std::time::Duration;
 /// Without an acknowledgement for so long a sandbox is shown as stalled; mail waits in the ledger.
 pub(super) const STALLED_AFTER: Duration = Duration::from_secs(5);
 
-/// Without an acknowledgement for so long it is stopped, and that counts as a death.
-pub(super) const STALLED_STOP: Duration = Duration::from_secs(30);
-
 /// From the end of the doorbell's connection to the end of the process; an honest one takes milliseconds.
 pub(super) const CLOSED_GRACE: Duration = Duration::from_secs(2);
 

@@ -9,7 +9,7 @@ use smol::Task;
 use super::doorbell::Doorbell;
 use super::held::Held;
 use super::ingest::{Failure, Ingested, Spent};
-use super::limits::{STALLED_AFTER, STALLED_STOP};
+use super::limits::STALLED_AFTER;
 use crate::contract::action::Outcome;
 use crate::contract::cipher::FileKey;
 use crate::contract::ids::{GroupName, MessageId};
@@ -239,7 +239,7 @@ impl Run {
         if !self.welcomed {
             at(self.launched + times.launch);
         } else if self.is_unacknowledged() {
-            at(self.rung_at + if self.stalled { STALLED_STOP } else { STALLED_AFTER });
+            at(self.rung_at + if self.stalled { times.stall } else { times.stall.min(STALLED_AFTER) });
         }
         if let Some(end) = self.turn_ends(times) {
             at(end);
@@ -261,7 +261,7 @@ impl Run {
         if !self.welcomed && now >= self.launched + times.launch {
             return Some(Ending::Silent);
         }
-        if self.welcomed && self.is_unacknowledged() && now >= self.rung_at + STALLED_STOP {
+        if self.welcomed && self.is_unacknowledged() && now >= self.rung_at + times.stall {
             return Some(Ending::Stalled);
         }
         if self.turn_ends(times).is_some_and(|end| now >= end) {
@@ -282,6 +282,8 @@ impl Run {
 pub(super) struct Times {
     pub(super) launch: Duration,
     pub(super) turn: Duration,
+    /// Without an acknowledgement for so long it is stopped, and that counts as a death.
+    pub(super) stall: Duration,
     pub(super) linger: Duration,
 }
 
