@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use ring::digest::{SHA256, digest};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 
+use crate::contract::fault;
+
 /// Marks a directory as ours and carries the lock; its second line names the process that holds it.
 const MARKER: &str = "ironclaw.state";
 /// First line of the marker.
@@ -428,7 +430,9 @@ pub fn write_durably(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), StateEr
         file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.write_all(bytes)?;
         file.sync_all()?;
+        fault::point("durable.written");
         fs::rename(&temporary, path)?;
+        fault::point("durable.renamed");
         sync_directory(directory)
     })();
     if written.is_err() {

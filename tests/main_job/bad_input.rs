@@ -12,7 +12,7 @@ use crate::world::http::Request;
 use crate::world::{Build, Home, Runtime, Serve, User, eventually};
 
 /// `serve` with the home's directories, in text, run to its end.
-fn serve(home: &Home, more: &[&str]) -> Output {
+pub(crate) fn serve(home: &Home, more: &[&str]) -> Output {
     finish(serve_command(home, more).spawn().unwrap())
 }
 
@@ -32,7 +32,7 @@ fn serve_command(home: &Home, more: &[&str]) -> Command {
 
 /// Exit 1, and a last line that says what happened and what to do.
 #[track_caller]
-fn refused(output: &Output, about: &[&str]) {
+pub(crate) fn refused(output: &Output, about: &[&str]) {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(!said.contains("panicked"), "{said}");
@@ -41,7 +41,7 @@ fn refused(output: &Output, about: &[&str]) {
     assert!(about.iter().any(|word| line.contains(word)), "none of {about:?} in: {said}");
 }
 
-fn start_and_stop(home: &Home) {
+pub(crate) fn start_and_stop(home: &Home) {
     let daemon = Serve::new(home, Runtime::Native).ready();
     daemon.chat("mock-agent", "main").ask("before");
     assert!(daemon.stop().success());

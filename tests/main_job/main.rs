@@ -20,6 +20,7 @@ mod demo;
 mod face;
 mod hostile;
 mod inside;
+mod rotate;
 mod talk;
 mod traffic;
 mod world_check;
