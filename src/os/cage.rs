@@ -463,7 +463,7 @@ mod tests {
             args: vec!["sandbox".into()],
             env: vec!["A=b".into()],
         };
-        let plan = Plan::new(vec![], Task::Cage(cage));
+        let plan = Plan::new(Task::Cage(cage));
         assert_eq!(Plan::read_from(&plan.encode(&[1; KEY_BYTES])).unwrap(), plan);
     }
 }

@@ -1,6 +1,7 @@
-//! The stage between the daemon and a sandbox: a fresh, single-threaded process of this executable that takes a
-//! plan and the session key from its standard input, joins its cgroups, and then becomes `runsc` or builds a
-//! native cage. Nothing of it is in arguments, environment or files. Touches only what its plan names.
+//! The stage between the daemon and a sandbox: a fresh, single-threaded process of this executable that takes from
+//! its standard input first its cgroups, which it joins at once, then a plan and the session key, and becomes
+//! `runsc` or builds a native cage. Joining takes the kernel some 10 ms, in which the daemon makes the plan.
+//! Nothing of it is in arguments, environment or files. Touches only what it is told.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
@@ -26,9 +27,7 @@ const PLAN_LIMIT: usize = 60 * 1024;
 /// What the stage is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Files into which the stage writes `0` to move itself into its cgroups, before anything else.
-    pub cgroups: Vec<PathBuf>,
-    /// What comes then.
+    /// What it becomes.
     pub task: Task,
     /// The faults that the stage shares with the daemon, since it has no environment.
     #[cfg(feature = "faults")]
@@ -53,19 +52,17 @@ pub enum Task {
 
 impl Plan {
     /// A plan that knows the faults of this process.
-    pub fn new(cgroups: Vec<PathBuf>, task: Task) -> Self {
+    pub fn new(task: Task) -> Self {
         Self {
-            cgroups,
             task,
             #[cfg(feature = "faults")]
             faults: crate::contract::fault::all().to_owned(),
         }
     }
 
-    /// The bytes that the stage reads: a length, the plan, `g`, the key. The caller wipes them after writing.
+    /// The bytes that the stage reads second: a length, the plan, `g`, the key. The caller wipes them after writing.
     pub fn encode(&self, key: &[u8; KEY_BYTES]) -> Vec<u8> {
         let mut out = Encoder::default();
-        out.list(&self.cgroups, |out, path| out.bytes(path.as_os_str().as_bytes()));
         match &self.task {
             Task::Exec { program, args } => {
                 out.number(1);
@@ -83,9 +80,7 @@ impl Plan {
         }
         #[cfg(feature = "faults")]
         out.bytes(self.faults.as_bytes());
-        let mut all = Vec::with_capacity(out.0.len() + 4 + 1 + KEY_BYTES);
-        all.extend_from_slice(&(out.0.len() as u32).to_le_bytes());
-        all.extend_from_slice(&out.0);
+        let mut all = out.framed(1 + KEY_BYTES);
         all.push(b'g');
         all.extend_from_slice(key);
         all
@@ -93,7 +88,6 @@ impl Plan {
 
     fn decode(bytes: &[u8]) -> io::Result<Self> {
         let mut from = Decoder(bytes);
-        let cgroups = from.list(Decoder::path)?;
         let task = match from.number()? {
             1 => Task::Exec { program: from.path()?, args: from.list(Decoder::word)? },
             2 => Task::Cage(cage::Cage::decode(&mut from)?),
@@ -106,7 +100,6 @@ impl Plan {
             return Err(io::ErrorKind::InvalidData.into());
         }
         Ok(Plan {
-            cgroups,
             task,
             #[cfg(feature = "faults")]
             faults,
@@ -121,11 +114,33 @@ impl Plan {
     }
 }
 
+/// The bytes that the stage reads first: a length and the files into which it writes `0` to move itself into its
+/// cgroups.
+pub fn encode_cgroups(procs: &[PathBuf]) -> Vec<u8> {
+    let mut out = Encoder::default();
+    out.list(procs, |out, path| out.bytes(path.as_os_str().as_bytes()));
+    out.framed(0)
+}
+
+fn decode_cgroups(bytes: &[u8]) -> io::Result<Vec<PathBuf>> {
+    let mut from = Decoder(bytes);
+    let procs = from.list(Decoder::path)?;
+    if from.0.is_empty() { Ok(procs) } else { Err(io::ErrorKind::InvalidData.into()) }
+}
+
 /// Writes the fields of a plan: numbers as eight bytes, everything else with its length before it.
 #[derive(Default)]
 pub(super) struct Encoder(Vec<u8>);
 
 impl Encoder {
+    /// What was written with its length before it, and room for so much more.
+    fn framed(&self, room: usize) -> Vec<u8> {
+        let mut all = Vec::with_capacity(4 + self.0.len() + room);
+        all.extend_from_slice(&(self.0.len() as u32).to_le_bytes());
+        all.extend_from_slice(&self.0);
+        all
+    }
+
     pub(super) fn number(&mut self, number: u64) {
         self.0.extend_from_slice(&number.to_le_bytes());
     }
@@ -266,13 +281,15 @@ fn take_status() -> io::Result<OwnedFd> {
 }
 
 fn carry_out(status: &mut Option<OwnedFd>) -> Result<u8, Failure> {
+    let procs =
+        read_frame().and_then(|frame| decode_cgroups(&frame)).step(|| "reading the cgroups".to_owned())?;
+    for procs in &procs {
+        std::fs::write(procs, "0").step(|| format!("joining the cgroup {}", procs.display()))?;
+    }
     let mut key = [0u8; KEY_BYTES];
     let plan = read_plan(&mut key).step(|| "reading the plan".to_owned())?;
     #[cfg(feature = "faults")]
     crate::contract::fault::set(&plan.faults);
-    for procs in &plan.cgroups {
-        std::fs::write(procs, "0").step(|| format!("joining the cgroup {}", procs.display()))?;
-    }
     let sealed = memory::memfd_sealed(&key).step(|| "making the key's memory file".to_owned());
     memory::wipe(&mut key);
     let sealed = sealed?;
@@ -286,16 +303,22 @@ fn carry_out(status: &mut Option<OwnedFd>) -> Result<u8, Failure> {
     }
 }
 
-/// Reads plan, `g` and key from descriptor 0, unbuffered, so that the key is in no memory but `key`.
-fn read_plan(key: &mut [u8; KEY_BYTES]) -> io::Result<Plan> {
+/// Reads a length and as many bytes from descriptor 0, unbuffered.
+fn read_frame() -> io::Result<Vec<u8>> {
     let mut length = [0u8; 4];
     super::process::read_stdin(&mut length)?;
     let length = u32::from_le_bytes(length) as usize;
     if length > PLAN_LIMIT {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    let mut plan = vec![0u8; length];
-    super::process::read_stdin(&mut plan)?;
+    let mut frame = vec![0u8; length];
+    super::process::read_stdin(&mut frame)?;
+    Ok(frame)
+}
+
+/// Reads plan, `g` and key, so that the key is in no memory but `key`.
+fn read_plan(key: &mut [u8; KEY_BYTES]) -> io::Result<Plan> {
+    let plan = read_frame()?;
     let mut go = [0u8; 1];
     super::process::read_stdin(&mut go)?;
     if go != *b"g" {
@@ -341,10 +364,12 @@ mod tests {
 
     #[test]
     fn a_plan_survives_the_pipe() {
-        let plan = Plan::new(
-            vec!["/c/a b".into(), "/c/new\nline".into()],
-            Task::Exec { program: "/usr/bin/runsc".into(), args: vec!["".into(), "--x".into()] },
-        );
+        let procs: Vec<PathBuf> = vec!["/c/a b".into(), "/c/new\nline".into()];
+        let bytes = encode_cgroups(&procs);
+        assert_eq!(decode_cgroups(&bytes[4..]).unwrap(), procs);
+        assert!((4..bytes.len()).all(|cut| decode_cgroups(&bytes[4..cut]).is_err()));
+        let plan =
+            Plan::new(Task::Exec { program: "/usr/bin/runsc".into(), args: vec!["".into(), "--x".into()] });
         let bytes = plan.encode(&[9; KEY_BYTES]);
         let length = u32::from_le_bytes(bytes[..4].try_into().unwrap()) as usize;
         assert_eq!(Plan::decode(&bytes[4..4 + length]).unwrap(), plan);

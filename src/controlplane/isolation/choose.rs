@@ -294,7 +294,8 @@ fn run_test(isolator: &dyn Isolator, spec: &SandboxSpec) -> Result<(), String> {
     crate::os::files::fresh_file(&spec.paths.inbound, spec.identity.owner(), 0o600)
         .map_err(|error| format!("{}: {error}", spec.paths.inbound.display()))?;
     let key = SessionKey::from_bytes([7; 32]);
-    let sandbox = isolator.launch(spec, &key).map_err(|error| error.to_string())?;
+    let staged = isolator.stage(&spec.session, &spec.limits).map_err(|error| error.to_string())?;
+    let sandbox = isolator.start(staged, spec, &key).map_err(|error| error.to_string())?;
     let exit = sandbox.wait(TEST_LIMIT);
     let words = exit.as_ref().map_or_else(|| sandbox.last_words(), |exit| exit.words.clone());
     let cleaned = sandbox.clean_up().map_err(|error| format!("cleaning up: {error}"));

@@ -11,17 +11,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::cgroup::{self, Controller};
+use super::launch::{Stage, Staged};
 use super::plan::Spaces;
 use super::sandbox::{Remains, Sandbox};
 use super::setup::Ground;
-use super::{BackEnd, Isolator, LaunchError, SandboxSpec, Swept, at, host, launch, layout, plan};
+use super::{BackEnd, Isolator, LaunchError, Limits, SandboxSpec, Swept, at, host, layout, plan};
 use crate::contract::cipher::SessionKey;
 use crate::contract::fault;
+use crate::contract::ids::SessionId;
 use crate::os::process::{self, Ended};
 use crate::os::stage::{Plan, Task};
 
 /// How long a start may take. It takes 150 to 200 ms.
 const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// The file in the bundle into which runsc writes the sentry's number.
+const PID_FILE: &str = "pid";
 
 /// Memory of the sentry and the gofer themselves, added to what the agent may use.
 const OVERHEAD: u64 = 64 * 1024 * 1024;
@@ -75,12 +80,7 @@ impl Gvisor {
         flags
     }
 
-    fn start(
-        &self,
-        spec: &SandboxSpec,
-        key: &SessionKey,
-        groups: &[PathBuf],
-    ) -> Result<Sandbox, LaunchError> {
+    fn start_in(&self, staged: Staged, spec: &SandboxSpec, key: &SessionKey) -> Result<Sandbox, LaunchError> {
         let bundle = &spec.paths.bundle;
         let spaces = Spaces::of(spec.identity, self.ground.user_namespaces());
         let program = plan::program(spec, &self.ground.executable);
@@ -89,15 +89,28 @@ impl Gvisor {
         let config_path = bundle.join("config.json");
         std::fs::write(&config_path, config.to_string()).map_err(at("writing", &config_path))?;
 
-        let pid_file = bundle.join("pid");
         let mut args = self.flags(spaces);
         args.extend([OsString::from("run"), "--detach".into()]);
-        args.push(joined("--pid-file=", &pid_file));
+        args.push(joined("--pid-file=", &bundle.join(PID_FILE)));
         args.push(joined("--bundle=", bundle));
         args.push(spec.session.as_str().into());
-        let procs = groups.iter().map(|group| cgroup::procs(group)).collect();
-        let plan = Plan::new(procs, Task::Exec { program: self.program.clone(), args });
-        let mut stage = launch::spawn(&self.ground.executable, &plan, key)?;
+        let plan = Plan::new(Task::Exec { program: self.program.clone(), args });
+        let (stage, groups) = staged.go(&plan, key)?;
+        self.take_charge(stage, spec, &groups).inspect_err(|_| {
+            let _ = cgroup::remove_all(&groups);
+        })
+    }
+
+    /// Waits until runsc has started the sandbox and left its processes to us.
+    fn take_charge(
+        &self,
+        mut stage: Stage,
+        spec: &SandboxSpec,
+        groups: &[PathBuf],
+    ) -> Result<Sandbox, LaunchError> {
+        let bundle = &spec.paths.bundle;
+        let spaces = Spaces::of(spec.identity, self.ground.user_namespaces());
+        let pid_file = bundle.join(PID_FILE);
         drop(stage.child.stdin.take());
 
         let ended = process::wait(stage.pidfd.as_fd(), self.start_limit);
@@ -117,7 +130,7 @@ impl Gvisor {
                 return Err(LaunchError::TimedOut { seconds });
             }
         }
-        let taken = take_charge(bundle, &pid_file);
+        let taken = left_to_us(bundle, &pid_file);
         let (pid, boot, others) = match taken {
             Ok(taken) => taken,
             Err(error) => {
@@ -179,7 +192,7 @@ fn joined(flag: &str, path: &Path) -> OsString {
 type Held = (u32, OwnedFd);
 
 /// Opens the sentry, named by the pid file, and the gofer, found among our children by the bundle's name.
-fn take_charge(bundle: &Path, pid_file: &Path) -> io::Result<(u32, OwnedFd, Vec<Held>)> {
+fn left_to_us(bundle: &Path, pid_file: &Path) -> io::Result<(u32, OwnedFd, Vec<Held>)> {
     let text = std::fs::read_to_string(pid_file)?;
     let boot: u32 = text.trim().parse().map_err(|_| io::ErrorKind::InvalidData)?;
     let pidfd = process::pidfd_open(boot)?;
@@ -224,19 +237,17 @@ impl Isolator for Gvisor {
         report
     }
 
-    fn launch(&self, spec: &SandboxSpec, key: &SessionKey) -> Result<Sandbox, LaunchError> {
+    fn stage(&self, session: &SessionId, limits: &Limits) -> Result<Staged, LaunchError> {
+        self.ground.stage(session, limits, OVERHEAD)
+    }
+
+    fn start(&self, staged: Staged, spec: &SandboxSpec, key: &SessionKey) -> Result<Sandbox, LaunchError> {
         #[cfg(feature = "faults")]
         let spec = &super::spill::spill(spec, key)?;
         let program = plan::program(spec, &self.ground.executable);
         layout::check(spec, &[&program, &self.ground.rootfs])?;
         self.ground.make_bundle(&spec.paths.bundle).map_err(at("making", &spec.paths.bundle))?;
-        let groups = self.ground.groups(spec, OVERHEAD);
-        let started = groups.and_then(|groups| {
-            self.start(spec, key, &groups).inspect_err(|_| {
-                let _ = cgroup::remove_all(&groups);
-            })
-        });
-        started.inspect_err(|_| {
+        self.start_in(staged, spec, key).inspect_err(|_| {
             let _ = std::fs::remove_dir_all(&spec.paths.bundle);
         })
     }

@@ -1,24 +1,62 @@
-//! Starting the stage: a fresh copy of this executable that is handed its plan and the key through a pipe, with
-//! nothing in its arguments or environment, and whose words and report come back through two others. Touches the
-//! executable copy and the processes it starts.
+//! Starting the stage: a fresh copy of this executable that is handed its cgroups, then its plan and the key,
+//! through a pipe, with nothing in its arguments or environment, and whose words and report come back through two
+//! others. Touches the executable copy, the processes it starts and their cgroups.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::sandbox::safe_to_show;
-use super::{LaunchError, host};
+use super::{LaunchError, cgroup, host};
 use crate::contract::cipher::SessionKey;
-use crate::os::stage::{Plan, ROLE, Report};
+use crate::os::stage::{Plan, ROLE, Report, encode_cgroups};
 use crate::os::{files, memory, process};
 
 /// What a stage may report before it is taken for broken.
 const REPORT_LIMIT: u64 = 8 * 1024;
 
-/// A stage that was handed its plan.
+/// The first half of a launch: a stage that joins the sandbox's cgroups and waits for its plan. Dropping it ends
+/// the stage and removes the cgroups.
+pub struct Staged {
+    stage: Option<Stage>,
+    groups: Vec<PathBuf>,
+}
+
+impl Staged {
+    /// Starts the stage; the groups are there already, and are this value's from now on.
+    pub(super) fn start(executable: &Path, groups: Vec<PathBuf>) -> Result<Self, LaunchError> {
+        let mut staged = Self { stage: None, groups };
+        let procs: Vec<PathBuf> = staged.groups.iter().map(|group| cgroup::procs(group)).collect();
+        staged.stage = Some(spawn(executable, &procs)?);
+        Ok(staged)
+    }
+
+    /// Hands it the plan. The stage and the groups are the caller's then.
+    pub(super) fn go(mut self, plan: &Plan, key: &SessionKey) -> Result<(Stage, Vec<PathBuf>), LaunchError> {
+        let Some(mut stage) = self.stage.take() else {
+            return Err(host("handing the plan to the stage")(io::ErrorKind::BrokenPipe.into()));
+        };
+        if let Err(error) = stage.hand_over(plan, key) {
+            self.stage = Some(stage);
+            return Err(host("handing the plan to the stage")(error));
+        }
+        Ok((stage, std::mem::take(&mut self.groups)))
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if let Some(stage) = self.stage.take() {
+            stage.abandon();
+        }
+        let _ = cgroup::remove_all(&self.groups);
+    }
+}
+
+/// A stage that runs.
 pub(super) struct Stage {
     pub(super) child: Child,
     pub(super) pidfd: OwnedFd,
@@ -27,8 +65,9 @@ pub(super) struct Stage {
     report: File,
 }
 
-/// Starts the stage. Its standard input stays open in `child`: closing it ends a cage.
-pub(super) fn spawn(executable: &Path, plan: &Plan, key: &SessionKey) -> Result<Stage, LaunchError> {
+/// Starts a stage that joins the cgroups of these files and waits for its plan. Its standard input stays open in
+/// `child`: closing it ends a cage.
+pub(super) fn spawn(executable: &Path, procs: &[PathBuf]) -> Result<Stage, LaunchError> {
     let (words, words_in) = io::pipe().map_err(host("making a pipe"))?;
     let mut child = Command::new(executable)
         .arg(ROLE)
@@ -39,7 +78,7 @@ pub(super) fn spawn(executable: &Path, plan: &Plan, key: &SessionKey) -> Result<
         .stderr(words_in)
         .spawn()
         .map_err(host(format!("starting {}", executable.display())))?;
-    let handed_over = hand_over(&mut child, plan, key);
+    let handed_over = write(&mut child, &encode_cgroups(procs));
     let words = File::from(OwnedFd::from(words));
     let ready = handed_over
         .and_then(|()| files::set_nonblocking(&words))
@@ -50,22 +89,31 @@ pub(super) fn spawn(executable: &Path, plan: &Plan, key: &SessionKey) -> Result<
         Err(error) => {
             let _ = child.kill();
             let _ = child.wait();
-            Err(host("handing the plan to the stage")(error))
+            Err(host("talking to the stage")(error))
         }
     }
 }
 
-fn hand_over(child: &mut Child, plan: &Plan, key: &SessionKey) -> io::Result<()> {
-    let mut bytes = plan.encode(key.as_bytes());
-    let written = match &mut child.stdin {
-        Some(pipe) => pipe.write_all(&bytes),
+fn write(child: &mut Child, bytes: &[u8]) -> io::Result<()> {
+    match &mut child.stdin {
+        // A stage that has ended already says why in its report, which is read next.
+        Some(pipe) => match pipe.write_all(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            other => other,
+        },
         None => Err(io::ErrorKind::BrokenPipe.into()),
-    };
-    memory::wipe(&mut bytes);
-    written
+    }
 }
 
 impl Stage {
+    /// Hands it its plan and the key.
+    pub(super) fn hand_over(&mut self, plan: &Plan, key: &SessionKey) -> io::Result<()> {
+        let mut bytes = plan.encode(key.as_bytes());
+        let written = write(&mut self.child, &bytes);
+        memory::wipe(&mut bytes);
+        written
+    }
+
     /// Reads what it reports until it closes the pipe, as it does when the sandbox runs. `None` when that takes
     /// longer than `limit`.
     pub(super) fn report(&mut self, limit: Duration) -> io::Result<Option<Report>> {

@@ -23,6 +23,7 @@ use crate::contract::ids::{GroupName, SessionId};
 use crate::contract::paths;
 
 pub use choose::{Claim, RuntimeProblem, choose, claim, find_runtime};
+pub use launch::Staged;
 pub use layout::{PathProblem, bind_socket, check, hand_over, peer_is_ours, prepare};
 pub use sandbox::{Exit, Sandbox};
 pub use setup::sweep_abandoned;
@@ -201,7 +202,7 @@ pub struct Limits {
     pub open_files: u64,
     /// Size of `/tmp`, in bytes: it is memory.
     pub tmp_bytes: u64,
-    /// Size of the memory around `outbound.db`, in bytes: it holds that file's journal.
+    /// Size of the memory around `outbound.db`, in bytes: an honest agent writes nothing there.
     pub out_bytes: u64,
 }
 
@@ -264,9 +265,13 @@ pub trait Isolator: Send + Sync {
     /// What it cannot enforce on this host, one plain sentence each. Empty when it enforces everything.
     fn report(&self) -> Vec<String>;
 
-    /// Starts a sandbox whose directories [`prepare`] has made. Blocks for as long as the start takes, at most
-    /// 30 s; call it from the blocking pool. On an error nothing is left behind.
-    fn launch(&self, spec: &SandboxSpec, key: &SessionKey) -> Result<Sandbox, LaunchError>;
+    /// The first half of a launch, which needs no more than the session's name and limits: a process in the
+    /// sandbox's cgroups, waiting. Blocks for some milliseconds; call it from the blocking pool.
+    fn stage(&self, session: &SessionId, limits: &Limits) -> Result<Staged, LaunchError>;
+
+    /// The second half: starts a sandbox whose directories [`prepare`] has made. Blocks for as long as the start
+    /// takes, at most 30 s; call it from the blocking pool. On an error nothing is left behind.
+    fn start(&self, staged: Staged, spec: &SandboxSpec, key: &SessionKey) -> Result<Sandbox, LaunchError>;
 
     /// Kills and removes what an earlier daemon with the same roots left. Blocks; to be called before the first
     /// launch.

@@ -8,11 +8,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cgroup::{self, Cgroups, Controller};
+use super::cgroup::{self, Controller};
+use super::launch::{Stage, Staged};
 use super::sandbox::{Remains, Sandbox};
 use super::setup::Ground;
-use super::{BackEnd, Identity, Isolator, LaunchError, SandboxSpec, Swept, at, host, launch, layout, plan};
+use super::{BackEnd, Identity, Isolator, LaunchError, Limits, SandboxSpec, Swept, at, host, layout, plan};
 use crate::contract::cipher::SessionKey;
+use crate::contract::ids::SessionId;
 use crate::os::cage::{Access, Cage, Mount, Who};
 use crate::os::process;
 use crate::os::stage::{Plan, Task};
@@ -55,15 +57,20 @@ impl Native {
         }
     }
 
-    fn start(
+    fn start_in(&self, staged: Staged, spec: &SandboxSpec, key: &SessionKey) -> Result<Sandbox, LaunchError> {
+        let (stage, groups) = staged.go(&Plan::new(Task::Cage(self.cage(spec))), key)?;
+        self.take_charge(stage, spec, &groups).inspect_err(|_| {
+            let _ = cgroup::remove_all(&groups);
+        })
+    }
+
+    /// Waits until the cage stands.
+    fn take_charge(
         &self,
+        mut stage: Stage,
         spec: &SandboxSpec,
-        key: &SessionKey,
         groups: &[PathBuf],
     ) -> Result<Sandbox, LaunchError> {
-        let procs = groups.iter().map(|group| cgroup::procs(group)).collect();
-        let plan = Plan::new(procs, Task::Cage(self.cage(spec)));
-        let mut stage = launch::spawn(&self.ground.executable, &plan, key)?;
         let report = match stage.report(START_LIMIT) {
             Ok(Some(report)) => report,
             Ok(None) => {
@@ -124,19 +131,17 @@ impl Isolator for Native {
         report
     }
 
-    fn launch(&self, spec: &SandboxSpec, key: &SessionKey) -> Result<Sandbox, LaunchError> {
+    fn stage(&self, session: &SessionId, limits: &Limits) -> Result<Staged, LaunchError> {
+        self.ground.stage(session, limits, 0)
+    }
+
+    fn start(&self, staged: Staged, spec: &SandboxSpec, key: &SessionKey) -> Result<Sandbox, LaunchError> {
         #[cfg(feature = "faults")]
         let spec = &super::spill::spill(spec, key)?;
         let program = plan::program(spec, &self.ground.executable);
         layout::check(spec, &[&program])?;
         self.ground.make_bundle(&spec.paths.bundle).map_err(at("making", &spec.paths.bundle))?;
-        let groups = self.ground.groups(spec, 0);
-        let started = groups.and_then(|groups| {
-            self.start(spec, key, &groups).inspect_err(|_| {
-                let _ = cgroup::remove_all(&groups);
-            })
-        });
-        started.inspect_err(|_| {
+        self.start_in(staged, spec, key).inspect_err(|_| {
             let _ = std::fs::remove_dir_all(&spec.paths.bundle);
         })
     }
@@ -154,11 +159,17 @@ impl std::fmt::Debug for Native {
 
 /// Keeps the two back ends' use of cgroups in one place.
 impl Ground {
-    /// The groups of one sandbox with `overhead` bytes for the runtime itself.
-    pub(super) fn groups(&self, spec: &SandboxSpec, overhead: u64) -> Result<Vec<PathBuf>, LaunchError> {
-        let groups: &Cgroups = &self.cgroups;
-        groups
-            .make(spec.session.as_str(), &spec.limits, overhead)
-            .map_err(host("making the sandbox's cgroups"))
+    /// A stage in the groups of one sandbox, with `overhead` bytes for the runtime itself.
+    pub(super) fn stage(
+        &self,
+        session: &SessionId,
+        limits: &Limits,
+        overhead: u64,
+    ) -> Result<Staged, LaunchError> {
+        let groups = self
+            .cgroups
+            .make(session.as_str(), limits, overhead)
+            .map_err(host("making the sandbox's cgroups"))?;
+        Staged::start(&self.executable, groups)
     }
 }

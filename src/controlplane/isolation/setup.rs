@@ -98,12 +98,12 @@ impl Ground {
             Identity::OwnUser => Who::OwnUser,
             Identity::Mapped { wall, group } => Who::Mapped { group, wall },
         };
-        let plan = Plan::new(vec![], Task::Probe(who));
+        let plan = Plan::new(Task::Probe(who));
         let key = SessionKey::from_bytes([0; 32]);
         let failed =
             |reason: String| RuntimeProblem::Unusable { runtime: "the stage process".into(), reason };
-        let mut stage =
-            launch::spawn(&self.executable, &plan, &key).map_err(|error| failed(error.to_string()))?;
+        let mut stage = launch::spawn(&self.executable, &[]).map_err(|error| failed(error.to_string()))?;
+        stage.hand_over(&plan, &key).map_err(|error| failed(error.to_string()))?;
         let report = stage.report(PROBE_LIMIT).ok().flatten().unwrap_or_default();
         match (process::wait(stage.pidfd.as_fd(), PROBE_LIMIT), report.failure) {
             (Some(Ended::Code(0)), None) => Ok(None),

@@ -20,6 +20,7 @@ use crate::contract::conveyor::ConveyorError;
 use crate::contract::fault;
 use crate::contract::ids::SessionId;
 use crate::contract::inbound::{InboundBody, InboundRow, InboundWriter, SessionConfig, Usage};
+use crate::controlplane::brokers::model::OpenSocket;
 use crate::controlplane::isolation::{
     self, Identity, Isolator, SandboxSpec, SessionPaths, bind_socket, hand_over,
 };
@@ -54,6 +55,22 @@ struct Order {
     messages: Vec<(u64, OpenMessage)>,
 }
 
+impl Order {
+    /// The number of the last row that travels.
+    fn last(&self) -> u64 {
+        self.messages.last().map_or(self.config_seq, |(seq, _)| *seq)
+    }
+}
+
+/// Everything that a sandbox needs beside its process.
+struct Prepared {
+    order: Order,
+    spec: SandboxSpec,
+    inbound: InboundWriter,
+    doorbell: Doorbell,
+    model: OpenSocket,
+}
+
 /// Launches a sandbox for `session`; `number` marks its events.
 pub(super) async fn launch(
     context: &Arc<Context>,
@@ -63,60 +80,28 @@ pub(super) async fn launch(
     events: &Sender<Event>,
 ) -> Result<Run, Unlaunched> {
     let started = Instant::now();
-    let order = order(context, session).await?;
-    let paths = SessionPaths::new(&context.paths, session, &order.group.name);
-    let spec = SandboxSpec {
-        session: session.clone(),
-        paths: paths.clone(),
-        identity: order.identity,
-        limits: context.limits,
-        args: arguments(),
-        #[cfg(feature = "faults")]
-        executable_override: fault::value(&format!("sandbox-exe@{}", order.group.name)).map(Into::into),
-    };
     // Launches block for long and so never take every thread that the ledger's readers need.
     let _launching = context.launches.acquire().await;
-    let prepared = spec.clone();
-    smol::unblock(move || isolation::prepare(&prepared).map_err(|error| error.to_string()))
-        .await
-        .map_err(Unlaunched::Machine)?;
-    let usage = disk::measure(context, &order.group.name, session, &paths).await;
-
-    let last = order.messages.last().map_or(order.config_seq, |(seq, _)| *seq);
-    let (inbound, listeners) = {
-        let rows = snapshot(&order, usage, context.config.turn_timeout);
-        let (paths, identity) = (paths.clone(), order.identity);
-        let key = order.key.file_key(ConveyorFile::Inbound);
-        smol::unblock(move || {
-            let inbound = new_inbound(&paths, identity, &key, &rows)
-                .map_err(|error| format!("inbound.db could not be made: {error}"))?;
-            let bind = |path: &Path| {
-                bind_socket(path, identity)
-                    .map_err(|error| format!("{} could not be bound: {error}", path.display()))
-            };
-            Ok::<_, String>((inbound, (bind(&paths.doorbell)?, bind(&paths.model)?)))
-        })
-        .await
-        .map_err(Unlaunched::Machine)?
+    // Its first process joins its cgroups while everything else is made ready.
+    let staging = {
+        let (isolator, session, limits) = (isolator.clone(), session.clone(), context.limits);
+        smol::unblock(move || isolator.stage(&session, &limits))
     };
-    fault::point("launch.conveyors_ready");
-
-    let sender = events.clone();
-    let doorbell =
-        Doorbell::serve(listeners.0, order.identity, context.config.rings_per_second, move |heard| {
-            let _ = sender.try_send(Event::Heard(number, heard));
-        })
-        .map_err(|error| Unlaunched::Machine(format!("the doorbell does not listen: {error}")))?;
-    let identity = order.identity;
-    let model = context
-        .models
-        .open(listeners.1, session, &order.group.provider, move |stream| {
-            isolation::peer_is_ours(stream, identity)
-        })
-        .map_err(|error| Unlaunched::Machine(format!("the model socket does not listen: {error}")))?;
-
+    let prepared = prepare(context, session, number, events).await;
+    let staged = staging.await.map_err(|error| Unlaunched::Machine(error.to_string()));
+    let (staged, prepared) = match (staged, prepared) {
+        (Ok(staged), Ok(prepared)) => (staged, prepared),
+        (staged, prepared) => {
+            // It must be gone before the next launch of this session makes cgroups of the same name.
+            smol::unblock(move || staged.map(drop)).await?;
+            return Err(prepared.err().unwrap_or(Unlaunched::NothingOwed));
+        }
+    };
+    let Prepared { order, spec, inbound, doorbell, model } = prepared;
+    let paths = spec.paths.clone();
+    let last = order.last();
     let (isolator, key) = (isolator.clone(), order.key.clone());
-    let sandbox = smol::unblock(move || isolator.launch(&spec, &key))
+    let sandbox = smol::unblock(move || isolator.start(staged, &spec, &key))
         .await
         .map_err(|error| Unlaunched::Machine(error.to_string()))?;
     fault::point("launch.started");
@@ -165,6 +150,64 @@ pub(super) async fn launch(
         measure_at: now + MEASURE_EVERY,
         measuring: false,
     })
+}
+
+/// Numbers for the rows, directories, the conveyors, the sockets.
+async fn prepare(
+    context: &Arc<Context>,
+    session: &SessionId,
+    number: u64,
+    events: &Sender<Event>,
+) -> Result<Prepared, Unlaunched> {
+    let order = order(context, session).await?;
+    let paths = SessionPaths::new(&context.paths, session, &order.group.name);
+    let spec = SandboxSpec {
+        session: session.clone(),
+        paths: paths.clone(),
+        identity: order.identity,
+        limits: context.limits,
+        args: arguments(),
+        #[cfg(feature = "faults")]
+        executable_override: fault::value(&format!("sandbox-exe@{}", order.group.name)).map(Into::into),
+    };
+    let prepared = spec.clone();
+    smol::unblock(move || isolation::prepare(&prepared).map_err(|error| error.to_string()))
+        .await
+        .map_err(Unlaunched::Machine)?;
+    let usage = disk::measure(context, &order.group.name, session, &paths).await;
+
+    let (inbound, listeners) = {
+        let rows = snapshot(&order, usage, context.config.turn_timeout);
+        let identity = order.identity;
+        let key = order.key.file_key(ConveyorFile::Inbound);
+        smol::unblock(move || {
+            let inbound = new_inbound(&paths, identity, &key, &rows)
+                .map_err(|error| format!("inbound.db could not be made: {error}"))?;
+            let bind = |path: &Path| {
+                bind_socket(path, identity)
+                    .map_err(|error| format!("{} could not be bound: {error}", path.display()))
+            };
+            Ok::<_, String>((inbound, (bind(&paths.doorbell)?, bind(&paths.model)?)))
+        })
+        .await
+        .map_err(Unlaunched::Machine)?
+    };
+    fault::point("launch.conveyors_ready");
+
+    let sender = events.clone();
+    let doorbell =
+        Doorbell::serve(listeners.0, order.identity, context.config.rings_per_second, move |heard| {
+            let _ = sender.try_send(Event::Heard(number, heard));
+        })
+        .map_err(|error| Unlaunched::Machine(format!("the doorbell does not listen: {error}")))?;
+    let identity = order.identity;
+    let model = context
+        .models
+        .open(listeners.1, session, &order.group.provider, move |stream| {
+            isolation::peer_is_ours(stream, identity)
+        })
+        .map_err(|error| Unlaunched::Machine(format!("the model socket does not listen: {error}")))?;
+    Ok(Prepared { order, spec, inbound, doorbell, model })
 }
 
 /// One transaction: is anything owed, and if so a number for every row that will travel.
