@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::world::{
-    Build, Chat, Daemon, Entry, Home, Random, Runtime, Serve, User, eventually, leftovers, marker, rounds,
+    Build, Chat, Daemon, Entry, Home, PATIENCE, Random, Runtime, Serve, User, leftovers, marker, rounds,
 };
 
 crate::in_both_back_ends!(killed_sandboxes_lose_nothing, killed_control_planes_lose_nothing);
@@ -70,9 +70,9 @@ fn killed_control_planes_lose_nothing(runtime: Runtime) {
         };
         let daemon = Serve::new(&home, runtime).ready();
         for id in old {
-            eventually(&format!("round {round}: process {id} of the old run is gone"), || {
-                (!leftovers::alive(id) || !home.processes().contains(&id)).then_some(())
-            });
+            // Another process may have the number by now.
+            let gone = !home.processes().contains(&id) || leftovers::ended(id, PATIENCE);
+            assert!(gone, "round {round}: process {id} of the old run is still there");
         }
         drop(daemon);
     }

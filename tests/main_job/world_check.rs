@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, Stdio};
 
 use crate::world::http::{Events, Request};
-use crate::world::{Build, Home, User, eventually, leftovers, marker};
+use crate::world::{Build, Home, PATIENCE, User, eventually, leftovers, marker};
 
 #[test]
 fn planted_leftovers_are_seen() {
@@ -31,7 +31,8 @@ fn planted_leftovers_are_seen() {
         let id = child.id().cast_signed();
         child.kill().unwrap();
         // A zombie is gone already, though nobody has waited for it yet.
-        eventually("the killed process is gone", || (!home.processes().contains(&id)).then_some(()));
+        assert!(leftovers::ended(id, PATIENCE));
+        assert!(!home.processes().contains(&id));
         child.wait().unwrap();
     }
 

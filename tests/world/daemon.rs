@@ -108,7 +108,7 @@ impl Daemon {
         self.child.id().cast_signed()
     }
 
-    /// Waits for `/readyz`; an earlier end fails the test with the log.
+    /// Looks at `/readyz` until it says so, as a service manager does; an earlier end fails the test with the log.
     #[track_caller]
     pub fn wait_ready(&mut self) {
         eventually(&format!("the control plane is ready; log:\n{}", self.log.text()), || {
@@ -204,7 +204,8 @@ impl Daemon {
         if let Some(status) = self.status {
             return status;
         }
-        let status = eventually("the control plane ends", || self.child.try_wait().unwrap());
+        assert!(super::leftovers::ended(self.id(), PATIENCE), "the control plane goes on");
+        let status = self.child.wait().unwrap();
         self.status = Some(status);
         status
     }

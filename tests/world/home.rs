@@ -130,10 +130,10 @@ impl Drop for Home {
             && !found.is_empty()
             && begun.elapsed() < PATIENCE
         {
+            found.iter().for_each(|id| leftovers::kill(*id));
             for id in found {
-                leftovers::kill(id);
+                leftovers::ended(id, PATIENCE.saturating_sub(begun.elapsed()));
             }
-            std::thread::sleep(std::time::Duration::from_millis(10));
         }
         if std::thread::panicking() && std::env::var_os("IRONCLAW_TEST_KEEP").is_some() {
             eprintln!("kept {}", self.root.display());

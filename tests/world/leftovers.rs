@@ -5,8 +5,11 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use super::{Home, eventually};
 
@@ -39,6 +42,24 @@ pub fn processes_of(root: &Path) -> Vec<i32> {
 /// Whether a process exists and is no zombie.
 pub fn alive(id: i32) -> bool {
     state(id).is_some_and(|state| state != 'Z' && state != 'X')
+}
+
+/// Waits for a process's end, whoever its parent is, for at most so long; gives whether it ended. A zombie has.
+pub fn ended(id: i32, within: Duration) -> bool {
+    let until = Instant::now() + within;
+    let process = match pidfd_open(Pid::from_raw(id).unwrap(), PidfdFlags::empty()) {
+        Ok(process) => process,
+        Err(Errno::SRCH) => return true,
+        Err(error) => panic!("process {id}: {error}"),
+    };
+    loop {
+        let left = Timespec::try_from(until.saturating_duration_since(Instant::now())).unwrap();
+        match poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&left)) {
+            Ok(ready) => return ready == 1,
+            Err(Errno::INTR) => {}
+            Err(error) => panic!("process {id}: {error}"),
+        }
+    }
 }
 
 fn state(id: i32) -> Option<char> {
@@ -136,7 +157,7 @@ pub fn none_left(home: &Home, sessions: &[String], living: &[i32]) {
         left
     };
     let mut last = Vec::new();
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     eventually("nothing is left behind", || {
         last = look();
         // The list of what stayed is worth more than the time that passed.

@@ -54,7 +54,9 @@ pub fn rounds() -> usize {
     size("IRONCLAW_TEST_ROUNDS", 20)
 }
 
-/// Looks again and again until `look` gives something; fails the test after [`PATIENCE`].
+/// Looks again and again until `look` gives something; fails the test after [`PATIENCE`]. It is for what tells
+/// nobody that it changed: a number of `/metrics`, a listening socket, the lists of processes, mounts and control
+/// groups. What does is waited for: a log line, an event of a chat, a process's end.
 #[track_caller]
 pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
@@ -63,7 +65,7 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
             return found;
         }
         assert!(begun.elapsed() < PATIENCE, "not within {} s: {what}", PATIENCE.as_secs());
-        // Some things have no event to wait for (another process's end, a file's removal).
+        // Between two looks, so that looking does not take the processor from what is waited for.
         std::thread::sleep(Duration::from_millis(5));
     }
 }
