@@ -2,6 +2,8 @@
 //! of characters told to the model. Long tool inputs and results are cut when a turn is put away. It touches
 //! the transaction it is given and nothing else.
 
+use std::collections::VecDeque;
+
 use rusqlite::{Connection, params};
 
 use super::journal::JournalError;
@@ -31,66 +33,116 @@ pub struct Window {
     pub left_out: u64,
 }
 
-/// Puts a turn away and removes the oldest that no longer fit; says how many those were.
-///
-/// # Errors
-/// When the file fails.
-pub fn append(tx: &Connection, turn: u64, messages: &[Message]) -> Result<u64, JournalError> {
-    let kept = messages.iter().map(|message| shortened(message).to_value()).collect();
-    let mut entry = Value::Array(kept).to_string();
-    if entry.len() > ENTRY_BYTES {
-        entry = Value::Array(brief(messages)).to_string();
-    }
-    let size = entry.chars().count() as u64;
-    tx.prepare_cached("INSERT INTO transcript VALUES (?1, ?2, ?3)")?.execute(params![turn, entry, size])?;
-    let first = first_within(tx, KEPT)?;
-    Ok(tx.prepare_cached("DELETE FROM transcript WHERE turn < ?1")?.execute([first])? as u64)
+/// The transcript as the file has it, in memory: a turn reads nothing back and costs the same however long the
+/// conversation is.
+#[derive(Debug, Default)]
+pub struct Transcript {
+    /// Every kept turn, oldest first.
+    turns: VecDeque<Turn>,
 }
 
-/// The newest turns within the budget; the newest of all in any case. `removed` earlier ones are gone.
-///
-/// # Errors
-/// When the file fails or holds what was never written to it.
-pub fn window(db: &Connection, removed: u64) -> Result<Window, JournalError> {
-    let first = first_within(db, TOLD)?;
-    let mut messages = Vec::new();
-    let mut query = db.prepare_cached("SELECT entry FROM transcript WHERE turn >= ?1 ORDER BY turn")?;
-    let mut found = query.query([first])?;
-    while let Some(row) = found.next()? {
-        let entry: String = row.get(0)?;
-        let turn = json::parse(entry.as_bytes()).ok();
-        let turn = turn.as_ref().and_then(Value::as_array).unwrap_or_default();
-        for message in turn {
-            let read = Message::from_value(message);
-            messages.push(read.ok_or_else(|| JournalError::Lost("an earlier turn does not read".into()))?);
-        }
-    }
-    let untold = db
-        .prepare_cached("SELECT count(*) FROM transcript WHERE turn < ?1")?
-        .query_row([first], |row| row.get::<_, u64>(0))?;
-    Ok(Window { messages, left_out: removed + untold })
+#[derive(Debug)]
+struct Turn {
+    number: u64,
+    /// Characters in the file.
+    size: u64,
+    /// Empty for those that are kept and not told.
+    messages: Vec<Message>,
 }
 
-/// The number of the oldest turn that fits into `budget` together with all newer ones.
-fn first_within(db: &Connection, budget: u64) -> Result<u64, JournalError> {
-    let mut query = db.prepare_cached("SELECT turn, size FROM transcript ORDER BY turn DESC")?;
-    let mut found = query.query([])?;
-    let mut first = u64::try_from(i64::MAX).unwrap_or(0);
-    let mut sum = 0;
-    let mut is_newest = true;
-    while let Some(row) = found.next()? {
-        sum += row.get::<_, u64>(1)?;
-        if sum > budget && !is_newest {
-            break;
+/// A turn that was written and is not committed yet.
+#[derive(Debug)]
+pub struct Appended {
+    turn: Turn,
+    /// How many of the oldest went to make room.
+    pub removed: usize,
+}
+
+impl Transcript {
+    /// Reads what the file has.
+    ///
+    /// # Errors
+    /// When the file fails or holds what was never written to it.
+    pub fn load(db: &Connection) -> Result<Self, JournalError> {
+        let mut query = db.prepare("SELECT turn, size FROM transcript ORDER BY turn")?;
+        let row = |row: &rusqlite::Row<'_>| {
+            Ok(Turn { number: row.get(0)?, size: row.get(1)?, messages: Vec::new() })
+        };
+        let mut read = Self { turns: query.query_map([], row)?.collect::<Result<_, _>>()? };
+        let told = read.told();
+        let mut query = db.prepare("SELECT entry FROM transcript WHERE turn = ?1")?;
+        for turn in read.turns.range_mut(told..) {
+            let entry: String = query.query_row([turn.number], |row| row.get(0))?;
+            turn.messages =
+                messages(&entry).ok_or_else(|| JournalError::Lost("an earlier turn does not read".into()))?;
         }
-        is_newest = false;
-        first = row.get(0)?;
+        Ok(read)
     }
-    Ok(first)
+
+    /// Puts a turn away and removes the oldest that no longer fit. Memory follows with [`Transcript::keep`], when
+    /// the transaction is committed.
+    ///
+    /// # Errors
+    /// When the file fails.
+    pub fn append(&self, tx: &Connection, turn: u64, messages: &[Message]) -> Result<Appended, JournalError> {
+        let mut kept: Vec<Message> = messages.iter().map(shortened).collect();
+        let mut entry = text(&kept);
+        if entry.len() > ENTRY_BYTES {
+            kept = brief(messages);
+            entry = text(&kept);
+        }
+        let size = entry.chars().count() as u64;
+        tx.prepare_cached("INSERT INTO transcript VALUES (?1, ?2, ?3)")?
+            .execute(params![turn, entry, size])?;
+        let removed = self.first_within(KEPT.saturating_sub(size));
+        if let Some(last) = removed.checked_sub(1).and_then(|last| self.turns.get(last)) {
+            tx.prepare_cached("DELETE FROM transcript WHERE turn <= ?1")?.execute([last.number])?;
+        }
+        Ok(Appended { turn: Turn { number: turn, size, messages: kept }, removed })
+    }
+
+    /// Takes over what is committed.
+    pub fn keep(&mut self, appended: Appended) {
+        self.turns.drain(..appended.removed.min(self.turns.len()));
+        self.turns.push_back(appended.turn);
+        let told = self.told();
+        self.turns.range_mut(..told).for_each(|turn| turn.messages = Vec::new());
+    }
+
+    /// The newest turns within the budget; the newest of all in any case. `removed` earlier ones are gone.
+    pub fn window(&self, removed: u64) -> Window {
+        let told = self.told();
+        let messages = self.turns.range(told..).flat_map(|turn| turn.messages.iter().cloned()).collect();
+        Window { messages, left_out: removed + told as u64 }
+    }
+
+    /// The place of the oldest turn that is told.
+    fn told(&self) -> usize {
+        self.first_within(TOLD).min(self.turns.len().saturating_sub(1))
+    }
+
+    /// The place of the oldest turn that fits into `budget` together with all newer ones.
+    fn first_within(&self, budget: u64) -> usize {
+        let mut sum = 0_u64;
+        let fit = self.turns.iter().rev().take_while(|turn| {
+            sum = sum.saturating_add(turn.size);
+            sum <= budget
+        });
+        self.turns.len() - fit.count()
+    }
+}
+
+fn text(messages: &[Message]) -> String {
+    Value::Array(messages.iter().map(Message::to_value).collect()).to_string()
+}
+
+fn messages(entry: &str) -> Option<Vec<Message>> {
+    let value = json::parse(entry.as_bytes()).ok()?;
+    value.as_array()?.iter().map(Message::from_value).collect()
 }
 
 /// The first message and the last, their texts only.
-fn brief(messages: &[Message]) -> Vec<Value> {
+fn brief(messages: &[Message]) -> Vec<Message> {
     let last = messages.last().filter(|_| messages.len() > 1);
     let texts = |message: &Message| {
         let text = |block: &Block| match block {
@@ -99,7 +151,7 @@ fn brief(messages: &[Message]) -> Vec<Value> {
         };
         Message { speaker: message.speaker, blocks: message.blocks.iter().filter_map(text).collect() }
     };
-    messages.first().into_iter().chain(last).map(|message| texts(message).to_value()).collect()
+    messages.first().into_iter().chain(last).map(texts).collect()
 }
 
 fn shortened(message: &Message) -> Message {
@@ -159,60 +211,78 @@ mod tests {
         vec![Message { speaker: Speaker::User, blocks: vec![Block::Text(text.into())] }]
     }
 
+    /// Puts a turn away as the journal does; memory and file must then tell the same.
+    fn put(transcript: &mut Transcript, db: &Connection, turn: u64, messages: &[Message]) -> u64 {
+        let appended = transcript.append(db, turn, messages).unwrap();
+        let removed = appended.removed as u64;
+        transcript.keep(appended);
+        assert_eq!(transcript.window(0), Transcript::load(db).unwrap().window(0));
+        removed
+    }
+
     #[test]
     fn the_oldest_whole_turns_are_left_out() {
-        let db = db();
+        let (db, mut all) = (db(), Transcript::default());
         let long = "x".repeat(9_900);
         for turn in 1..=6 {
-            assert_eq!(append(&db, turn, &said(&format!("{turn}{long}"))).unwrap(), 0);
+            assert_eq!(put(&mut all, &db, turn, &said(&format!("{turn}{long}"))), 0);
         }
-        let all = window(&db, 0).unwrap();
-        assert_eq!((all.messages.len(), all.left_out), (6, 0));
-        append(&db, 7, &said("short")).unwrap();
-        append(&db, 8, &said(&long)).unwrap();
-        let some = window(&db, 3).unwrap();
-        assert_eq!((some.messages.len(), some.left_out), (7, 4));
-        assert_eq!(some.messages[0].blocks, said(&format!("2{long}"))[0].blocks);
+        let told = all.window(0);
+        assert_eq!((told.messages.len(), told.left_out), (6, 0));
+        put(&mut all, &db, 7, &said("short"));
+        put(&mut all, &db, 8, &said(&long));
+        let told = all.window(3);
+        assert_eq!((told.messages.len(), told.left_out), (7, 4));
+        assert_eq!(told.messages[0].blocks, said(&format!("2{long}"))[0].blocks);
     }
 
     #[test]
     fn what_is_kept_is_bounded() {
-        let db = db();
+        let (db, mut all) = (db(), Transcript::default());
         let mut removed = 0;
         for turn in 1..=100 {
-            removed += append(&db, turn, &said(&"x".repeat(100_000))).unwrap();
+            removed += put(&mut all, &db, turn, &said(&"x".repeat(100_000)));
         }
         let kept: u64 = db.query_row("SELECT sum(size) FROM transcript", [], |row| row.get(0)).unwrap();
         assert!(kept <= KEPT, "{kept}");
-        let told = window(&db, removed).unwrap();
+        let told = all.window(removed);
         assert_eq!(told.messages.len() as u64 + told.left_out, 100);
+        let in_memory = all.turns.iter().filter(|turn| !turn.messages.is_empty()).count();
+        assert_eq!(in_memory, told.messages.len(), "what is not told is not held");
     }
 
     #[test]
     fn a_turn_larger_than_the_budget_is_still_told_if_it_is_the_newest() {
-        let db = db();
+        let (db, mut all) = (db(), Transcript::default());
         let result =
             |i: usize| Block::ToolResult { id: i.to_string(), text: "y".repeat(100_000), is_error: false };
         let big = Message { speaker: Speaker::User, blocks: (0..40).map(result).collect() };
-        append(&db, 1, &said("old")).unwrap();
-        append(&db, 2, &[big]).unwrap();
-        let told = window(&db, 0).unwrap();
+        put(&mut all, &db, 1, &said("old"));
+        put(&mut all, &db, 2, &[big]);
+        let told = all.window(0);
         assert_eq!((told.messages.len(), told.left_out), (1, 1));
     }
 
     #[test]
     fn a_turn_of_many_long_texts_is_kept_in_brief() {
-        let db = db();
+        let (db, mut all) = (db(), Transcript::default());
         let block = |_| Block::Text("\u{1}".repeat(50_000));
         let asked = Message { speaker: Speaker::User, blocks: (0..64).map(block).collect() };
         let answered = Message { speaker: Speaker::Assistant, blocks: vec![Block::Text("yes".into())] };
-        append(&db, 1, &[asked.clone(), asked, answered.clone()]).unwrap();
-        let told = window(&db, 0).unwrap().messages;
+        put(&mut all, &db, 1, &[asked.clone(), asked, answered.clone()]);
+        let told = all.window(0).messages;
         assert_eq!((told.len(), told.last()), (2, Some(&answered)));
         assert_eq!(told[0].blocks.len(), 64);
         let size: usize =
             db.query_row("SELECT sum(length(entry)) FROM transcript", [], |row| row.get(0)).unwrap();
         assert!(size <= ENTRY_BYTES, "{size}");
+    }
+
+    #[test]
+    fn a_file_with_an_entry_of_somebody_elses_is_lost() {
+        let db = db();
+        db.execute_batch("INSERT INTO transcript VALUES (1, '{}', 2)").unwrap();
+        assert!(matches!(Transcript::load(&db), Err(JournalError::Lost(_))));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 use crate::contract::cipher::{self, CipherError, FileKey, Role};
 use crate::contract::ids::MessageId;
 use crate::contract::outbound::{OutboundBody, OutboundRow};
+use crate::sandbox::transcript::Transcript;
 
 pub use turns::{Ending, OpenTurn, Outcome, RunPlan, Step, ToolRun, plan_run};
 
@@ -111,6 +112,7 @@ impl Gate {
 pub struct Journal {
     connection: Connection,
     gate: Gate,
+    transcript: Transcript,
     /// Outputs up to here are stored by the host; they are removed with the next transaction.
     accepted: u64,
 }
@@ -138,7 +140,8 @@ impl Journal {
             }
             (version, _) => return Err(JournalError::Version(version)),
         }
-        Ok(Self { connection, gate: Gate::default(), accepted: 0 })
+        let transcript = Transcript::load(&connection)?;
+        Ok(Self { connection, gate: Gate::default(), transcript, accepted: 0 })
     }
 
     /// See [`Gate`].

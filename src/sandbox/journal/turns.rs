@@ -12,7 +12,7 @@ use crate::contract::json;
 use crate::contract::outbound::{MessageOut, OutboundBody, OutboundRow, Processing};
 use crate::sandbox::models::Message;
 use crate::sandbox::tools::Repeat;
-use crate::sandbox::transcript::{self, Window};
+use crate::sandbox::transcript::Window;
 
 /// What a tool gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -208,7 +208,8 @@ impl Journal {
     /// # Errors
     /// When the file fails; then the turn is still open.
     pub fn finish(&mut self, turn: &OpenTurn, ending: Ending) -> Result<Vec<OutboundRow>, JournalError> {
-        around(
+        let transcript = std::mem::take(&mut self.transcript);
+        let written = around(
             || fault::point("step.final.before"),
             || fault::point("step.final.after"),
             || {
@@ -221,12 +222,16 @@ impl Journal {
                     }
                     outputs.extend(done);
                     close(tx, turn.id)?;
-                    let dropped = transcript::append(tx, turn.id, &ending.remembered)?;
-                    set_meta(tx, "left_out", meta(tx, "left_out")? + dropped)?;
-                    Ok(outputs)
+                    let appended = transcript.append(tx, turn.id, &ending.remembered)?;
+                    set_meta(tx, "left_out", meta(tx, "left_out")? + appended.removed as u64)?;
+                    Ok((outputs, appended))
                 })
             },
-        )
+        );
+        self.transcript = transcript;
+        let (outputs, appended) = written?;
+        self.transcript.keep(appended);
+        Ok(outputs)
     }
 
     /// Forgets an open turn that the host has given up.
@@ -285,9 +290,9 @@ impl Journal {
     /// The earlier turns that the model is told of.
     ///
     /// # Errors
-    /// When the file fails or holds what was never written to it.
+    /// When the file fails.
     pub fn window(&self) -> Result<Window, JournalError> {
-        transcript::window(&self.connection, meta(&self.connection, "left_out")?)
+        Ok(self.transcript.window(meta(&self.connection, "left_out")?))
     }
 }
 
