@@ -88,8 +88,8 @@ pub struct ProcessLimits {
     pub file_bytes: u64,
     /// Open files.
     pub open_files: u64,
-    /// Tasks of its user in its namespace.
-    pub threads: u64,
+    /// Tasks of its user in its namespace; `None` where others have the same user and a cgroup bounds the tasks.
+    pub threads: Option<u64>,
     /// Address space; `None` where a cgroup bounds the memory.
     pub address_space: Option<u64>,
 }
@@ -312,7 +312,9 @@ fn start(cage: &Cage, key: OwnedFd) -> Result<Never, Failure> {
     set_limit(Resource::Core, 0)?;
     set_limit(Resource::Fsize, limits.file_bytes)?;
     set_limit(Resource::Nofile, limits.open_files)?;
-    set_limit(Resource::Nproc, limits.threads)?;
+    if let Some(threads) = limits.threads {
+        set_limit(Resource::Nproc, threads)?;
+    }
     if let Some(bytes) = limits.address_space {
         set_limit(Resource::As, bytes)?;
     }
@@ -420,8 +422,8 @@ impl Cage {
         self.who.encode(out);
         out.list(&self.mounts, |out, item| item.encode(out));
         let limits = &self.limits;
-        let space = limits.address_space.unwrap_or(0);
-        [limits.file_bytes, limits.open_files, limits.threads, space].into_iter().for_each(|n| out.number(n));
+        let (threads, space) = (limits.threads.unwrap_or(0), limits.address_space.unwrap_or(0));
+        [limits.file_bytes, limits.open_files, threads, space].into_iter().for_each(|n| out.number(n));
         out.bytes(self.program.as_os_str().as_bytes());
         out.list(&self.args, |out, word| out.bytes(word.as_bytes()));
         out.list(&self.env, |out, word| out.bytes(word.as_bytes()));
@@ -434,7 +436,7 @@ impl Cage {
             limits: ProcessLimits {
                 file_bytes: from.number()?,
                 open_files: from.number()?,
-                threads: from.number()?,
+                threads: Some(from.number()?).filter(|threads| *threads > 0),
                 address_space: Some(from.number()?).filter(|bytes| *bytes > 0),
             },
             program: from.path()?,
@@ -458,7 +460,7 @@ mod tests {
                 Mount::Bind { source: "/a b".into(), at: "/c".into(), access: Access::Device },
                 Mount::Directory { at: "/d".into() },
             ],
-            limits: ProcessLimits { file_bytes: 1, open_files: 2, threads: 3, address_space: None },
+            limits: ProcessLimits { file_bytes: 1, open_files: 2, threads: Some(3), address_space: None },
             program: "/ironclaw".into(),
             args: vec!["sandbox".into()],
             env: vec!["A=b".into()],

@@ -3,6 +3,7 @@
 //! Only the faults build can be told to launch it. It touches nothing but what the sandbox gives it.
 
 mod bell;
+mod hog;
 mod lies;
 mod probe;
 
@@ -95,6 +96,9 @@ fn main() -> Done {
         "ignore-stop" => ignore_stop(&guest),
         "busy" => busy(),
         "fill" => fill(&guest),
+        "hog-memory" => hog::memory(&guest),
+        "hog-threads" => hog::threads(&guest),
+        "hog-limits" => hog::limits(&guest),
         other => lies::tell(&guest, other),
     }
 }

@@ -17,7 +17,7 @@ use crate::world::{Build, Daemon, Home, Runtime, Serve, User, marker};
 crate::in_every_box!(the_box_is_closed);
 crate::in_both_back_ends!(each_check_fails_with_its_control_weakened);
 
-type Findings = BTreeMap<String, String>;
+pub(super) type Findings = BTreeMap<String, String>;
 
 /// Addresses that a box must have no route to.
 const ADDRESSES: [&str; 4] = ["192.0.2.1:9", "169.254.169.254:80", "10.0.0.1:53", "[2001:db8::1]:9"];
@@ -37,7 +37,7 @@ const MOUNTED: [(&str, bool); 7] = [
 const ANOTHER_ID: u32 = 2_000_500_000;
 
 /// Launches the probe in the agent's place and gives what it found.
-fn probe(home: &Home, runtime: Runtime, faults: &[&str]) -> Findings {
+pub(super) fn probe(home: &Home, runtime: Runtime, faults: &[&str]) -> Findings {
     let mut serve =
         Serve::new(home, runtime).fault(format!("sandbox-exe@dev-agent={}", home.hostile().display()));
     for fault in faults {
@@ -173,10 +173,15 @@ fn the_box_is_closed(runtime: Runtime, user: User) {
     let home = Home::new(Build::Faults, user);
     let found = probe(&home, runtime, &[]);
     println!("{found:#?}");
+    // Rootless gVisor can map only the inner 0, and says so; everywhere else it is nobody special.
+    let inner = if (runtime, user) == (Runtime::Gvisor, User::Ordinary) { "0" } else { "65532" };
+    assert_closed(&found, &home, runtime, inner);
+}
+
+/// Every door is shut for the test program with this id inside.
+pub(super) fn assert_closed(found: &Findings, home: &Home, runtime: Runtime, inner: &str) {
     let get = |name: &str| found.get(name).unwrap_or_else(|| panic!("no {name} in {found:#?}")).as_str();
 
-    // Who it is. Rootless gVisor can map only the inner 0, and says so; everywhere else it is nobody special.
-    let inner = if (runtime, user) == (Runtime::Gvisor, User::Ordinary) { "0" } else { "65532" };
     assert_eq!((get("uid"), get("gid")), (inner, inner));
     assert_eq!(get("no_new_privs"), "true");
     for set in ["effective", "permitted", "inheritable", "bounding"] {

@@ -20,6 +20,8 @@ mod demo;
 mod face;
 mod hostile;
 mod inside;
+mod limits;
+mod no_user_namespaces;
 mod rotate;
 mod talk;
 mod traffic;

@@ -389,17 +389,18 @@ mod tests {
             directory: parent.clone(),
             controllers: Controller::ALL.to_vec(),
         }]);
-        let made = groups.make("ses_x", &Limits::default(), 64 << 20).unwrap();
+        let limits = Limits { memory_bytes: 100 << 20, cpu_percent: 35, pids: 17, ..Limits::default() };
+        let made = groups.make("ses_x", &limits, 64 << 20).unwrap();
         assert_eq!(made, [parent.join("ses_x")]);
         assert_eq!(content(&parent), pairs(&[("cgroup.subtree_control", "+memory +pids +cpu")]));
         assert_eq!(
             content(&made[0]),
             pairs(&[
-                ("cpu.max", "200000 100000"),
-                ("memory.max", "335544320"),
+                ("cpu.max", "35000 100000"),
+                ("memory.max", "171966464"),
                 ("memory.oom.group", "1"),
                 ("memory.swap.max", "0"),
-                ("pids.max", "256"),
+                ("pids.max", "17"),
             ])
         );
         std::fs::remove_dir_all(top).unwrap();

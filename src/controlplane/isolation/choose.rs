@@ -190,17 +190,16 @@ fn gvisor(
 ) -> Result<Arc<dyn Isolator>, RuntimeProblem> {
     let name = program.display().to_string();
     let unusable = |reason| RuntimeProblem::Unusable { runtime: name.clone(), reason };
-    if ground.rootless()
-        && let Some((cause, step)) = &ground.forbidden
-    {
-        return Err(unusable(format!("{cause} ({step})")));
+    // It starts its kernel in a user namespace whatever the bundle says; without one it would run as root.
+    if let Some((cause, step)) = &ground.forbidden {
+        return Err(unusable(format!(
+            "gVisor needs user namespaces, and {cause} ({step}); as root the weaker --runtime native works \
+             without them"
+        )));
     }
     let version = version(&program).map_err(unusable)?;
-    let flags = output(&program, &["flags"]).unwrap_or_default();
-    let has_directfs = flags.contains("-directfs");
     let mark = mark(ground, &program, &limits).map_err(|error| unusable(error.to_string()))?;
-    let make =
-        |platform| Gvisor::new(Arc::clone(ground), program.clone(), version.clone(), platform, has_directfs);
+    let make = |platform| Gvisor::new(Arc::clone(ground), program.clone(), version.clone(), platform);
     let cache = ground.paths.bundle_root.join("self-test");
     let cached = std::fs::read_to_string(&cache).unwrap_or_default();
     if let Some((known, platform)) = cached.trim_end().rsplit_once(' ')
@@ -240,9 +239,8 @@ fn mark(ground: &Ground, program: &Path, limits: &Limits) -> std::io::Result<Str
     }
     let runtime = hexadecimal(context.finish().as_ref());
     let kind = if ground.rootless() { "rootless" } else { "root" };
-    let spaces = if ground.user_namespaces() { "userns" } else { "no-userns" };
     let limits = format!("{}-{}-{}", limits.memory_bytes, limits.cpu_percent, limits.pids);
-    Ok(format!("{runtime} {} {} {kind} {spaces} {limits}", ground.digest, process::kernel_release()))
+    Ok(format!("{runtime} {} {} {kind} {limits}", ground.digest, process::kernel_release()))
 }
 
 fn version(program: &Path) -> Result<String, String> {

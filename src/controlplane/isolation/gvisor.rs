@@ -37,8 +37,6 @@ pub(super) struct Gvisor {
     pub(super) program: PathBuf,
     pub(super) version: String,
     pub(super) platform: &'static str,
-    /// Whether this version can be told to open files in the gofer only.
-    pub(super) has_directfs: bool,
     pub(super) start_limit: Duration,
 }
 
@@ -48,9 +46,8 @@ impl Gvisor {
         program: PathBuf,
         version: String,
         platform: &'static str,
-        has_directfs: bool,
     ) -> Self {
-        Self { ground, program, version, platform, has_directfs, start_limit: START_LIMIT }
+        Self { ground, program, version, platform, start_limit: START_LIMIT }
     }
 
     /// The flags before the command.
@@ -73,8 +70,6 @@ impl Gvisor {
         flags.push(format!("--platform={}", self.platform).into());
         match spaces {
             Spaces::Rootless => flags.push("--rootless".into()),
-            // Without a user namespace the sentry must not open files itself: it would do so as root.
-            Spaces::Unmapped { .. } if self.has_directfs => flags.push("--directfs=false".into()),
             Spaces::Unmapped { .. } | Spaces::Mapped { .. } => {}
         }
         flags
@@ -82,7 +77,7 @@ impl Gvisor {
 
     fn start_in(&self, staged: Staged, spec: &SandboxSpec, key: &SessionKey) -> Result<Sandbox, LaunchError> {
         let bundle = &spec.paths.bundle;
-        let spaces = Spaces::of(spec.identity, self.ground.user_namespaces());
+        let spaces = Spaces::of(spec.identity);
         let program = plan::program(spec, &self.ground.executable);
         let limits = plan::process_limits(&spec.limits, self.ground.cgroups.has(Controller::Memory));
         let config = plan::bundle(spec, spaces, &self.ground.rootfs, &program, &limits);
@@ -109,7 +104,7 @@ impl Gvisor {
         groups: &[PathBuf],
     ) -> Result<Sandbox, LaunchError> {
         let bundle = &spec.paths.bundle;
-        let spaces = Spaces::of(spec.identity, self.ground.user_namespaces());
+        let spaces = Spaces::of(spec.identity);
         let pid_file = bundle.join(PID_FILE);
         drop(stage.child.stdin.take());
 
@@ -225,11 +220,6 @@ impl Isolator for Gvisor {
         if self.ground.rootless() {
             report.push(
                 "gVisor without root maps only one id: the agent is uid 0 inside, without any capability"
-                    .into(),
-            );
-        } else if !self.ground.user_namespaces() {
-            report.push(
-                "without user namespaces gVisor's file server runs as root: an escape from it would be root"
                     .into(),
             );
         }

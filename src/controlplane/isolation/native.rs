@@ -47,10 +47,17 @@ impl Native {
             at: device.into(),
             access: Access::Device,
         }));
+        let who = self.who(spec.identity);
+        let cgroups = &self.ground.cgroups;
+        let mut limits = plan::process_limits(&spec.limits, cgroups.has(Controller::Memory));
+        if matches!(who, Who::NoUserNamespace { .. }) && cgroups.has(Controller::Pids) {
+            // The kernel would count the tasks of all the group's sandboxes together.
+            limits.threads = None;
+        }
         Cage {
-            who: self.who(spec.identity),
+            who,
             mounts,
-            limits: plan::process_limits(&spec.limits, self.ground.cgroups.has(Controller::Memory)),
+            limits,
             program: crate::contract::paths::EXECUTABLE.into(),
             args: plan::arguments(spec).into_iter().map(OsString::from).collect(),
             env: plan::environment().into_iter().map(OsString::from).collect(),
@@ -128,6 +135,16 @@ impl Isolator for Native {
             "the native cage is weaker than gVisor: the agent's system calls reach the host's kernel".into(),
         ];
         report.extend(self.ground.report());
+        if !self.ground.rootless()
+            && !self.ground.user_namespaces()
+            && !self.ground.cgroups.has(Controller::Pids)
+        {
+            report.push(
+                "without user namespaces and without a cgroup for pids, all sandboxes of an agent group share one \
+                 limit of threads"
+                    .into(),
+            );
+        }
         report
     }
 

@@ -14,20 +14,18 @@ use crate::os::seccomp::{self, Rule};
 pub(super) enum Spaces {
     /// A user namespace in which only ids of our choice exist.
     Mapped { wall: u32, group: u32 },
-    /// No user namespace: the group's id itself.
+    /// No user namespace, the group's id itself: only where the network is weakened, because runsc gives the
+    /// host's network to no other.
     Unmapped { group: u32 },
     /// `runsc --rootless`: the daemon's user as inner 0.
     Rootless,
 }
 
 impl Spaces {
-    pub(super) fn of(identity: Identity, user_namespaces: bool) -> Self {
+    pub(super) fn of(identity: Identity) -> Self {
         match identity {
-            // runsc gives the host's network only to a sandbox without a user namespace.
-            Identity::Mapped { wall, group } if user_namespaces && !fault::weakened("network") => {
-                Spaces::Mapped { wall, group }
-            }
-            Identity::Mapped { group, .. } => Spaces::Unmapped { group },
+            Identity::Mapped { group, .. } if fault::weakened("network") => Spaces::Unmapped { group },
+            Identity::Mapped { wall, group } => Spaces::Mapped { wall, group },
             Identity::OwnUser => Spaces::Rootless,
         }
     }
@@ -108,7 +106,7 @@ pub(super) fn process_limits(limits: &Limits, memory_cgroup: bool) -> ProcessLim
     ProcessLimits {
         file_bytes: limits.file_bytes,
         open_files: limits.open_files,
-        threads: limits.threads,
+        threads: Some(limits.threads),
         address_space: (!memory_cgroup).then(|| limits.memory_bytes.saturating_add(ADDRESS_SPACE_SLACK)),
     }
 }
@@ -196,12 +194,9 @@ fn linux(spaces: Spaces) -> Value {
 }
 
 fn rlimits(limits: &ProcessLimits) -> Vec<Value> {
-    let mut all = vec![
-        ("RLIMIT_CORE", 0),
-        ("RLIMIT_FSIZE", limits.file_bytes),
-        ("RLIMIT_NOFILE", limits.open_files),
-        ("RLIMIT_NPROC", limits.threads),
-    ];
+    let mut all =
+        vec![("RLIMIT_CORE", 0), ("RLIMIT_FSIZE", limits.file_bytes), ("RLIMIT_NOFILE", limits.open_files)];
+    all.extend(limits.threads.map(|threads| ("RLIMIT_NPROC", threads)));
     all.extend(limits.address_space.map(|bytes| ("RLIMIT_AS", bytes)));
     all.into_iter()
         .map(|(kind, value)| {
@@ -329,10 +324,10 @@ mod tests {
         }
     }
 
-    fn made(identity: Identity, user_namespaces: bool) -> Value {
+    fn made(identity: Identity) -> Value {
         let spec = spec(identity);
         let limits = process_limits(&spec.limits, true);
-        let spaces = Spaces::of(identity, user_namespaces);
+        let spaces = Spaces::of(identity);
         bundle(&spec, spaces, Path::new("/b/rootfs"), Path::new("/b/bin/abc"), &limits)
     }
 
@@ -344,7 +339,7 @@ mod tests {
 
     #[test]
     fn the_bundle_of_a_mapped_sandbox_is_closed_on_every_side() {
-        let bundle = made(Identity::Mapped { wall: 10, group: 20 }, true);
+        let bundle = made(Identity::Mapped { wall: 10, group: 20 });
         assert_eq!(names(&bundle), ["pid", "ipc", "uts", "mount", "network", "user"]);
         let process = bundle.get("process").unwrap();
         assert_eq!(
@@ -381,19 +376,11 @@ mod tests {
 
     #[test]
     fn rootless_has_no_user_namespace_of_its_own() {
-        let bundle = made(Identity::OwnUser, true);
+        let bundle = made(Identity::OwnUser);
         assert_eq!(names(&bundle), ["pid", "ipc", "uts", "mount", "network"]);
         assert_eq!(bundle.get("linux").unwrap().get("uidMappings"), None);
         let user = bundle.get("process").unwrap().get("user").unwrap();
         assert_eq!(user.get("uid").unwrap().as_u64(), Some(0));
-    }
-
-    #[test]
-    fn without_user_namespaces_the_inner_user_is_the_groups_id() {
-        let bundle = made(Identity::Mapped { wall: 10, group: 20 }, false);
-        assert_eq!(names(&bundle), ["pid", "ipc", "uts", "mount", "network"]);
-        let user = bundle.get("process").unwrap().get("user").unwrap();
-        assert_eq!(user.get("uid").unwrap().as_u64(), Some(20));
     }
 
     #[test]
