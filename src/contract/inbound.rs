@@ -237,15 +237,10 @@ pub struct InboundWriter {
 impl InboundWriter {
     /// Makes a new file with its first rows and opens it. The file must not exist.
     pub fn create(path: &Path, key: &FileKey, rows: &[InboundRow]) -> Result<Self, ConveyorError> {
-        let mut writer = Self::open(path, key)?;
-        writer.connection.execute_batch(SCHEMA)?;
+        let mut writer = Self { connection: cipher::open(path, key, Role::HostInbound)? };
+        writer.connection.execute_batch(&format!("BEGIN; {SCHEMA} COMMIT;"))?;
         writer.append(rows, &[])?;
         Ok(writer)
-    }
-
-    /// Opens a file that [`Self::create`] made.
-    pub fn open(path: &Path, key: &FileKey) -> Result<Self, ConveyorError> {
-        Ok(Self { connection: cipher::open(path, key, Role::HostInbound)? })
     }
 
     /// One transaction: adds `rows`, at least one, and removes the messages numbered in `finished`. The

@@ -131,7 +131,7 @@ impl OutboundWriter {
     /// Makes the tables in the empty file that the host provided.
     pub fn create(path: &Path, key: &FileKey) -> Result<Self, ConveyorError> {
         let connection = cipher::open(path, key, Role::SandboxOutbound)?;
-        connection.execute_batch(SCHEMA)?;
+        connection.execute_batch(&format!("BEGIN; {SCHEMA} COMMIT;"))?;
         Ok(Self { connection })
     }
 

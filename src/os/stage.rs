@@ -1,6 +1,6 @@
 //! The stage between the daemon and a sandbox: a fresh, single-threaded process of this executable that takes from
 //! its standard input first its cgroups, which it joins at once, then a plan and the session key, and becomes
-//! `runsc` or builds a native cage. Joining takes the kernel some 10 ms, in which the daemon makes the plan.
+//! `runsc` or builds a native cage. Joining takes milliseconds, in which the daemon makes the plan.
 //! Nothing of it is in arguments, environment or files. Touches only what it is told.
 
 use std::ffi::{CString, OsStr, OsString};

@@ -146,9 +146,16 @@ impl Cgroups {
     }
 }
 
-/// The file through which a process joins a group.
-pub(super) fn procs(group: &Path) -> PathBuf {
+/// The file that lists the processes of a group.
+fn procs(group: &Path) -> PathBuf {
     group.join("cgroup.procs")
+}
+
+/// The file through which a process of one thread joins a group by itself. Version 1 has one for single threads,
+/// where the kernel takes no lock for that; for the list of processes it waits 5 to 15 ms until nobody forks.
+pub(super) fn joining(group: &Path) -> PathBuf {
+    let tasks = group.join("tasks");
+    if tasks.exists() { tasks } else { procs(group) }
 }
 
 /// Kills whatever is in these groups and removes them, and the daemon's parent group with the last of them.

@@ -29,7 +29,7 @@ impl Staged {
     /// Starts the stage; the groups are there already, and are this value's from now on.
     pub(super) fn start(executable: &Path, groups: Vec<PathBuf>) -> Result<Self, LaunchError> {
         let mut staged = Self { stage: None, groups };
-        let procs: Vec<PathBuf> = staged.groups.iter().map(|group| cgroup::procs(group)).collect();
+        let procs: Vec<PathBuf> = staged.groups.iter().map(|group| cgroup::joining(group)).collect();
         staged.stage = Some(spawn(executable, &procs)?);
         Ok(staged)
     }

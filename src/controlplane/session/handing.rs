@@ -18,7 +18,7 @@ use crate::contract::inbound::{InboundBody, InboundKind, InboundRow, MessageIn};
 use crate::contract::time::Millis;
 use crate::controlplane::keys::Keyring;
 use crate::controlplane::store::inbox::OpenMessage;
-use crate::controlplane::store::{Step, StoreError, inbox, sessions};
+use crate::controlplane::store::{Durability, Step, StoreError, inbox, sessions};
 
 /// What goes into one transaction.
 struct Hand {
@@ -48,7 +48,8 @@ pub(super) async fn pump(actor: &mut Actor) -> Result<(), Ending> {
     let (ahead, answers) = (run.open.after(from), outcomes.len());
     // A wake that comes meanwhile waits in the actor's queue.
     actor.owed = owed && room == Room::Full;
-    let given = context.ledger.write_step(Step::Launch, move |tx| {
+    // A machine that loses its power loses the sandbox too, and everything is handed to its successor anew.
+    let given = context.ledger.write_with(Step::Launch, Durability::Ordered, move |tx| {
         let mut hand = choose(tx, &keyring, &session, from, &ahead, room)?;
         let ids: Vec<_> = hand.open.iter().map(|open| open.message.id.clone()).collect();
         hand.seqs = inbox::hand_over(tx, &session, &ids)?;

@@ -15,7 +15,7 @@ use crate::contract::outbound::{MessageOut, OutboundBody, OutboundKind, Outbound
 use crate::controlplane::keys::Keyring;
 use crate::controlplane::store::inbox::{Marked, State};
 use crate::controlplane::store::outbox::Output;
-use crate::controlplane::store::{Ledger, Step, StoreError, inbox, outbox, sessions};
+use crate::controlplane::store::{Durability, Ledger, Step, StoreError, inbox, outbox, sessions};
 
 /// One ring of one sandbox.
 #[derive(Debug)]
@@ -104,9 +104,13 @@ pub(super) async fn ingest(ledger: &Ledger, keyring: &Keyring, ring: Ring) -> Re
     let spent = ring.spent.and(&rows).ok_or(Failure::Violation(too_much))?;
     let finishes = rows.iter().any(|row| matches!(row.body, OutboundBody::Processing(_, Processing::Done)));
     let step = if finishes { Step::Finish } else { Step::Ingest };
+    // That a turn began is announced anew by whoever goes on with it; everything else is somebody's words.
+    let only_began =
+        rows.iter().all(|row| matches!(row.body, OutboundBody::Processing(_, Processing::Started)));
+    let durability = if only_began { Durability::Ordered } else { Durability::Synced };
     let (session, epoch, keyring) = (ring.session, ring.epoch, keyring.clone());
     ledger
-        .write_step(step, move |tx| {
+        .write_with(step, durability, move |tx| {
             if let Some(how) = objection(tx, &session, &rows)? {
                 return Ok(Err(Failure::Violation(how)));
             }

@@ -282,10 +282,10 @@ fn new_inbound(
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io("clearing")(error)),
         _ => {}
     }
-    drop(InboundWriter::create(&new, key, rows)?);
+    let inbound = InboundWriter::create(&new, key, rows)?;
     hand_over(&new, identity).map_err(io("handing over"))?;
     std::fs::rename(&new, &paths.inbound).map_err(io("renaming"))?;
-    InboundWriter::open(&paths.inbound, key)
+    Ok(inbound)
 }
 
 #[cfg(not(feature = "faults"))]

@@ -102,11 +102,12 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Rings that may come at once after a quiet second, as a share of the rate.
+    /// Rings that may come at once after a quiet while, and at the start: a turn's first and last come together.
     const BURST: u32 = 10;
 
     pub(super) fn new(rings_per_second: u32, now: Instant) -> Self {
-        Self { interval: Duration::from_secs(1) / rings_per_second.max(1), next: now }
+        let interval = Duration::from_secs(1) / rings_per_second.max(1);
+        Self { interval, next: now.checked_sub(interval * Self::BURST).unwrap_or(now) }
     }
 
     /// How long this ring must wait.
@@ -295,8 +296,10 @@ mod tests {
     fn a_ring_too_early_waits_and_a_flood_is_spread() {
         let start = Instant::now();
         let mut pace = Pace::new(50, start);
-        let held: Vec<Duration> = (0..4).map(|_| pace.hold(start)).collect();
-        assert_eq!(held, [0, 20, 40, 60].map(Duration::from_millis));
+        let burst = (0..11).filter(|_| pace.hold(start).is_zero()).count();
+        assert_eq!(burst, 11, "a turn at the start is not held");
+        let held: Vec<Duration> = (0..3).map(|_| pace.hold(start)).collect();
+        assert_eq!(held, [20, 40, 60].map(Duration::from_millis));
         let later = start + Duration::from_secs(10);
         let burst = (0..100).filter(|_| pace.hold(later).is_zero()).count();
         assert_eq!(burst, 11, "a burst, then one each interval");

@@ -28,7 +28,7 @@ use rusqlite::{Connection, Transaction};
 use smol::channel::Sender;
 
 pub use error::StoreError;
-pub use writer::Step;
+pub use writer::{Durability, Step};
 
 use super::keys::{Keyring, LedgerState};
 use super::state::StateDir;
@@ -125,8 +125,20 @@ impl Ledger {
         T: Send + 'static,
         F: FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
     {
+        self.write_with(step, Durability::Synced, work).await
+    }
+
+    /// [`Ledger::write_step`] with a choice of how much it may lose.
+    ///
+    /// # Errors
+    /// As [`Ledger::write`].
+    pub async fn write_with<T, F>(&self, step: Step, durability: Durability, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
         let (job, answer) = writer::job(work);
-        self.orders.send(Order::Run(step, job)).await.map_err(|_| StoreError::Stopped)?;
+        self.orders.send(Order::Run(step, durability, job)).await.map_err(|_| StoreError::Stopped)?;
         answer.recv().await.unwrap_or(Err(StoreError::Stopped))
     }
 
@@ -140,7 +152,9 @@ impl Ledger {
         F: FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
     {
         let (job, answer) = writer::job(work);
-        self.orders.send_blocking(Order::Run(step, job)).map_err(|_| StoreError::Stopped)?;
+        self.orders
+            .send_blocking(Order::Run(step, Durability::Synced, job))
+            .map_err(|_| StoreError::Stopped)?;
         answer.recv_blocking().unwrap_or(Err(StoreError::Stopped))
     }
 

@@ -53,10 +53,20 @@ impl Step {
     }
 }
 
+/// Whether a commit is answered only when it is on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// It is: whoever is answered may tell the world.
+    Synced,
+    /// It outlives this process, and whatever is synced later takes it along; only a machine that loses its power
+    /// may lose it. For bookkeeping about running sandboxes, which such a machine loses too.
+    Ordered,
+}
+
 /// What the thread is sent.
 pub(super) enum Order {
     /// Run this in the next transaction.
-    Run(Step, Box<dyn Job>),
+    Run(Step, Durability, Box<dyn Job>),
     /// Move what the log holds into the file and empty the log.
     Checkpoint(Sender<Result<(), StoreError>>),
     /// Finish what came before, then end.
@@ -111,11 +121,17 @@ pub(super) fn run(mut connection: Connection, orders: &Receiver<Order>) {
     while going {
         let Ok(first) = orders.recv_blocking() else { break };
         let mut batch = Vec::new();
+        let mut durability = Durability::Ordered;
         let mut checkpoints = Vec::new();
         let mut next = Some(first);
         while let Some(order) = next.take() {
             match order {
-                Order::Run(step, job) => batch.push((step, job)),
+                Order::Run(step, asked, job) => {
+                    batch.push((step, job));
+                    if asked == Durability::Synced {
+                        durability = asked;
+                    }
+                }
                 Order::Checkpoint(reply) => checkpoints.push(reply),
                 Order::Stop => {
                     going = false;
@@ -129,7 +145,7 @@ pub(super) fn run(mut connection: Connection, orders: &Receiver<Order>) {
         let waiting = |more: usize| i64::try_from(orders.len() + more).unwrap_or(i64::MAX);
         METRICS.ledger_queue.set(waiting(batch.len()));
         if !batch.is_empty() {
-            commit(&mut connection, batch);
+            commit(&mut connection, durability, batch);
         }
         METRICS.ledger_queue.set(waiting(0));
         if !checkpoints.is_empty() {
@@ -150,12 +166,19 @@ fn checkpoint(connection: &Connection) -> Result<(), StoreError> {
     if busy == 0 { Ok(()) } else { Err(StoreError::Sqlite("a reader held the log; try again".to_owned())) }
 }
 
-/// One batch: all jobs that went well are durable when this returns, or none is.
-fn commit(connection: &mut Connection, batch: Vec<(Step, Box<dyn Job>)>) {
+/// One batch: all jobs that went well are durable when this returns, as far as any of them needs it, or none is.
+fn commit(connection: &mut Connection, durability: Durability, batch: Vec<(Step, Box<dyn Job>)>) {
     let mut went_well = Vec::with_capacity(batch.len());
     let mut steps: Vec<Step> = Vec::new();
     let mut waiting = batch.into_iter();
     let committed = (|| {
+        // Without a sync the log is written all the same, and the next commit with one syncs all of it.
+        connection
+            .prepare_cached(match durability {
+                Durability::Synced => "PRAGMA synchronous=FULL",
+                Durability::Ordered => "PRAGMA synchronous=NORMAL",
+            })?
+            .execute([])?;
         let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for (step, mut job) in waiting.by_ref() {
             let outcome = in_savepoint(&tx, job.as_mut());

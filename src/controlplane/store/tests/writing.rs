@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 
 use super::World;
-use crate::controlplane::store::{Step, StoreError, meta};
+use crate::controlplane::store::{Durability, Step, StoreError, meta};
 
 /// Keeps the writer inside a job until told, so that what is submitted meanwhile becomes one batch.
 fn hold(world: &World) -> mpsc::Sender<()> {
@@ -183,4 +183,29 @@ fn a_reader_that_panics_or_fails_gives_its_connection_back() {
     let refused = world.ledger.read_blocking(|conn| Ok(conn.execute("DELETE FROM meta", [])?));
     assert!(matches!(refused, Err(StoreError::Io(_) | StoreError::Sqlite(_))), "readers cannot write");
     assert_eq!(value(&world, "anything"), None);
+}
+
+/// SQLite syncs a commit only at FULL; what a commit was made with is asked inside it.
+#[test]
+fn a_commit_is_synced_if_anyone_in_it_needs_that() {
+    let world = World::new();
+    let level = |tx: &rusqlite::Transaction<'_>| {
+        Ok(tx.query_row("PRAGMA synchronous", [], |row| row.get::<_, u32>(0))?)
+    };
+    let (normal, full) = (1, 2);
+    let ledger = &world.ledger;
+    let write = |durability| smol::block_on(ledger.write_with(Step::Other, durability, level)).unwrap();
+    assert_eq!(write(Durability::Ordered), normal);
+    assert_eq!(write(Durability::Synced), full);
+    assert_eq!(write(Durability::Ordered), normal);
+    assert_eq!(smol::block_on(ledger.write(level)).unwrap(), full);
+    let release = hold(&world);
+    let executor = smol::LocalExecutor::new();
+    let tasks = [Durability::Ordered, Durability::Synced, Durability::Ordered]
+        .map(|durability| executor.spawn(ledger.write_with(Step::Other, durability, level)));
+    while executor.try_tick() {}
+    release.send(()).unwrap();
+    for task in tasks {
+        assert_eq!(smol::block_on(executor.run(task)).unwrap(), full);
+    }
 }
