@@ -8,9 +8,12 @@ use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ring::digest::{SHA256, digest};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 
 use crate::contract::fault;
 
@@ -18,6 +21,8 @@ use crate::contract::fault;
 const MARKER: &str = "ironclaw.state";
 /// First line of the marker.
 const MARKER_LINE: &str = "ironclaw state 1\n";
+/// How long a dead daemon's lock may last; it lasts milliseconds.
+const OUTLAST: Duration = Duration::from_secs(5);
 /// More than the two lines of a marker ever take.
 const MARKER_BYTES: u64 = 128;
 /// `sun_path` holds 108 bytes with its final zero.
@@ -382,15 +387,16 @@ fn lock(path: &Path, wall: Wall) -> Result<File, StateError> {
         .custom_flags(OFlags::NOFOLLOW.bits().cast_signed() | OFlags::NONBLOCK.bits().cast_signed())
         .open(&marker)
         .map_err(failed("open", &marker))?;
-    let locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
+    let mut locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
     let mut found = String::new();
     let read = Read::take(&file, MARKER_BYTES).read_to_string(&mut found);
+    let pid = found.lines().nth(1).and_then(|line| line.strip_prefix("pid ")?.parse().ok());
+    if locked == Err(Errno::WOULDBLOCK) && pid.is_some_and(has_ended) {
+        locked = outlast(&file);
+    }
     if let Err(error) = locked {
         return Err(match error {
-            rustix::io::Errno::WOULDBLOCK => {
-                let pid = found.lines().nth(1).and_then(|line| line.strip_prefix("pid ")?.parse().ok());
-                StateError::InUse { path: path.to_path_buf(), pid }
-            }
+            Errno::WOULDBLOCK => StateError::InUse { path: path.to_path_buf(), pid },
             other => failed("lock", &marker)(other.into()),
         });
     }
@@ -411,6 +417,21 @@ fn lock(path: &Path, wall: Wall) -> Result<File, StateError> {
         .and_then(|()| if found.is_empty() { file.sync_all() } else { Ok(()) })
         .map_err(failed("write", &marker))?;
     Ok(file)
+}
+
+fn has_ended(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_none_or(|pid| test_kill_process(pid) == Err(Errno::SRCH))
+}
+
+/// Waits for a lock whose owner is dead. A daemon that was killed while it started another program leaves a copy
+/// of itself, which holds the lock until the moment it becomes that program.
+fn outlast(file: &File) -> Result<(), Errno> {
+    let file = file.try_clone().map_err(|_| Errno::WOULDBLOCK)?;
+    let (sender, locked) = std::sync::mpsc::channel();
+    // A blocking lock has no time limit. Who gives up here ends, and the thread with it.
+    std::thread::spawn(move || sender.send(flock(&file, FlockOperation::LockExclusive)));
+    locked.recv_timeout(OUTLAST).unwrap_or(Err(Errno::WOULDBLOCK))
 }
 
 /// Writes a small file so that after a crash either the old or the new content is there, whole: a temporary
@@ -467,8 +488,8 @@ pub fn read_private(path: &Path, most_bytes: usize, readers: Readers) -> Result<
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(fd) => File::from(fd),
-        Err(rustix::io::Errno::NOENT) => return Ok(None),
-        Err(rustix::io::Errno::LOOP) => {
+        Err(Errno::NOENT) => return Ok(None),
+        Err(Errno::LOOP) => {
             return Err(wrong("is a symbolic link; put the file itself there".to_owned()));
         }
         Err(error) => return Err(failed("open", path)(error.into())),

@@ -196,7 +196,7 @@ pub struct Limits {
     pub pids: u64,
     /// Threads inside; the agent has two.
     pub threads: u64,
-    /// Largest file it may write, in bytes; the conveyors are refused at 64 MiB as well.
+    /// Largest file it may write, in bytes; an `outbound.db` is refused at half of that.
     pub file_bytes: u64,
     /// Open files inside.
     pub open_files: u64,

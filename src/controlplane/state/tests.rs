@@ -52,6 +52,22 @@ fn a_new_directory_is_made_with_its_parts_and_is_ours_alone() {
 }
 
 #[test]
+fn a_dead_daemons_lock_is_waited_for() {
+    let scratch = Scratch::new();
+    let path = scratch.0.join("state");
+    drop(claim(&path).unwrap());
+    let mut dead = std::process::Command::new("true").spawn().unwrap();
+    dead.wait().unwrap();
+    fs::write(path.join(MARKER), format!("{MARKER_LINE}pid {}\n", dead.id())).unwrap();
+    let lock = File::open(path.join(MARKER)).unwrap();
+    flock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
+    // What the daemon was starting when it was killed holds its lock for a moment.
+    let mut copy = std::process::Command::new("sleep").arg("0.3").stdin(lock).spawn().unwrap();
+    claim(&path).unwrap();
+    copy.wait().unwrap();
+}
+
+#[test]
 fn root_keeps_the_wall_in_the_group() {
     if !rustix::process::geteuid().is_root() {
         // Only root may give a directory away; an ordinary daemon never has this wall.
