@@ -18,9 +18,9 @@ const SHORT_LINGER: &str = "500ms";
 /// A person's pause before the next message, so that the doorbell's limit of rings is never reached.
 const PAUSE: Duration = Duration::from_millis(80);
 
-/// Durable commits that stand between a message and its answer: the ledger accepts it, hands it over, stores
-/// that the turn began, stores the answer; the sandbox's journal begins the turn and ends it.
-const COMMITS: u32 = 6;
+/// Synced commits that stand between a message and its answer: the ledger accepts it, the sandbox's journal begins
+/// the turn and ends it, the ledger stores the answer.
+const COMMITS: u32 = 4;
 
 /// Rings and acknowledgements between the two sides for one message: in, out, out.
 const ROUND_TRIPS: u32 = 3;
