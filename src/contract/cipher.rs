@@ -138,7 +138,7 @@ impl SessionKey {
 /// Who opens which file, and so how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The ledger's one writer: WAL, every commit on disk before it is answered.
+    /// The ledger's one writer: WAL, a commit on disk before it is answered unless its writer asks for less.
     LedgerWriter,
     /// One of the ledger's readers.
     LedgerReader,
@@ -227,7 +227,7 @@ pub fn open(path: &Path, key: &FileKey, role: Role) -> Result<Connection, Cipher
         // every transaction, and no journal that would outlive the process.
         Role::HostInbound | Role::SandboxOutbound => {
             "PRAGMA mmap_size=0; PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=MEMORY;
-             PRAGMA synchronous=OFF;"
+             PRAGMA synchronous=OFF; PRAGMA cache_size=-128;"
         }
         Role::SandboxInbound => "PRAGMA mmap_size=0; PRAGMA query_only=ON;",
         Role::HostOutbound => "PRAGMA mmap_size=0; PRAGMA query_only=ON; PRAGMA cell_size_check=ON;",
@@ -235,7 +235,7 @@ pub fn open(path: &Path, key: &FileKey, role: Role) -> Result<Connection, Cipher
         // process's own memory: one sync a commit, where a rollback journal needs four.
         Role::SandboxSession => {
             "PRAGMA mmap_size=0; PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL;
-             PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=256;"
+             PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=256; PRAGMA cache_size=-256;"
         }
     })?;
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))?;

@@ -10,7 +10,7 @@ pub const INBOUND_DIR: &str = "/in";
 pub const INBOUND: &str = "/in/inbound.db";
 /// A tmpfs; only [`OUTBOUND`] in it reaches the host.
 pub const OUTBOUND_DIR: &str = "/out";
-/// The outbound conveyor: a single bound file, so that its journal stays inside.
+/// The outbound conveyor: a single bound file, so that nothing beside it reaches the host.
 pub const OUTBOUND: &str = "/out/outbound.db";
 /// Read-write directory of this session alone.
 pub const SESSION_DIR: &str = "/session";

@@ -25,7 +25,7 @@ use super::store::{Ledger, StoreError, groups, retention};
 use super::telemetry::log;
 use crate::contract::ids::GroupName;
 use crate::contract::time::Millis;
-use crate::os::process;
+use crate::os::{memory, process};
 
 /// Rows pruned in one transaction, so that nobody waits long for the writer.
 const PRUNED_AT_ONCE: usize = 500;
@@ -114,12 +114,13 @@ impl ControlPlane {
         process::become_subreaper()
             .map_err(|error| StartError::System("children cannot be collected by this process", error))?;
         process::raise_open_files();
+        memory::share_heaps(2);
         let choice = runtime_choice(&config.runtime);
         if matches!(config.runtime, Runtime::Runsc | Runtime::Path(_)) {
             isolation::find_runtime(&choice).map_err(StartError::Runtime)?;
         }
-        let listener =
-            TcpListener::bind(config.api_addr).map_err(|error| StartError::Listen(config.api_addr, error))?;
+        let wall = Wall::of_this_process(config.sandbox_uid_base);
+        let (listener, claimed) = listen(&config, wall)?;
         let address = listener
             .local_addr()
             .map_err(|error| StartError::System("the API's address cannot be read back", error))?;
@@ -128,8 +129,11 @@ impl ControlPlane {
         let server = api::Server::start(listener, readiness.clone())
             .map_err(|error| StartError::System("the API's listener cannot be used", error))?;
 
-        let wall = Wall::of_this_process(config.sandbox_uid_base);
-        let state = Arc::new(StateDir::claim(&config.state_dir, wall)?);
+        let state = match claimed {
+            Some(state) => state,
+            None => StateDir::claim(&config.state_dir, wall)?,
+        };
+        let state = Arc::new(state);
         let run_dir = RunDir::claim(&config.run_base, &state)?;
         let keyring = keys::open(&state, master_key(&config, &state).as_ref())?;
         let ledger = Ledger::open(&state, &keyring)?;
@@ -240,6 +244,23 @@ pub fn run(config: Config) -> Result<(), StartError> {
     });
     log::flush();
     ended
+}
+
+/// Takes the API's address. What a daemon was just starting when it was killed may hold it for a moment, and the
+/// lock of its state with it: so one that is in use is tried again when that lock is ours.
+fn listen(config: &Config, wall: Wall) -> Result<(TcpListener, Option<StateDir>), StartError> {
+    let bind = || TcpListener::bind(config.api_addr);
+    let failed = |error| StartError::Listen(config.api_addr, error);
+    match bind() {
+        Ok(listener) => Ok((listener, None)),
+        Err(error)
+            if error.kind() == std::io::ErrorKind::AddrInUse && StateDir::was_claimed(&config.state_dir) =>
+        {
+            let state = StateDir::claim(&config.state_dir, wall)?;
+            Ok((bind().map_err(failed)?, Some(state)))
+        }
+        Err(error) => Err(failed(error)),
+    }
 }
 
 fn runtime_choice(runtime: &Runtime) -> RuntimeChoice {

@@ -213,6 +213,11 @@ impl StateDir {
         Ok(Self { path, wall, _lock: lock })
     }
 
+    /// Whether a daemon has run on this directory before.
+    pub fn was_claimed(path: &Path) -> bool {
+        fs::symlink_metadata(path.join(MARKER)).is_ok()
+    }
+
     /// Its canonical path.
     pub fn path(&self) -> &Path {
         &self.path

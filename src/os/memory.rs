@@ -1,5 +1,5 @@
-//! Secrets in memory: a buffer that is wiped for certain, and a sealed memory file, the way in which the
-//! session key travels without ever having a name in any directory.
+//! Memory: a buffer that is wiped for certain; a sealed memory file, the way in which the session key travels
+//! without ever having a name in any directory; and what the allocator keeps for itself.
 
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -14,6 +14,27 @@ pub fn wipe(bytes: &mut [u8]) {
         unsafe { std::ptr::write_volatile(byte, 0) };
     }
     compiler_fence(Ordering::SeqCst);
+}
+
+/// Has all threads share so many heaps. Each would otherwise come to have one of its own, and what is freed in one
+/// is of no use to another.
+pub fn share_heaps(most: i32) {
+    #[cfg(not(target_env = "gnu"))]
+    let _ = most;
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it only sets a number in the allocator.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, most);
+    }
+}
+
+/// Gives back to the system what is free in the heaps.
+pub fn trim_heaps() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the allocator takes its own locks; nothing that is in use moves.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// A file that is in no directory, holding `content` for ever: it can be neither written, grown nor shrunk.

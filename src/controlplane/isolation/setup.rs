@@ -103,7 +103,10 @@ impl Ground {
         let failed =
             |reason: String| RuntimeProblem::Unusable { runtime: "the stage process".into(), reason };
         let mut stage = launch::spawn(&self.executable, &[]).map_err(|error| failed(error.to_string()))?;
-        stage.hand_over(&plan, &key).map_err(|error| failed(error.to_string()))?;
+        if let Err(error) = stage.hand_over(&plan, &key) {
+            stage.abandon();
+            return Err(failed(error.to_string()));
+        }
         let report = stage.report(PROBE_LIMIT).ok().flatten().unwrap_or_default();
         match (process::wait(stage.pidfd.as_fd(), PROBE_LIMIT), report.failure) {
             (Some(Ended::Code(0)), None) => Ok(None),

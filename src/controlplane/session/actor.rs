@@ -397,7 +397,6 @@ impl Actor {
                 run.finished.append(&mut run.answered);
                 run.stalled = false;
                 METRICS.ring_seconds.observe(run.rung_at.elapsed());
-                run.waiting_since = now;
                 Ok(())
             }
             FromSandbox::Ack(seq) => violation(format!("it acknowledged {seq}, which was not rung")),

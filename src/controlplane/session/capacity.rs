@@ -88,6 +88,11 @@ impl Capacity {
         self.places().taken.contains_key(session)
     }
 
+    /// Whether nobody has a place.
+    pub(super) fn is_empty(&self) -> bool {
+        self.places().taken.is_empty()
+    }
+
     /// Holders that are busy.
     pub(super) fn busy(&self) -> usize {
         self.places().taken.values().filter(|occupation| **occupation == Occupation::Busy).count()

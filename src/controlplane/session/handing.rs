@@ -48,8 +48,11 @@ pub(super) async fn pump(actor: &mut Actor) -> Result<(), Ending> {
     let (ahead, answers) = (run.open.after(from), outcomes.len());
     // A wake that comes meanwhile waits in the actor's queue.
     actor.owed = owed && room == Room::Full;
-    // A machine that loses its power loses the sandbox too, and everything is handed to its successor anew.
-    let given = context.ledger.write_with(Step::Launch, Durability::Ordered, move |tx| {
+    // A machine that loses its power loses the sandbox too, and what is not finished is handed to its successor anew.
+    // That needs no sync while all of it fits into the snapshot of a launch: the successor may know a message as
+    // finished, and the ledger believes that only of one that was handed over.
+    let durability = if run.open.is_empty() { Durability::Ordered } else { Durability::Synced };
+    let given = context.ledger.write_with(Step::Launch, durability, move |tx| {
         let mut hand = choose(tx, &keyring, &session, from, &ahead, room)?;
         let ids: Vec<_> = hand.open.iter().map(|open| open.message.id.clone()).collect();
         hand.seqs = inbox::hand_over(tx, &session, &ids)?;

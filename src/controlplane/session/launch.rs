@@ -93,8 +93,8 @@ pub(super) async fn launch(
         (Ok(staged), Ok(prepared)) => (staged, prepared),
         (staged, prepared) => {
             // It must be gone before the next launch of this session makes cgroups of the same name.
-            smol::unblock(move || staged.map(drop)).await?;
-            return Err(prepared.err().unwrap_or(Unlaunched::NothingOwed));
+            let staged = smol::unblock(move || staged.map(drop)).await;
+            return Err(prepared.err().or(staged.err()).unwrap_or(Unlaunched::NothingOwed));
         }
     };
     let Prepared { order, spec, inbound, doorbell, model } = prepared;

@@ -41,6 +41,7 @@ use crate::controlplane::store::sessions::SessionState;
 use crate::controlplane::store::{Ledger, StoreError, sessions};
 use crate::controlplane::telemetry::log;
 use crate::controlplane::telemetry::metrics::METRICS;
+use crate::os::memory;
 
 /// What a session is doing now, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -292,6 +293,10 @@ impl Sessions {
 
     fn leave_place(&self, session: &SessionId) {
         self.pass_on(self.context().capacity.leave(session));
+        if self.context().capacity.is_empty() {
+            // What was needed while many ran.
+            smol::unblock(memory::trim_heaps).detach();
+        }
     }
 
     /// A free place was offered to a session that does not need one now.

@@ -288,7 +288,7 @@ pub fn advance_cursor(
     Ok(moved == 1)
 }
 
-/// Mints inbound numbers: even, rising, never given again. For every row of a conveyor that is no message;
+/// Mints inbound numbers: even, rising, never given again to the same conveyor. For every row of a conveyor that is no message;
 /// messages get theirs from `inbox::hand_over`.
 ///
 /// # Errors

@@ -18,6 +18,7 @@ use crate::contract::conveyor::ConveyorError;
 use crate::contract::fault;
 use crate::contract::frame::HelloSeq;
 use crate::contract::outbound::OutboundWriter;
+use crate::os::memory;
 
 use super::harden::{self, KeySource};
 use super::journal::{Journal, JournalError};
@@ -113,6 +114,7 @@ impl fmt::Display for BootError {
 impl std::error::Error for BootError {}
 
 fn run(flags: Flags) -> Result<(), BootError> {
+    memory::share_heaps(1);
     let source = flags.key.as_deref().map_or(KeySource::StandardInput, KeySource::File);
     let key = harden::early(source).map_err(BootError::Harden)?;
     if flags.self_test {
