@@ -15,6 +15,10 @@ pub const EARLY: usize = 100;
 /// Chats that send at the same time.
 const CHATS: usize = 8;
 
+/// Characters of a message. An agent is told of the newest 60,000 characters of its conversation; with the answers,
+/// which repeat them, these fill that before the first look. So what is seen is growth and not a window that fills.
+const MESSAGE: usize = 2_700;
+
 /// More than any chat here sends, so that the program and not its limit is measured.
 const RINGS: &str = "100000";
 
@@ -62,6 +66,8 @@ pub fn endurance(bench: &Bench) -> Vec<Row> {
 
 /// Sends this many messages in all, each answered before its chat sends the next.
 fn send(talks: &mut [Talk<'_>], count: usize) {
+    let text = "one of many messages ".repeat(MESSAGE / 21);
+    let text = text.as_str();
     let left = AtomicUsize::new(count);
     let left = &left;
     std::thread::scope(|scope| {
@@ -69,7 +75,7 @@ fn send(talks: &mut [Talk<'_>], count: usize) {
             scope.spawn(move || {
                 let take = |left: usize| left.checked_sub(1);
                 while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
-                    talk.reply("one more of many messages");
+                    talk.reply(text);
                 }
             });
         }
@@ -77,10 +83,11 @@ fn send(talks: &mut [Talk<'_>], count: usize) {
 }
 
 fn look(bench: &Bench, daemon: &Daemon, talks: &mut [Talk<'_>]) -> Look {
+    let text = "one of many messages ".repeat(MESSAGE / 21);
     let talk = talks.first_mut().expect("there are chats");
     let latency = Samples::of(bench.replies, || {
         std::thread::sleep(Duration::from_millis(5));
-        talk.reply("one more of many messages")
+        talk.reply(&text)
     });
     let below = processes::descendants(daemon.id());
     let sandbox = below.iter().map(|id| processes::proportional(*id)).sum();
