@@ -61,10 +61,17 @@ fn a_dead_daemons_lock_is_waited_for() {
     fs::write(path.join(MARKER), format!("{MARKER_LINE}pid {}\n", dead.id())).unwrap();
     let lock = File::open(path.join(MARKER)).unwrap();
     flock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
-    // What the daemon was starting when it was killed holds its lock for a moment.
-    let mut copy = std::process::Command::new("sleep").arg("0.3").stdin(lock).spawn().unwrap();
+    // What the daemon was starting when it was killed holds its lock until somebody is seen to wait for it.
+    let waiter = format!(":{} 0 EOF", lock.metadata().unwrap().ino());
+    let copy = std::thread::spawn(move || {
+        let waits = |line: &str| line.contains("->") && line.ends_with(&waiter);
+        while !fs::read_to_string("/proc/locks").unwrap().lines().any(waits) {
+            std::thread::yield_now();
+        }
+        drop(lock);
+    });
     claim(&path).unwrap();
-    copy.wait().unwrap();
+    copy.join().unwrap();
 }
 
 #[test]
