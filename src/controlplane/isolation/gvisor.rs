@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cgroup::{self, Controller};
+use super::cgroup::Controller;
 use super::launch::{Stage, Staged};
 use super::plan::Spaces;
 use super::sandbox::{Remains, Sandbox};
@@ -90,10 +90,7 @@ impl Gvisor {
         args.push(joined("--bundle=", bundle));
         args.push(spec.session.as_str().into());
         let plan = Plan::new(Task::Exec { program: self.program.clone(), args });
-        let (stage, groups) = staged.go(&plan, key)?;
-        self.take_charge(stage, spec, &groups).inspect_err(|_| {
-            let _ = cgroup::remove_all(&groups);
-        })
+        staged.go(&plan, key, |stage, groups| self.take_charge(stage, spec, groups))
     }
 
     /// Waits until runsc has started the sandbox and left its processes to us.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::sandbox::safe_to_show;
+use super::sandbox::{Sandbox, safe_to_show};
 use super::{LaunchError, cgroup, host};
 use crate::contract::cipher::SessionKey;
 use crate::os::stage::{Plan, ROLE, Report, encode_cgroups};
@@ -34,8 +34,14 @@ impl Staged {
         Ok(staged)
     }
 
-    /// Hands it the plan. The stage and the groups are the caller's then.
-    pub(super) fn go(mut self, plan: &Plan, key: &SessionKey) -> Result<(Stage, Vec<PathBuf>), LaunchError> {
+    /// Hands it the plan, and stage and groups to whoever takes charge of the sandbox that it becomes. Where that
+    /// fails the groups are removed.
+    pub(super) fn go(
+        mut self,
+        plan: &Plan,
+        key: &SessionKey,
+        take_charge: impl FnOnce(Stage, &[PathBuf]) -> Result<Sandbox, LaunchError>,
+    ) -> Result<Sandbox, LaunchError> {
         let Some(mut stage) = self.stage.take() else {
             return Err(host("handing the plan to the stage")(io::ErrorKind::BrokenPipe.into()));
         };
@@ -43,7 +49,10 @@ impl Staged {
             self.stage = Some(stage);
             return Err(host("handing the plan to the stage")(error));
         }
-        Ok((stage, std::mem::take(&mut self.groups)))
+        let sandbox = take_charge(stage, &self.groups)?;
+        // They are the sandbox's now.
+        self.groups.clear();
+        Ok(sandbox)
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cgroup::{self, Controller};
+use super::cgroup::Controller;
 use super::launch::{Stage, Staged};
 use super::sandbox::{Remains, Sandbox};
 use super::setup::Ground;
@@ -65,10 +65,8 @@ impl Native {
     }
 
     fn start_in(&self, staged: Staged, spec: &SandboxSpec, key: &SessionKey) -> Result<Sandbox, LaunchError> {
-        let (stage, groups) = staged.go(&Plan::new(Task::Cage(self.cage(spec))), key)?;
-        self.take_charge(stage, spec, &groups).inspect_err(|_| {
-            let _ = cgroup::remove_all(&groups);
-        })
+        let plan = Plan::new(Task::Cage(self.cage(spec)));
+        staged.go(&plan, key, |stage, groups| self.take_charge(stage, spec, groups))
     }
 
     /// Waits until the cage stands.
