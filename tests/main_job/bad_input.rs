@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use crate::demo::alone;
 use crate::world::home::finish;
 use crate::world::http::Request;
-use crate::world::{Build, Home, Runtime, Serve, User, eventually};
+use crate::world::{Build, Home, Runtime, Serve, User, eventually, install};
 
 /// `serve` with the home's directories, in text, run to its end.
 pub(crate) fn serve(home: &Home, more: &[&str]) -> Output {
@@ -143,8 +143,7 @@ fn a_runtime_that_is_not_there() {
 fn a_runtime_that_does_not_work() {
     let home = Home::new(Build::Release, User::Root);
     let broken = home.root.join("bin/broken-runsc");
-    fs::write(&broken, "#!/bin/sh\necho broken on purpose >&2\nexit 9\n").unwrap();
-    fs::set_permissions(&broken, fs::Permissions::from_mode(0o755)).unwrap();
+    install::script("#!/bin/sh\necho broken on purpose >&2\nexit 9\n", &broken);
     let daemon = Serve::new(&home, Runtime::Gvisor).runtime(broken.display().to_string()).start();
     let reason = eventually("it is alive and not ready, with the reason", || {
         let answer = Request::get("/readyz").send(daemon.address).ok()?;

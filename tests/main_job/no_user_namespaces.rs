@@ -2,11 +2,9 @@
 //! daemon and everything it starts, refuses them. Root's cages are then built without one and closed all the
 //! same; gVisor and an ordinary user's daemon cannot do without, and say who forbids it.
 
-use std::os::unix::fs::PermissionsExt;
-
 use super::inside::{assert_closed, probe};
 use crate::world::http::Request;
-use crate::world::{Build, Home, Runtime, Serve, User, eventually, marker};
+use crate::world::{Build, Home, Runtime, Serve, User, eventually, install, marker};
 
 crate::in_both_back_ends!(whoever_cannot_do_without_is_told_who_forbids_them);
 
@@ -46,8 +44,7 @@ fn home(build: Build, user: User) -> Home {
     let mut home = Home::new(build, user);
     let script = home.root.join("bin/forbid");
     let text = FORBID.replace("os.execv", &format!("REAL = {:?}\nos.execv", home.exe));
-    std::fs::write(&script, text).unwrap();
-    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    install::script(&text, &script);
     home.exe = script;
     home
 }

@@ -5,10 +5,11 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::world::http::{Events, Request};
-use crate::world::{Build, Home, PATIENCE, User, eventually, leftovers, marker};
+use crate::world::{Build, Home, PATIENCE, User, eventually, install, leftovers, marker};
 
 #[test]
 fn planted_leftovers_are_seen() {
@@ -20,7 +21,7 @@ fn planted_leftovers_are_seen() {
     let path = home.root.join("user/named");
     let mut named = Command::new("sleep").arg("600").arg0_of(&path).spawn().unwrap();
     let copy = home.root.join("run/program");
-    std::fs::copy("/bin/sleep", &copy).unwrap();
+    install::copy(Path::new("/bin/sleep"), &copy);
     let mut executed = Command::new(&copy).arg("600").env_clear().spawn().unwrap();
     for child in [&named, &executed] {
         let id = child.id().cast_signed();
@@ -64,7 +65,7 @@ fn planted_leftovers_are_seen() {
 
     // A control group, where one can be made.
     for parent in ["/sys/fs/cgroup/pids", "/sys/fs/cgroup/unified", "/sys/fs/cgroup"] {
-        let group = std::path::Path::new(parent).join(&session);
+        let group = Path::new(parent).join(&session);
         if std::fs::create_dir(&group).is_ok() {
             assert_eq!(leftovers::cgroups(std::slice::from_ref(&session)).len(), 1);
             std::fs::remove_dir(&group).unwrap();
@@ -75,11 +76,31 @@ fn planted_leftovers_are_seen() {
 }
 
 #[test]
+fn an_installed_program_can_be_executed_at_once() {
+    let home = Home::new(Build::Release, User::Root);
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let bin = home.root.join("bin");
+            scope.spawn(move || {
+                for round in 0..25 {
+                    let (copy, script) =
+                        (bin.join(format!("c-{thread}-{round}")), bin.join(format!("s-{thread}-{round}")));
+                    install::copy(Path::new("/bin/true"), &copy);
+                    assert!(Command::new(&copy).status().unwrap().success());
+                    install::script("#!/bin/sh\nexit 0\n", &script);
+                    assert!(Command::new(&script).status().unwrap().success());
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn a_home_ends_what_was_started_in_it() {
     let home = Home::new(Build::Release, User::Root);
     let root = home.root.clone();
     let copy = root.join("run/program");
-    std::fs::copy("/bin/sleep", &copy).unwrap();
+    install::copy(Path::new("/bin/sleep"), &copy);
     let mut child = Command::new(&copy).arg("600").spawn().unwrap();
     let id = child.id().cast_signed();
     eventually("it runs", || home.processes().contains(&id).then_some(()));

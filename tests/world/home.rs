@@ -2,13 +2,13 @@
 //! Every directory on the way can be passed by anybody, because the sandbox's user must reach what is below.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Instant;
 
-use super::{PATIENCE, leftovers, marker};
+use super::{PATIENCE, install, leftovers, marker};
 
 /// Which executable is tested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl Home {
         directory(&root, 0o755, None);
         directory(&root.join("bin"), 0o755, None);
         let exe = root.join("bin/ironclaw");
-        copy_executable(program, &exe);
+        install::copy(program, &exe);
         let owner = match user {
             User::Root => None,
             User::Ordinary => Some(ORDINARY),
@@ -79,7 +79,7 @@ impl Home {
     pub fn hostile(&self) -> PathBuf {
         let path = self.root.join("bin/hostile");
         if !path.exists() {
-            copy_executable(&executable(Build::Hostile), &path);
+            install::copy(&executable(Build::Hostile), &path);
         }
         path
     }
@@ -191,12 +191,6 @@ fn faults_build(name: &str) -> PathBuf {
     let ours = Path::new(env!("CARGO_BIN_EXE_ironclaw"));
     let triple = ours.parent().and_then(Path::parent).unwrap();
     triple.parent().unwrap().join("faults").join(triple.file_name().unwrap()).join("faults").join(name)
-}
-
-fn copy_executable(from: &Path, to: &Path) {
-    fs::copy(from, to).unwrap_or_else(|error| panic!("{}: {error}", from.display()));
-    fs::set_permissions(to, fs::Permissions::from_mode(0o755)).unwrap();
-    assert_eq!(fs::metadata(to).unwrap().mode() & 0o777, 0o755);
 }
 
 fn directory(path: &Path, mode: u32, owner: Option<u32>) {

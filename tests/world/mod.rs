@@ -13,6 +13,7 @@ pub mod chat;
 pub mod daemon;
 pub mod home;
 pub mod http;
+pub mod install;
 pub mod leftovers;
 
 use std::time::{Duration, Instant};
