@@ -12,15 +12,13 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::os::memory::wipe;
+use crate::os::sqlcipher;
 
 /// Bytes of every key here.
 pub const KEY_BYTES: usize = 32;
 
 /// Salt of every derivation; it only has to differ from other programs'.
 const SALT: &[u8] = b"ironclaw conversation v1";
-
-/// Room for `x'` + 64 hexadecimal digits + `'`.
-const LITERAL_BYTES: usize = 67;
 
 struct Length;
 
@@ -191,7 +189,7 @@ impl From<rusqlite::Error> for CipherError {
 /// # Errors
 /// [`CipherError::NotADatabase`] for a wrong key or a damaged file, else what SQLite said.
 pub fn open(path: &Path, key: &FileKey, role: Role) -> Result<Connection, CipherError> {
-    crate::os::sqlcipher::initialise();
+    sqlcipher::initialise();
     let is_new =
         role == Role::SandboxSession && std::fs::symlink_metadata(path).map_or(0, |meta| meta.len()) == 0;
     let common = OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
@@ -208,7 +206,7 @@ pub fn open(path: &Path, key: &FileKey, role: Role) -> Result<Connection, Cipher
             Connection::open_with_flags(immutable_uri(path), flags)?
         }
     };
-    set_key(&connection, key)?;
+    sqlcipher::set_key(&connection, key.as_bytes())?;
     if role == Role::HostOutbound {
         harden(&mut connection)?;
     }
@@ -219,22 +217,22 @@ pub fn open(path: &Path, key: &FileKey, role: Role) -> Result<Connection, Cipher
     }
     connection.execute_batch(match role {
         Role::LedgerWriter => {
-            "PRAGMA mmap_size=0; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;
+            "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;
              PRAGMA trusted_schema=OFF; PRAGMA busy_timeout=5000;"
         }
-        Role::LedgerReader => "PRAGMA mmap_size=0; PRAGMA query_only=ON; PRAGMA busy_timeout=5000;",
+        Role::LedgerReader => "PRAGMA query_only=ON; PRAGMA busy_timeout=5000;",
         // One process writes the file as long as it lives, and nothing is mended in place: no locks to take for
         // every transaction, and no journal that would outlive the process.
         Role::HostInbound | Role::SandboxOutbound => {
-            "PRAGMA mmap_size=0; PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=MEMORY;
+            "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=MEMORY;
              PRAGMA synchronous=OFF; PRAGMA cache_size=-128;"
         }
-        Role::SandboxInbound => "PRAGMA mmap_size=0; PRAGMA query_only=ON;",
-        Role::HostOutbound => "PRAGMA mmap_size=0; PRAGMA query_only=ON; PRAGMA cell_size_check=ON;",
+        Role::SandboxInbound => "PRAGMA query_only=ON;",
+        Role::HostOutbound => "PRAGMA query_only=ON; PRAGMA cell_size_check=ON;",
         // Crosses no boundary and is held by one process alone, so it may have a log, whose index is then in that
         // process's own memory: one sync a commit, where a rollback journal needs four.
         Role::SandboxSession => {
-            "PRAGMA mmap_size=0; PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL;
+            "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL;
              PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=256; PRAGMA cache_size=-256;"
         }
     })?;
@@ -283,22 +281,6 @@ fn harden(connection: &mut Connection) -> Result<(), rusqlite::Error> {
             steps > STEPS
         }),
     )
-}
-
-/// `PRAGMA key` takes only a literal, so the key passes through a buffer of its own that is wiped.
-fn set_key(connection: &Connection, key: &FileKey) -> Result<(), rusqlite::Error> {
-    let mut literal = String::with_capacity(LITERAL_BYTES);
-    literal.push_str("x'");
-    for byte in key.as_bytes() {
-        for nibble in [byte >> 4, byte & 15] {
-            literal.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
-        }
-    }
-    literal.push('\'');
-    let done = connection.pragma_update(None, "key", literal.as_str());
-    let mut literal = literal.into_bytes();
-    wipe(&mut literal);
-    done
 }
 
 /// `file:` URI of a path with everything but plain characters escaped, read as immutable.

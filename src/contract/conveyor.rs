@@ -66,6 +66,11 @@ impl From<rusqlite::Error> for ConveyorError {
     }
 }
 
+/// Whether so many rows are all that the numbers after `cursor` up to `last` have room for.
+pub fn is_complete(rows: usize, cursor: u64, last: u64) -> bool {
+    u64::try_from(rows).is_ok_and(|rows| rows > 0 && rows == last.saturating_sub(cursor).div_ceil(2))
+}
+
 /// Checks the numbers of one reading: `seqs` in reading order, everything after `cursor`, `last` as rung.
 pub fn check_numbers(seqs: &[u64], cursor: u64, last: u64, parity: Parity) -> Result<(), ConveyorError> {
     let wrong = |text: String| Err(ConveyorError::Numbers(text));

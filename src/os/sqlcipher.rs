@@ -113,9 +113,43 @@ pub fn initialise() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         std::hint::black_box(ironclaw_sqlcipher_provider as *const () as usize);
+        // SAFETY: nothing has initialised SQLite yet, and this option takes two 64-bit sizes. Files are never mapped:
+        // what is read must be a copy, and a file that gets shorter must be an error and not a signal.
+        let _ =
+            unsafe { rusqlite::ffi::sqlite3_config(rusqlite::ffi::SQLITE_CONFIG_MMAP_SIZE, 0_i64, 0_i64) };
         // SAFETY: it may be called at any time; a failure shows again when a database is opened.
         let _ = unsafe { rusqlite::ffi::sqlite3_initialize() };
     });
+}
+
+/// Room for `x'`, two digits a byte, and `'`.
+const LITERAL: usize = 2 * KEY_LENGTH as usize + 3;
+
+/// Gives a connection its file's raw key. SQLCipher takes it as the literal that `PRAGMA key` would hold, but as
+/// bytes of ours that are wiped here, and not as a statement whose text would stay in SQLite's memory.
+///
+/// # Errors
+/// When SQLCipher refuses it.
+pub fn set_key(
+    connection: &rusqlite::Connection,
+    key: &[u8; KEY_LENGTH as usize],
+) -> Result<(), rusqlite::Error> {
+    let mut literal = [b'\''; LITERAL];
+    let (head, digits) = literal.split_at_mut(2);
+    head.copy_from_slice(b"x'");
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(key) {
+        for (digit, nibble) in pair.iter_mut().zip([byte >> 4, byte & 15]) {
+            *digit = if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
+        }
+    }
+    // SAFETY: the connection is open as long as it is borrowed, and the literal is readable for its length.
+    let code =
+        unsafe { rusqlite::ffi::sqlite3_key(connection.handle(), literal.as_ptr().cast(), LITERAL as c_int) };
+    super::memory::wipe(&mut literal);
+    if code == rusqlite::ffi::SQLITE_OK {
+        return Ok(());
+    }
+    Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None))
 }
 
 /// A slice over `length` bytes that C handed over; `None` when that is no usable range.

@@ -118,6 +118,7 @@ where
 /// The thread: ends when told to or when every sender is gone.
 pub(super) fn run(mut connection: Connection, orders: &Receiver<Order>) {
     let mut going = true;
+    let mut set = None;
     while going {
         let Ok(first) = orders.recv_blocking() else { break };
         let mut batch = Vec::new();
@@ -145,7 +146,7 @@ pub(super) fn run(mut connection: Connection, orders: &Receiver<Order>) {
         let waiting = |more: usize| i64::try_from(orders.len() + more).unwrap_or(i64::MAX);
         METRICS.ledger_queue.set(waiting(batch.len()));
         if !batch.is_empty() {
-            commit(&mut connection, durability, batch);
+            commit(&mut connection, durability, &mut set, batch);
         }
         METRICS.ledger_queue.set(waiting(0));
         if !checkpoints.is_empty() {
@@ -167,18 +168,28 @@ fn checkpoint(connection: &Connection) -> Result<(), StoreError> {
 }
 
 /// One batch: all jobs that went well are durable when this returns, as far as any of them needs it, or none is.
-fn commit(connection: &mut Connection, durability: Durability, batch: Vec<(Step, Box<dyn Job>)>) {
+/// `set` is what the connection was last told to do.
+fn commit(
+    connection: &mut Connection,
+    durability: Durability,
+    set: &mut Option<Durability>,
+    batch: Vec<(Step, Box<dyn Job>)>,
+) {
     let mut went_well = Vec::with_capacity(batch.len());
     let mut steps: Vec<Step> = Vec::new();
     let mut waiting = batch.into_iter();
     let committed = (|| {
         // Without a sync the log is written all the same, and the next commit with one syncs all of it.
-        connection
-            .prepare_cached(match durability {
+        if set.replace(durability) != Some(durability) {
+            let told = connection.execute_batch(match durability {
                 Durability::Synced => "PRAGMA synchronous=FULL",
                 Durability::Ordered => "PRAGMA synchronous=NORMAL",
-            })?
-            .execute([])?;
+            });
+            if told.is_err() {
+                *set = None;
+            }
+            told?;
+        }
         let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for (step, mut job) in waiting.by_ref() {
             let outcome = in_savepoint(&tx, job.as_mut());
