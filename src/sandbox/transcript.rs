@@ -3,6 +3,7 @@
 //! the transaction it is given and nothing else.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 
@@ -28,7 +29,7 @@ const BRIEF_TEXT: usize = 300;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Window {
     /// Their messages.
-    pub messages: Vec<Message>,
+    pub messages: Vec<Arc<Message>>,
     /// How many still earlier turns are left out.
     pub left_out: u64,
 }
@@ -47,7 +48,7 @@ struct Turn {
     /// Characters in the file.
     size: u64,
     /// Empty for those that are kept and not told.
-    messages: Vec<Message>,
+    messages: Vec<Arc<Message>>,
 }
 
 /// A turn that was written and is not committed yet.
@@ -84,8 +85,13 @@ impl Transcript {
     ///
     /// # Errors
     /// When the file fails.
-    pub fn append(&self, tx: &Connection, turn: u64, messages: &[Message]) -> Result<Appended, JournalError> {
-        let mut kept: Vec<Message> = messages.iter().map(shortened).collect();
+    pub fn append(
+        &self,
+        tx: &Connection,
+        turn: u64,
+        messages: &[Arc<Message>],
+    ) -> Result<Appended, JournalError> {
+        let mut kept: Vec<Arc<Message>> = messages.iter().map(shortened).collect();
         let mut entry = text(&kept);
         if entry.len() > ENTRY_BYTES {
             kept = brief(messages);
@@ -132,29 +138,34 @@ impl Transcript {
     }
 }
 
-fn text(messages: &[Message]) -> String {
-    Value::Array(messages.iter().map(Message::to_value).collect()).to_string()
+fn text(messages: &[Arc<Message>]) -> String {
+    let texts: Vec<String> = messages.iter().map(|message| message.to_text()).collect();
+    format!("[{}]", texts.join(","))
 }
 
-fn messages(entry: &str) -> Option<Vec<Message>> {
+fn messages(entry: &str) -> Option<Vec<Arc<Message>>> {
     let value = json::parse(entry.as_bytes()).ok()?;
-    value.as_array()?.iter().map(Message::from_value).collect()
+    value.as_array()?.iter().map(|message| Message::from_value(message).map(Arc::new)).collect()
 }
 
 /// The first message and the last, their texts only.
-fn brief(messages: &[Message]) -> Vec<Message> {
+fn brief(messages: &[Arc<Message>]) -> Vec<Arc<Message>> {
     let last = messages.last().filter(|_| messages.len() > 1);
-    let texts = |message: &Message| {
+    let texts = |message: &Arc<Message>| {
         let text = |block: &Block| match block {
             Block::Text(text) => Some(Block::Text(cut(text, BRIEF_TEXT))),
             Block::ToolUse { .. } | Block::ToolResult { .. } => None,
         };
-        Message { speaker: message.speaker, blocks: message.blocks.iter().filter_map(text).collect() }
+        let blocks = message.blocks.iter().filter_map(text).collect();
+        Arc::new(Message { speaker: message.speaker, blocks })
     };
     messages.first().into_iter().chain(last).map(texts).collect()
 }
 
-fn shortened(message: &Message) -> Message {
+fn shortened(message: &Arc<Message>) -> Arc<Message> {
+    if !message.blocks.iter().any(is_long) {
+        return Arc::clone(message);
+    }
     let block = |block: &Block| match block {
         Block::Text(text) => Block::Text(cut(text, TEXT)),
         Block::ToolUse { id, name, input } => Block::ToolUse {
@@ -169,7 +180,16 @@ fn shortened(message: &Message) -> Message {
             Block::ToolResult { id: id.clone(), text: cut(text, TOOL_TEXT), is_error: *is_error }
         }
     };
-    Message { speaker: message.speaker, blocks: message.blocks.iter().map(block).collect() }
+    Arc::new(Message { speaker: message.speaker, blocks: message.blocks.iter().map(block).collect() })
+}
+
+/// Whether something of it may have to be cut.
+fn is_long(block: &Block) -> bool {
+    match block {
+        Block::Text(text) => text.len() > TEXT,
+        Block::ToolResult { text, .. } => text.len() > TOOL_TEXT,
+        Block::ToolUse { input, .. } => matches!(input, ToolInput::Object(_)),
+    }
 }
 
 /// The gate that read the value bounds its depth.
@@ -207,12 +227,12 @@ mod tests {
         db
     }
 
-    fn said(text: &str) -> Vec<Message> {
-        vec![Message { speaker: Speaker::User, blocks: vec![Block::Text(text.into())] }]
+    fn said(text: &str) -> Vec<Arc<Message>> {
+        vec![Arc::new(Message { speaker: Speaker::User, blocks: vec![Block::Text(text.into())] })]
     }
 
     /// Puts a turn away as the journal does; memory and file must then tell the same.
-    fn put(transcript: &mut Transcript, db: &Connection, turn: u64, messages: &[Message]) -> u64 {
+    fn put(transcript: &mut Transcript, db: &Connection, turn: u64, messages: &[Arc<Message>]) -> u64 {
         let appended = transcript.append(db, turn, messages).unwrap();
         let removed = appended.removed as u64;
         transcript.keep(appended);
@@ -256,7 +276,7 @@ mod tests {
         let (db, mut all) = (db(), Transcript::default());
         let result =
             |i: usize| Block::ToolResult { id: i.to_string(), text: "y".repeat(100_000), is_error: false };
-        let big = Message { speaker: Speaker::User, blocks: (0..40).map(result).collect() };
+        let big = Arc::new(Message { speaker: Speaker::User, blocks: (0..40).map(result).collect() });
         put(&mut all, &db, 1, &said("old"));
         put(&mut all, &db, 2, &[big]);
         let told = all.window(0);
@@ -267,8 +287,9 @@ mod tests {
     fn a_turn_of_many_long_texts_is_kept_in_brief() {
         let (db, mut all) = (db(), Transcript::default());
         let block = |_| Block::Text("\u{1}".repeat(50_000));
-        let asked = Message { speaker: Speaker::User, blocks: (0..64).map(block).collect() };
+        let asked = Arc::new(Message { speaker: Speaker::User, blocks: (0..64).map(block).collect() });
         let answered = Message { speaker: Speaker::Assistant, blocks: vec![Block::Text("yes".into())] };
+        let answered = Arc::new(answered);
         put(&mut all, &db, 1, &[asked.clone(), asked, answered.clone()]);
         let told = all.window(0).messages;
         assert_eq!((told.len(), told.last()), (2, Some(&answered)));

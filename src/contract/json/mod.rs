@@ -18,3 +18,4 @@ pub use decode::{decode, encode};
 pub use error::{JsonError, Problem};
 pub use parse::{Limits, parse, parse_within};
 pub use value::{Value, only_fields};
+pub use write::write_string;

@@ -48,10 +48,14 @@ pub(super) fn write<W: Write>(
     }
 }
 
-fn write_string<W: Write>(out: &mut W, text: &str) -> fmt::Result {
+/// Writes a string with its quotes.
+///
+/// # Errors
+/// The writer's.
+pub fn write_string<W: Write>(out: &mut W, text: &str) -> fmt::Result {
     out.write_char('"')?;
     let mut rest = text;
-    while let Some(at) = rest.find(needs_escape) {
+    while let Some(at) = first_special(rest.as_bytes()) {
         let (plain, special) = rest.split_at(at);
         out.write_str(plain)?;
         let mut chars = special.chars();
@@ -70,10 +74,14 @@ fn write_string<W: Write>(out: &mut W, text: &str) -> fmt::Result {
     out.write_char('"')
 }
 
-/// Control characters must be escaped; DEL and the two line separators are, because terminals, event
-/// streams and old script engines stumble over them.
-fn needs_escape(character: char) -> bool {
-    matches!(character, '"' | '\\' | '\0'..='\u{1f}' | '\u{7f}' | '\u{2028}' | '\u{2029}')
+/// Where the first character starts that must be escaped: control characters, and DEL and the two line separators
+/// (E2 80 A8 and E2 80 A9 in UTF-8), because terminals, event streams and old script engines stumble over them.
+fn first_special(text: &[u8]) -> Option<usize> {
+    text.iter().enumerate().position(|(at, byte)| match byte {
+        b'"' | b'\\' | ..=0x1f | 0x7f => true,
+        0xe2 => matches!(text.get(at + 1..at + 3), Some([0x80, 0xa8 | 0xa9])),
+        _ => false,
+    })
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ fn ending(to: &MessageId, text: &str) -> Ending {
         text: text.into(),
         created_at: Millis(1),
     };
-    Ending { reply, remembered: vec![said(Speaker::User, "q"), said(Speaker::Assistant, text)] }
+    Ending { reply, remembered: vec![said(Speaker::User, "q").into(), said(Speaker::Assistant, text).into()] }
 }
 
 fn seqs(rows: &[OutboundRow]) -> Vec<u64> {

@@ -2,6 +2,7 @@
 //! before anything follows from it, so that whoever comes after a crash goes on where it happened.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -91,7 +92,7 @@ pub struct Ending {
     /// The answer to the person.
     pub reply: MessageOut,
     /// The whole turn as later turns will remember it.
-    pub remembered: Vec<Message>,
+    pub remembered: Vec<Arc<Message>>,
 }
 
 impl Journal {
@@ -112,7 +113,7 @@ impl Journal {
                     let id = meta(tx, "turns")? + 1;
                     set_meta(tx, "turns", id)?;
                     tx.prepare_cached("INSERT INTO turn VALUES (?1, ?2)")?
-                        .execute(params![id, prompt.to_value().to_string()])?;
+                        .execute(params![id, prompt.to_text()])?;
                     for (ordinal, message) in (0_u64..).zip(&messages) {
                         tx.prepare_cached("INSERT INTO turn_messages VALUES (?1, ?2, ?3)")?
                             .execute(params![id, ordinal, message.as_str()])?;
@@ -151,7 +152,7 @@ impl Journal {
                     tx.prepare_cached("INSERT INTO steps VALUES (?1, ?2, ?3)")?.execute(params![
                         id,
                         ordinal,
-                        response.to_value().to_string()
+                        response.to_text()
                     ])?;
                     Ok(())
                 })

@@ -2,6 +2,7 @@
 //! JSON document, the answer as a stream of events that is put together here. A stream without its last
 //! event is an error, whatever came before. It touches the model socket through [`super::http`].
 
+use std::fmt::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -75,31 +76,43 @@ fn broken(why: impl ToString) -> ModelError {
     ModelError::Broken(why.to_string())
 }
 
-/// The request document.
+/// The request document. Written as text: most of it is the conversation, which is held as messages already.
 fn encode(request: &Request<'_>) -> String {
-    let tools = request.tools.iter().map(|tool| {
-        Value::object([
-            ("name", Value::from(tool.name)),
-            ("description", tool.description.into()),
-            ("input_schema", tool.schema.clone()),
-        ])
-    });
-    // An unreadable input is replayed as an empty one: the dialect wants an object.
-    let empty = Value::Object(Vec::new());
-    let mut fields = vec![
-        ("model", Value::from(request.model)),
-        ("max_tokens", request.max_tokens.into()),
-        ("stream", true.into()),
-        ("system", request.system.into()),
-        ("messages", Value::Array(request.messages.iter().map(|m| m.value_with(&empty)).collect())),
-    ];
+    let mut out = String::new();
+    // A string takes whatever is written to it.
+    let _ = write_request(&mut out, request);
+    out
+}
+
+fn write_request(out: &mut String, request: &Request<'_>) -> fmt::Result {
+    out.push_str(r#"{"model":"#);
+    json::write_string(out, request.model)?;
+    write!(out, r#","max_tokens":{},"stream":true,"system":"#, request.max_tokens)?;
+    json::write_string(out, request.system)?;
+    out.push_str(r#","messages":["#);
+    for (index, message) in request.messages.iter().enumerate() {
+        if index > 0 {
+            out.push(',');
+        }
+        // An unreadable input is replayed as an empty one: the dialect wants an object.
+        message.write(out, "{}")?;
+    }
+    out.push(']');
+    for (index, tool) in request.tools.iter().enumerate() {
+        out.push_str(if index == 0 { r#","tools":[{"name":"# } else { r#",{"name":"# });
+        json::write_string(out, tool.name)?;
+        out.push_str(r#","description":"#);
+        json::write_string(out, tool.description)?;
+        write!(out, r#","input_schema":{}}}"#, tool.schema)?;
+    }
     if !request.tools.is_empty() {
-        fields.push(("tools", Value::Array(tools.collect())));
+        out.push(']');
         if request.choice == ToolChoice::Forbidden {
-            fields.push(("tool_choice", Value::object([("type", "none".into())])));
+            out.push_str(r#","tool_choice":{"type":"none"}"#);
         }
     }
-    Value::object(fields).to_string()
+    out.push('}');
+    Ok(())
 }
 
 fn refusal(answer: &mut Answer) -> ModelError {
@@ -305,6 +318,8 @@ fn stream_error(event: &Value) -> ModelError {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::{Message, Speaker, ToolSpec};
     use super::*;
 
@@ -412,11 +427,11 @@ mod tests {
             [ToolSpec { name: "t", description: "d", schema: Value::object([("type", "object".into())]) }];
         let unreadable = Block::ToolUse { id: "i".into(), name: "t".into(), input: ToolInput::Unreadable };
         let messages = [
-            Message {
+            Arc::new(Message {
                 speaker: Speaker::User,
                 blocks: vec![Block::Text("x".into()), Block::Text(String::new())],
-            },
-            Message { speaker: Speaker::Assistant, blocks: vec![unreadable] },
+            }),
+            Arc::new(Message { speaker: Speaker::Assistant, blocks: vec![unreadable] }),
         ];
         let mut request = Request {
             model: "m",

@@ -6,10 +6,11 @@ pub mod anthropic;
 pub mod http;
 pub mod sse;
 
-use std::fmt;
+use std::fmt::{self, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::contract::json::Value;
+use crate::contract::json::{self, Value};
 
 /// Who speaks in a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +64,37 @@ pub enum Block {
     },
 }
 
+impl Block {
+    fn write(&self, out: &mut String, unreadable: &str) -> fmt::Result {
+        match self {
+            Self::Text(text) => {
+                out.push_str(r#"{"type":"text","text":"#);
+                json::write_string(out, text)?;
+            }
+            Self::ToolUse { id, name, input } => {
+                out.push_str(r#"{"type":"tool_use","id":"#);
+                json::write_string(out, id)?;
+                out.push_str(r#","name":"#);
+                json::write_string(out, name)?;
+                match input {
+                    ToolInput::Object(value) => write!(out, r#","input":{value}"#)?,
+                    ToolInput::Unreadable => write!(out, r#","input":{unreadable}"#)?,
+                }
+            }
+            Self::ToolResult { id, text, is_error } => {
+                out.push_str(r#"{"type":"tool_result","tool_use_id":"#);
+                json::write_string(out, id)?;
+                out.push_str(r#","content":"#);
+                // An empty result is left out by some upstreams' validators as missing; a blank is not.
+                json::write_string(out, if text.is_empty() { "(empty)" } else { text })?;
+                write!(out, r#","is_error":{is_error}"#)?;
+            }
+        }
+        out.push('}');
+        Ok(())
+    }
+}
+
 /// One message of a conversation with the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -75,43 +107,29 @@ pub struct Message {
 impl Message {
     /// The form in which `session.db` keeps a message. It is also the Messages dialect's, except that an
     /// unreadable input is kept as `null`.
-    pub fn to_value(&self) -> Value {
-        self.value_with(&Value::Null)
+    pub fn to_text(&self) -> String {
+        let mut out = String::new();
+        // A string takes whatever is written to it.
+        let _ = self.write(&mut out, "null");
+        out
     }
 
-    /// `unreadable` stands for an input that was no JSON object.
-    fn value_with(&self, unreadable: &Value) -> Value {
-        let block = |block: &Block| match block {
-            Block::Text(text) => Value::object([("type", "text".into()), ("text", text.as_str().into())]),
-            Block::ToolUse { id, name, input } => Value::object([
-                ("type", "tool_use".into()),
-                ("id", id.as_str().into()),
-                ("name", name.as_str().into()),
-                (
-                    "input",
-                    match input {
-                        ToolInput::Object(value) => value.clone(),
-                        ToolInput::Unreadable => unreadable.clone(),
-                    },
-                ),
-            ]),
-            Block::ToolResult { id, text, is_error } => Value::object([
-                ("type", Value::from("tool_result")),
-                ("tool_use_id", id.as_str().into()),
-                // An empty result is left out by some upstreams' validators as missing; a blank is not.
-                ("content", if text.is_empty() { "(empty)".into() } else { text.as_str().into() }),
-                ("is_error", (*is_error).into()),
-            ]),
-        };
+    /// Writes that form; `unreadable` stands for an input that was no JSON object.
+    fn write(&self, out: &mut String, unreadable: &str) -> fmt::Result {
+        write!(out, r#"{{"role":"{}","content":["#, self.speaker.word())?;
         // The dialect refuses empty text blocks.
         let kept = self.blocks.iter().filter(|block| !matches!(block, Block::Text(text) if text.is_empty()));
-        Value::object([
-            ("role", self.speaker.word().into()),
-            ("content", Value::Array(kept.map(block).collect())),
-        ])
+        for (index, block) in kept.enumerate() {
+            if index > 0 {
+                out.push(',');
+            }
+            block.write(out, unreadable)?;
+        }
+        out.push_str("]}");
+        Ok(())
     }
 
-    /// Reads what [`Self::to_value`] wrote. `None` when it is something else.
+    /// Reads what [`Self::to_text`] wrote, parsed. `None` when it is something else.
     pub fn from_value(value: &Value) -> Option<Self> {
         let speaker = match value.get("role")?.as_str()? {
             "user" => Speaker::User,
@@ -177,7 +195,7 @@ pub struct Request<'a> {
     /// Whether it may use them.
     pub choice: ToolChoice,
     /// The conversation; begins with a user's message.
-    pub messages: &'a [Message],
+    pub messages: &'a [Arc<Message>],
     /// How long the call may take.
     pub within: Duration,
 }
@@ -297,7 +315,8 @@ mod tests {
                 Block::ToolResult { id: "b".into(), text: "r".into(), is_error: true },
             ],
         };
-        assert_eq!(Message::from_value(&message.to_value()), Some(message));
+        let kept = json::parse(message.to_text().as_bytes()).unwrap();
+        assert_eq!(Message::from_value(&kept), Some(message));
         assert_eq!(Message::from_value(&Value::Null), None);
     }
 

@@ -6,6 +6,7 @@ mod room;
 mod select;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvError, TryRecvError};
 use std::time::{Duration, Instant};
 
@@ -236,7 +237,7 @@ impl<M: Model> Turns<M> {
         let begun = Instant::now();
         let mut conversation = self.earlier()?;
         let own = conversation.len();
-        conversation.push(turn.prompt.clone());
+        conversation.push(Arc::new(turn.prompt.clone()));
         let mut room = Room::default();
         for step in 0..turn.steps.len() {
             turn.steps.get(step).map(|step| room.takes(&step.response));
@@ -263,11 +264,11 @@ impl<M: Model> Turns<M> {
     }
 
     /// Earlier turns, with a note of what is left out.
-    fn earlier(&self) -> Result<Vec<Message>, End> {
+    fn earlier(&self) -> Result<Vec<Arc<Message>>, End> {
         let transcript::Window { mut messages, left_out } = self.parts.journal.window()?;
         if let Some(first) = messages.first_mut().filter(|_| left_out > 0) {
             let note = format!("{left_out} earlier turns of this conversation are left out");
-            first.blocks.insert(0, Block::Text(prompt::note(&note)));
+            Arc::make_mut(first).blocks.insert(0, Block::Text(prompt::note(&note)));
         }
         Ok(messages)
     }
@@ -277,7 +278,7 @@ impl<M: Model> Turns<M> {
         &mut self,
         turn: &mut OpenTurn,
         step: usize,
-        conversation: &mut Vec<Message>,
+        conversation: &mut Vec<Arc<Message>>,
         room: &mut Room,
     ) -> Result<(), End> {
         let Some(Step { response, runs }) = turn.steps.get(step).cloned() else { return Ok(()) };
@@ -299,8 +300,8 @@ impl<M: Model> Turns<M> {
                 is_error: outcome.is_error,
             });
         }
-        conversation.push(response);
-        conversation.push(Message { speaker: Speaker::User, blocks: results });
+        conversation.push(Arc::new(response));
+        conversation.push(Arc::new(Message { speaker: Speaker::User, blocks: results }));
         Ok(())
     }
 
@@ -337,7 +338,7 @@ impl<M: Model> Turns<M> {
     /// Asks the model, again and again if it is worth it.
     fn ask(
         &mut self,
-        conversation: &[Message],
+        conversation: &[Arc<Message>],
         choice: ToolChoice,
         begun: Instant,
     ) -> Result<Result<Response, ModelError>, End> {
@@ -398,10 +399,11 @@ impl<M: Model> Turns<M> {
         turn: &OpenTurn,
         answered: &MessageIn,
         text: String,
-        mut remembered: Vec<Message>,
+        mut remembered: Vec<Arc<Message>>,
     ) -> Result<(), End> {
         let text = within(text, BYTES_A_VALUE);
-        remembered.push(Message { speaker: Speaker::Assistant, blocks: vec![Block::Text(text.clone())] });
+        let said = Message { speaker: Speaker::Assistant, blocks: vec![Block::Text(text.clone())] };
+        remembered.push(Arc::new(said));
         let reply = MessageOut {
             in_reply_to: Some(answered.id.clone()),
             kind: OutboundKind::Chat,

@@ -33,8 +33,8 @@ impl Default for Room {
 impl Room {
     /// Whether there is room for this answer; it takes it.
     pub(super) fn takes(&mut self, answer: &Message) -> bool {
-        let value = answer.to_value();
-        let weight = value.to_string().len() + VALUE_BYTES * values(&value);
+        let weight =
+            answer.to_text().len() + VALUE_BYTES * answer.blocks.iter().map(values_of).sum::<usize>();
         let fits = weight <= self.answers;
         self.answers = self.answers.saturating_sub(weight);
         fits
@@ -99,6 +99,15 @@ pub(super) fn keepable(answer: Message) -> Message {
     Message { speaker: answer.speaker, blocks: blocks.collect() }
 }
 
+/// The JSON values that a block is written as.
+fn values_of(block: &Block) -> usize {
+    match block {
+        Block::Text(_) => 3,
+        Block::ToolUse { input: ToolInput::Object(value), .. } => 4 + values(value),
+        Block::ToolUse { .. } | Block::ToolResult { .. } => 5,
+    }
+}
+
 /// The gate that read it bounds its depth.
 fn values(value: &Value) -> usize {
     1 + match value {
@@ -152,6 +161,6 @@ mod tests {
         assert_eq!(keepable(deep(10)), deep(10));
         let kept = keepable(deep(60));
         assert!(matches!(kept.blocks.first(), Some(Block::ToolUse { input: ToolInput::Unreadable, .. })));
-        assert!(json::parse(format!("[[[{}]]]", kept.to_value()).as_bytes()).is_ok());
+        assert!(json::parse(format!("[[[{}]]]", kept.to_text()).as_bytes()).is_ok());
     }
 }
