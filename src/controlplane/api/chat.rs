@@ -52,8 +52,18 @@ pub(super) async fn send(
 ) -> Result<Response<Body>, Problem> {
     let document = body(request, BODY_BYTES).await?;
     let new = read(agent, &document)?;
-    let keyring = api.keyring.clone();
-    let accepted = api.ledger.write_step(Step::Accept, move |tx| inbox::accept(tx, &keyring, &new)).await?;
+    let (keyring, actors) = (api.keyring.clone(), api.actors.clone());
+    let accepting = api.ledger.write_step(Step::Accept, move |tx| {
+        let accepted = inbox::accept(tx, &keyring, &new)?;
+        let is_news = !accepted.duplicate && actors.is_watched(&accepted.session);
+        if !is_news {
+            return Ok((accepted, None));
+        }
+        let before = history::newest_below(tx, &accepted.session, accepted.position)?;
+        let news = history::news(tx, &keyring, &accepted.session, before)?;
+        Ok((accepted, news))
+    });
+    let (accepted, news) = accepting.await?;
     if accepted.duplicate {
         METRICS.duplicates.inc();
     } else {
@@ -66,6 +76,9 @@ pub(super) async fn send(
     // A duplicate wakes too: the first may have been accepted by a daemon that died before it woke anybody.
     api.actors.wake(&accepted.session);
     api.newcomers.ring();
+    if !accepted.duplicate {
+        api.actors.ring_bell(&accepted.session, news);
+    }
     let answer = Value::object([
         ("message_id", Value::from(accepted.message.as_str())),
         ("session_id", Value::from(accepted.session.as_str())),

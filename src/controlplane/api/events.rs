@@ -19,6 +19,8 @@ use super::router::Query;
 use super::{Api, chat};
 use crate::contract::ids::SessionId;
 use crate::controlplane::http::{Body, pieces};
+use crate::controlplane::session::Watch;
+use crate::controlplane::store::history::Entry;
 use crate::controlplane::store::sessions::{self, Partition};
 use crate::controlplane::store::{StoreError, groups, history};
 use crate::controlplane::telemetry::log;
@@ -55,6 +57,7 @@ pub(super) async fn stream(
         partition,
         session: None,
         cursor: after,
+        caught_up: false,
         ready: VecDeque::from([Bytes::from_static(b"retry: 1000\n\n")]),
         _place: place,
     };
@@ -69,8 +72,10 @@ pub(super) async fn stream(
 struct Reader {
     api: Arc<Api>,
     partition: Partition,
-    session: Option<(SessionId, Receiver<()>)>,
+    session: Option<(SessionId, Watch)>,
     cursor: u64,
+    /// The ledger holds nothing after the cursor that the watch will not tell of.
+    caught_up: bool,
     ready: VecDeque<Bytes>,
     _place: SemaphoreGuardArc,
 }
@@ -91,45 +96,65 @@ impl Reader {
             }
             // Watched before it is read, so that what comes between the two rings.
             let births = self.api.newcomers.watch();
-            if let Err(error) = self.fill().await {
-                log::warn("api.stream_failed", &[("error", &error)]);
-                return None;
-            }
-            if !self.ready.is_empty() {
-                continue;
+            if !self.caught_up {
+                if let Err(error) = self.fill().await {
+                    log::warn("api.stream_failed", &[("error", &error)]);
+                    return None;
+                }
+                if !self.ready.is_empty() {
+                    continue;
+                }
             }
             match self.wait(births).await {
-                Woken::Changed => {}
+                Woken::Changed => self.hear(),
                 Woken::Quiet => return Some(Bytes::from_static(b": still here\n\n")),
                 Woken::Closing => return None,
             }
         }
     }
 
+    /// Takes what the watch was told; where that is not all of it, the ledger is read next.
+    fn hear(&mut self) {
+        let Some((_, watch)) = &self.session else { return };
+        match watch.since(self.cursor) {
+            Some(entries) if self.caught_up => self.show(&entries),
+            _ => self.caught_up = false,
+        }
+    }
+
+    /// Reads the next page from the ledger.
     async fn fill(&mut self) -> Result<(), StoreError> {
         if self.session.is_none() {
             let partition = self.partition.clone();
             let found = self.api.ledger.read(move |conn| sessions::find(conn, &partition)).await?;
-            self.session = found.map(|id| (id.clone(), self.api.actors.bell(&id)));
+            self.session = found.map(|id| (id.clone(), self.api.actors.watch(&id)));
         }
         let Some((session, _)) = &self.session else { return Ok(()) };
         let (session, keyring, after) = (session.clone(), self.api.keyring.clone(), self.cursor);
         let entries =
             self.api.ledger.read(move |conn| history::page(conn, &keyring, &session, after, PAGE)).await?;
-        for entry in &entries {
+        self.caught_up = entries.is_empty();
+        self.show(&entries);
+        Ok(())
+    }
+
+    fn show(&mut self, entries: &[Entry]) {
+        for entry in entries {
             self.cursor = entry.position;
             // The writer leaves no raw newline in a document, so one `data` line holds it.
             let (name, data) = (chat::direction(entry), chat::entry_json(entry));
             self.ready
                 .push_back(Bytes::from(format!("id: {}\nevent: {name}\ndata: {data}\n\n", entry.position)));
         }
-        Ok(())
     }
 
     async fn wait(&self, births: Receiver<()>) -> Woken {
         let rung = async {
-            let bell = self.session.as_ref().map_or(&births, |(_, bell)| bell);
-            if bell.recv().await.is_err() {
+            let rung = match &self.session {
+                Some((_, watch)) => watch.rung().await,
+                None => births.recv().await,
+            };
+            if rung.is_err() {
                 // Nobody rings any more; the keep-alive's pace remains.
                 smol::future::pending::<()>().await;
             }

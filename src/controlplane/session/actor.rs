@@ -421,7 +421,7 @@ impl Actor {
     /// Reads and stores a ring in a task of its own, so that frames of the sandbox are heard meanwhile.
     fn read(&mut self, last: u64, hold: Duration) {
         let Some(run) = &mut self.run else { return };
-        let ring = Ring {
+        let mut ring = Ring {
             session: self.id.clone(),
             epoch: run.epoch,
             cursor: run.cursor,
@@ -429,6 +429,7 @@ impl Actor {
             path: run.paths.outbound.clone(),
             key: run.outbound_key.clone(),
             spent: run.spent,
+            watched: false,
         };
         let (context, sender, number) = (self.sessions.context().clone(), self.sender.clone(), run.number);
         let task = smol::spawn(async move {
@@ -436,8 +437,15 @@ impl Actor {
                 Timer::after(hold).await;
             }
             let turn = context.readers.acquire().await;
-            let result = ingest::ingest(&context.ledger, &context.keyring, ring).await;
+            ring.watched = context.bells.is_watched(&ring.session);
+            let session = ring.session.clone();
+            let mut result = ingest::ingest(&context.ledger, &context.keyring, ring).await;
             drop(turn);
+            if let Ok(ingested) = &mut result
+                && ingested.spoke
+            {
+                context.bells.ring(&session, ingested.news.take());
+            }
             let _ = sender.try_send(Event::Ingested(number));
             result
         });
@@ -467,9 +475,6 @@ impl Actor {
         let Some(run) = &mut self.run else { return };
         if run.note(&ingested) {
             self.deaths = 0;
-        }
-        if ingested.spoke {
-            self.sessions.ring_bell(&self.id);
         }
     }
 

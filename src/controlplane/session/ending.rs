@@ -45,7 +45,6 @@ impl Actor {
         };
         if let Some(Ok(ingested)) = read {
             run.note(&ingested);
-            self.sessions.ring_bell(&self.id);
         }
         METRICS.kills.inc(ending.label());
         METRICS.sandboxes.dec();
@@ -93,7 +92,7 @@ impl Actor {
             self.put_off();
             self.show("backing_off", Some(ending.words()));
         }
-        self.sessions.ring_bell(&self.id);
+        self.sessions.ring_bell(&self.id, None);
     }
 
     async fn count_death(&mut self, began: bool) -> Result<(), StoreError> {

@@ -13,9 +13,10 @@ use crate::contract::ids::{MessageId, SessionId};
 use crate::contract::json::Value;
 use crate::contract::outbound::{MessageOut, OutboundBody, OutboundKind, OutboundRow, Processing};
 use crate::controlplane::keys::Keyring;
+use crate::controlplane::store::history::News;
 use crate::controlplane::store::inbox::{Marked, State};
 use crate::controlplane::store::outbox::Output;
-use crate::controlplane::store::{Durability, Ledger, Step, StoreError, inbox, outbox, sessions};
+use crate::controlplane::store::{Durability, Ledger, Step, StoreError, history, inbox, outbox, sessions};
 
 /// One ring of one sandbox.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub(super) struct Ring {
     pub(super) path: PathBuf,
     pub(super) key: FileKey,
     pub(super) spent: Spent,
+    /// Somebody watches the conversation.
+    pub(super) watched: bool,
 }
 
 /// What a sandbox has put out since it last finished a message. A ring at a time is bounded by the contract; this
@@ -74,6 +77,8 @@ pub(super) struct Ingested {
     pub(super) done: Vec<MessageId>,
     /// Whether people have something new to see.
     pub(super) spoke: bool,
+    /// What that is, if somebody watches.
+    pub(super) news: Option<News>,
     /// Answers to actions, to be handed back.
     pub(super) outcomes: Vec<Outcome>,
 }
@@ -108,7 +113,7 @@ pub(super) async fn ingest(ledger: &Ledger, keyring: &Keyring, ring: Ring) -> Re
     let only_began =
         rows.iter().all(|row| matches!(row.body, OutboundBody::Processing(_, Processing::Started)));
     let durability = if only_began { Durability::Ordered } else { Durability::Synced };
-    let (session, epoch, keyring) = (ring.session, ring.epoch, keyring.clone());
+    let (session, epoch, watched, keyring) = (ring.session, ring.epoch, ring.watched, keyring.clone());
     ledger
         .write_with(step, durability, move |tx| {
             if let Some(how) = objection(tx, &session, &rows)? {
@@ -117,7 +122,13 @@ pub(super) async fn ingest(ledger: &Ledger, keyring: &Keyring, ring: Ring) -> Re
             if !sessions::advance_cursor(tx, &session, epoch, cursor, last)? {
                 return Ok(Err(Failure::Host("the ledger's cursor moved meanwhile".to_owned())));
             }
-            store(tx, &keyring, &session, epoch, last, rows).map(|stored| Ok(Ingested { spent, ..stored }))
+            // What is read back here lies in the writer's memory; each watcher would have to decrypt it.
+            let before = if watched { Some(history::newest(tx, &session)?) } else { None };
+            let mut stored = store(tx, &keyring, &session, epoch, last, rows)?;
+            if let Some(before) = before.filter(|_| stored.spoke) {
+                stored.news = history::news(tx, &keyring, &session, before)?;
+            }
+            Ok(Ok(Ingested { spent, ..stored }))
         })
         .await
         .map_err(|error| match error {

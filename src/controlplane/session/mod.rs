@@ -26,6 +26,8 @@ use smol::channel::{Receiver, Sender};
 use smol::future::FutureExt;
 use smol::{Task, Timer};
 
+pub use self::bells::Watch;
+
 use self::actor::{Actor, Event, View};
 use self::capacity::Occupation;
 use self::context::{Context, Runtime};
@@ -37,6 +39,7 @@ use crate::controlplane::config::Config;
 use crate::controlplane::isolation::{IsolationPaths, Isolator};
 use crate::controlplane::keys::Keyring;
 use crate::controlplane::state::Wall;
+use crate::controlplane::store::history::News;
 use crate::controlplane::store::sessions::SessionState;
 use crate::controlplane::store::{Ledger, StoreError, sessions};
 use crate::controlplane::telemetry::log;
@@ -191,14 +194,19 @@ impl Sessions {
         live
     }
 
-    /// Gets a token whenever the history of this session grew.
-    pub fn bell(&self, session: &SessionId) -> Receiver<()> {
+    /// Watches the history of a session.
+    pub fn watch(&self, session: &SessionId) -> Watch {
         self.context().bells.watch(session)
     }
 
-    /// Tells the watchers of a session that its history grew.
-    pub fn ring_bell(&self, session: &SessionId) {
-        self.context().bells.ring(session);
+    /// Whether anybody watches it.
+    pub fn is_watched(&self, session: &SessionId) -> bool {
+        self.context().bells.is_watched(session)
+    }
+
+    /// Tells the watchers of a session that its history grew, and what came if it is known.
+    pub fn ring_bell(&self, session: &SessionId, news: Option<News>) {
+        self.context().bells.ring(session, news);
     }
 
     /// Stops every sandbox, politely first, and returns when all are gone. Nothing is launched afterwards.

@@ -18,6 +18,9 @@ use crate::controlplane::telemetry::log;
 /// A page ends early when its texts reach this many bytes, whatever its limit of entries.
 const PAGE_TEXT_BYTES: usize = 4 << 20;
 
+/// Most entries of one transaction that watchers are told of directly.
+const NEWS: usize = 16;
+
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
@@ -56,6 +59,51 @@ pub struct Entry {
     pub reason: Option<String>,
     /// The text is there and does not open: its row is damaged.
     pub is_unreadable: bool,
+}
+
+/// What one transaction added to a session's history: whoever has read up to `after` may take `entries` for the
+/// rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct News {
+    /// The position of the entry before the first of these; 0 when there is none.
+    pub after: u64,
+    /// They, in order.
+    pub entries: Vec<Entry>,
+}
+
+/// The position of a session's newest entry; 0 when it has none.
+///
+/// # Errors
+/// SQLite's.
+pub fn newest(conn: &Connection, session: &SessionId) -> Result<u64, StoreError> {
+    newest_below(conn, session, u64::MAX)
+}
+
+/// The position of a session's newest entry below a position; 0 when it has none.
+///
+/// # Errors
+/// SQLite's.
+pub fn newest_below(conn: &Connection, session: &SessionId, position: u64) -> Result<u64, StoreError> {
+    let sql = "SELECT coalesce(max(position), 0) FROM history WHERE session = ?1 AND position < ?2";
+    let values = params![session.as_str(), super::stored(position)];
+    Ok(conn.prepare_cached(sql)?.query_row(values, |row| row.get(0))?)
+}
+
+/// What this transaction added after a position that was [`newest`] before; `None` when it is more than one page.
+///
+/// # Errors
+/// As [`page`].
+pub fn news(
+    tx: &Transaction<'_>,
+    keyring: &Keyring,
+    session: &SessionId,
+    after: u64,
+) -> Result<Option<News>, StoreError> {
+    let entries = page(tx, keyring, session, after, NEWS + 1)?;
+    // A page ends early when its texts are long.
+    let last = entries.last().map_or(after, |entry| entry.position);
+    let whole = entries.len() <= NEWS && newest(tx, session)? == last;
+    Ok(whole.then_some(News { after, entries }))
 }
 
 /// Adds an entry and gives its position.
