@@ -194,6 +194,27 @@ fn remove(group: &Path) -> io::Result<()> {
     }
 }
 
+/// Whether the kernel killed anything in these groups because they had reached their own limit of memory: what a
+/// machine without memory kills does not count as that.
+pub(super) fn ran_out_of_memory(groups: &[PathBuf]) -> bool {
+    let read = |group: &Path, file: &str| std::fs::read_to_string(group.join(file)).unwrap_or_default();
+    let counter = |text: &str, name: &str| -> u64 {
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.and_then(|value| value.parse().ok()).unwrap_or(0)
+    };
+    groups.iter().any(|group| {
+        let events = read(group, "memory.events");
+        if !events.is_empty() {
+            return counter(&events, "oom") > 0 && counter(&events, "oom_kill") > 0;
+        }
+        // Version 1 does not say why it killed, but how much the group had: it is given memory by the batch, and
+        // so may end a little below its limit.
+        let bytes = |file| read(group, file).trim().parse::<u64>().unwrap_or(0);
+        let (most, limit) = (bytes("memory.max_usage_in_bytes"), bytes("memory.limit_in_bytes"));
+        most > limit - limit / 16 && counter(&read(group, "memory.oom_control"), "oom_kill") > 0
+    })
+}
+
 fn members(group: &Path) -> Vec<u32> {
     let list = std::fs::read_to_string(procs(group)).unwrap_or_default();
     list.lines().filter_map(|pid| pid.parse().ok()).collect()
@@ -430,6 +451,36 @@ mod tests {
             pairs(&[("cpu.cfs_period_us", "100000"), ("cpu.cfs_quota_us", "200000")])
         );
         assert_eq!(content(&made[1]), pairs(&[("pids.max", "256")]));
+        std::fs::remove_dir_all(top).unwrap();
+    }
+
+    #[test]
+    fn a_groups_own_limit_is_told_from_a_machine_without_memory() {
+        let top = scratch("memory");
+        let v1 = |most: &'static str, kills: &'static str| {
+            vec![
+                ("memory.limit_in_bytes", "67108864\n"),
+                ("memory.max_usage_in_bytes", most),
+                ("memory.oom_control", kills),
+            ]
+        };
+        let cases = [
+            (vec![("memory.events", "max 9\noom 1\noom_kill 1\noom_group_kill 1\n")], true),
+            (vec![("memory.events", "max 9\noom 0\noom_kill 1\noom_group_kill 0\n")], false),
+            (vec![("memory.events", "max 9\noom 0\noom_kill 0\noom_group_kill 0\n")], false),
+            (v1("67104768\n", "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n"), true),
+            (v1("67104768\n", "oom_kill_disable 0\nunder_oom 0\noom_kill 0\n"), false),
+            (v1("33554432\n", "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n"), false),
+            (vec![("pids.max", "17\n")], false),
+        ];
+        for (number, (files, expected)) in cases.into_iter().enumerate() {
+            let group = top.join(number.to_string());
+            std::fs::create_dir(&group).unwrap();
+            for (file, text) in &files {
+                std::fs::write(group.join(file), text).unwrap();
+            }
+            assert_eq!(ran_out_of_memory(&[top.join("nowhere"), group]), expected, "{files:?}");
+        }
         std::fs::remove_dir_all(top).unwrap();
     }
 

@@ -23,6 +23,8 @@ const WORDS_LIMIT: usize = 2000;
 pub struct Exit {
     /// Its status, as far as the back end tells it.
     pub how: Ended,
+    /// Whether the kernel killed for want of memory below the sandbox's own limit.
+    pub out_of_memory: bool,
     /// The beginning of what it printed, escaped for showing; untrusted text. Empty from a well-behaved one.
     pub words: String,
 }
@@ -104,17 +106,23 @@ impl Sandbox {
                     .ok();
             }
         }
-        Exit { how: process::peek(self.first.as_fd()).unwrap_or(Ended::Unknown), words: self.last_words() }
+        self.exit()
     }
 
     /// Waits for its end at most this long. Blocks.
     pub fn wait(&self, limit: Duration) -> Option<Exit> {
         match process::wait_readable(self.first.as_fd(), limit) {
-            Ok(true) => {
-                let how = process::peek(self.first.as_fd()).unwrap_or(Ended::Unknown);
-                Some(Exit { how, words: self.last_words() })
-            }
+            Ok(true) => Some(self.exit()),
             Ok(false) | Err(_) => None,
+        }
+    }
+
+    /// How it ended. Its groups are still there: [`Sandbox::clean_up`] removes them.
+    fn exit(&self) -> Exit {
+        Exit {
+            how: process::peek(self.first.as_fd()).unwrap_or(Ended::Unknown),
+            out_of_memory: super::cgroup::ran_out_of_memory(&self.remains.cgroups),
+            words: self.last_words(),
         }
     }
 

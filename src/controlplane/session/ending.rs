@@ -232,9 +232,8 @@ async fn within(limit: Duration, watch: &mut smol::Task<Exit>) -> Option<Exit> {
 
 /// How it ended, for the log. The words are its own, cut and escaped by whoever took them.
 fn describe(exit: Option<&Exit>) -> String {
-    match exit {
-        None => "gone".to_owned(),
-        Some(Exit { how, words }) if words.is_empty() => how.to_string(),
-        Some(Exit { how, words }) => format!("{how}, saying: {words}"),
-    }
+    let Some(Exit { how, out_of_memory, words }) = exit else { return "gone".to_owned() };
+    let memory = if *out_of_memory { "out of memory (--sandbox-memory is its limit), " } else { "" };
+    let saying = if words.is_empty() { "" } else { ", saying: " };
+    format!("{memory}{how}{saying}{words}")
 }
