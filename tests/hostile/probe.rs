@@ -64,8 +64,14 @@ pub(super) fn answer(guest: &Guest) -> Done {
     for place in MOUNTED {
         say(&format!("mount_{place}"), outcome(mount_flags(place)));
     }
-    say("rename_outbound", outcome(fs::rename(paths::OUTBOUND, "/out/other").map(|()| "renamed".to_owned())));
-    say("unlink_outbound", outcome(fs::remove_file("/out/outbound.db").map(|()| "removed".to_owned())));
+    // Where it may, it is put back: the answer goes through it.
+    let renamed = fs::rename(paths::OUTBOUND, ASIDE).and_then(|()| fs::rename(ASIDE, paths::OUTBOUND));
+    say("rename_outbound", outcome(renamed.map(|()| "renamed".to_owned())));
+    let kept = fs::copy(paths::OUTBOUND, ASIDE).and_then(|_| fs::remove_file(paths::OUTBOUND));
+    say(
+        "unlink_outbound",
+        outcome(kept.and_then(|()| fs::rename(ASIDE, paths::OUTBOUND)).map(|()| "removed".to_owned())),
+    );
 
     say("root", list("/"));
     say("sockets", list(paths::SOCKET_DIR));
@@ -122,6 +128,9 @@ pub(super) fn answer(guest: &Guest) -> Done {
     lies::reply(guest, &mut bell, &found.join("\n"))?;
     bell.until_stop()
 }
+
+/// Another name for the outbound conveyor.
+const ASIDE: &str = "/out/other";
 
 fn outcome<E: std::fmt::Display>(result: Result<String, E>) -> String {
     result.unwrap_or_else(|error| format!("error: {error}"))

@@ -2,12 +2,13 @@
 //! door that should be shut, and answers with what happened.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use serde_json::Value;
 
@@ -44,8 +45,9 @@ pub(super) fn probe(home: &Home, runtime: Runtime, faults: &[&str]) -> Findings 
         serve = serve.fault(*fault);
     }
     let daemon = serve.ready();
-    // Things of the host that a box must not reach: a listener and a name server on its loopback, an abstract
+    // Things of the host that a box must not reach: a listener and two name servers on its loopback, an abstract
     // socket, another group's file, and its keys.
+    resolver();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let abstract_name = marker();
     let address = SocketAddr::from_abstract_name(&abstract_name).unwrap();
@@ -66,6 +68,9 @@ pub(super) fn probe(home: &Home, runtime: Runtime, faults: &[&str]) -> Findings 
         .map(|(name, finding)| (name.to_owned(), finding.to_owned()))
         .collect();
     found.insert("interfaces".to_owned(), interfaces(home, &daemon));
+    let routed = ADDRESSES.into_iter().filter(|address| found[&format!("route_{address}")] == "routed");
+    let routed = routed.collect::<Vec<_>>().join(" ");
+    found.insert("routes".to_owned(), routed);
     match runtime {
         // gVisor does not show the flags of a mount inside: what it was told to do stands in its bundle.
         Runtime::Gvisor => found.extend(bundle_flags(home)),
@@ -105,6 +110,39 @@ fn secrets(home: &Home, daemon: &Daemon) -> Vec<(&'static str, String)> {
         ("keystore", word("keystore")),
         ("another_groups_note", note),
     ]
+}
+
+/// Answers every question about a name with one address, until the test program ends. It is where a program
+/// asks that was told of no name server.
+fn resolver() {
+    static STARTED: OnceLock<()> = OnceLock::new();
+    STARTED.get_or_init(|| {
+        use rustix::net::{AddressFamily, SocketAddrV4, SocketType, bind, socket, sockopt};
+        let server = socket(AddressFamily::INET, SocketType::DGRAM, None).unwrap();
+        // Another run of the tests may be at the same place.
+        sockopt::set_socket_reuseport(&server, true).unwrap();
+        let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 53);
+        bind(&server, &address).expect("the tests answer questions for names at 127.0.0.1:53");
+        let server = UdpSocket::from(server);
+        std::thread::spawn(move || {
+            let mut packet = [0; 512];
+            while let Ok((length, from)) = server.recv_from(&mut packet) {
+                let _ = server.send_to(&answer_to(&packet[..length]), from);
+            }
+        });
+    });
+}
+
+/// The answer to a question for an address of version 4: 192.0.2.7; to any other, that there is none.
+fn answer_to(question: &[u8]) -> Vec<u8> {
+    let name = question[12..].iter().position(|byte| *byte == 0).unwrap() + 12;
+    let asked = &question[12..name + 5];
+    let has_address = question[name + 1..name + 3] == [0, 1];
+    // The question's id; an answer, recursion available; one question and perhaps one record.
+    let head = [question[0], question[1], 0x81, 0x80, 0, 1, 0, u8::from(has_address), 0, 0, 0, 0];
+    // The name of the question, an address, of the internet, for a minute, four bytes.
+    let record: &[u8] = &[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 7];
+    [head.as_slice(), asked, if has_address { record } else { &[] }].concat()
 }
 
 /// Answers every question with its first bytes, until the test program ends.
@@ -302,7 +340,9 @@ const fn gap(
 const CONNECTED: Opens = |f| f == "connected";
 const WRITTEN: Opens = |f| f == "written";
 const RAN: Opens = |f| f.starts_with("ran");
+const ROUTED: Opens = |f| f == "routed";
 const SOME: Opens = |f| f != "0";
+const LEAKED: Opens = |f| f.split(',').any(|place| place == "/in/leaked");
 const DONE: Opens = |f| ["done", "mounted"].contains(&f);
 
 const GAPS: &[Gap] = &[
@@ -313,7 +353,9 @@ const GAPS: &[Gap] = &[
             ("host_loopback", CONNECTED),
             ("host_abstract", CONNECTED),
             ("ask_dns", |f| f.starts_with("answered")),
-            ("route_192.0.2.1:9", |f| f == "routed"),
+            ("resolve", |f| f == "1 addresses"),
+            ("route_192.0.2.1:9", ROUTED),
+            ("routes", |f| f == routes_of_the_host()),
             ("interfaces", |f| f != "lo"),
         ],
     ),
@@ -351,16 +393,15 @@ const GAPS: &[Gap] = &[
     },
     gap("inbound_readonly", &[], &[("write_inbound", |f| f == "opened"), ("write_/in", WRITTEN)]),
     gap("sockets_readonly", &[], &[("write_/run/ironclaw", WRITTEN)]),
-    gap(
-        "nosuid",
-        &[],
-        &[("mount_/workspace", |f| !f.contains("NOSUID")), ("mount_/tmp", |f| !f.contains("NOSUID"))],
-    ),
-    gap(
-        "nodev",
-        &[],
-        &[("mount_/workspace", |f| !f.contains("NODEV")), ("mount_/tmp", |f| !f.contains("NODEV"))],
-    ),
+    // The directory belongs to the guest's user only where that is the host's own.
+    Gap {
+        control: "outbound_pinned",
+        beside: &[],
+        user: User::Ordinary,
+        opens: &[("rename_outbound", |f| f == "renamed"), ("unlink_outbound", |f| f == "removed")],
+    },
+    gap("nosuid", &[], &everywhere(|f| !f.contains("NOSUID"))),
+    gap("nodev", &[], &everywhere(|f| !f.contains("NODEV"))),
     gap(
         "noexec",
         &["seccomp"],
@@ -380,10 +421,43 @@ const GAPS: &[Gap] = &[
     gap("granted_sockets", &[], &[("sockets", |f| f.contains("extra.sock"))]),
     gap("secret_env", &[], &[("environment", |f| f.contains("TOKEN"))]),
     gap("secret_argument", &[], &[("holds_key", |f| f.contains("arguments"))]),
-    gap("secret_file", &[], &[("holds_key", |f| f.contains("/in/leaked")), ("in", |f| f.contains("leaked"))]),
+    gap(
+        "secret_file",
+        &[],
+        &[
+            ("in", |f| f.contains("leaked")),
+            ("holds_key", LEAKED),
+            ("holds_api_token", LEAKED),
+            ("holds_master_key", LEAKED),
+            ("holds_keystore", LEAKED),
+        ],
+    ),
     gap("seccomp", &[], &[("sealed_inet", |f| f == "bound"), ("listen_any", |f| f == "listening")]),
     gap("new_processes", &[], &[("sealed_spawn", RAN)]),
 ];
+
+/// The mount flags of every place that the agent's program is given.
+const fn everywhere(open: Opens) -> [(&'static str, Opens); 8] {
+    [
+        ("mount_/ironclaw", open),
+        ("mount_/in", open),
+        ("mount_/run/ironclaw", open),
+        ("mount_/out", open),
+        ("mount_/workspace", open),
+        ("mount_/memory", open),
+        ("mount_/session", open),
+        ("mount_/tmp", open),
+    ]
+}
+
+/// Which addresses this host itself has a route to: a box in its network must have the same.
+fn routes_of_the_host() -> String {
+    let routed = ADDRESSES.into_iter().filter(|address| {
+        let any = if address.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
+        UdpSocket::bind(any).and_then(|socket| socket.connect(address)).is_ok()
+    });
+    routed.collect::<Vec<_>>().join(" ")
+}
 
 /// Findings that stay shut in gVisor whatever it is told: it sets no_new_privs for every program, has no abstract
 /// sockets but its own, and shows nobody the ambient set.

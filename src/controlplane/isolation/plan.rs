@@ -52,13 +52,23 @@ pub(super) fn mounts(spec: &SandboxSpec, program: &Path) -> Vec<Mount> {
         bind(program, paths::EXECUTABLE, Access::Program),
         Mount::Memory { at: paths::TMP.into(), bytes: spec.limits.tmp_bytes, mode: 0o700 },
         bind(&host.inbound_dir, paths::INBOUND_DIR, read_only("inbound_readonly")),
-        Mount::Memory { at: paths::OUTBOUND_DIR.into(), bytes: spec.limits.out_bytes, mode: 0o700 },
-        bind(&host.outbound, paths::OUTBOUND, Access::ReadWrite),
+    ];
+    match host.outbound.parent() {
+        // A plain file in a directory of the host, and no mount that holds it to its name.
+        Some(directory) if fault::weakened("outbound_pinned") => {
+            mounts.push(bind(directory, paths::OUTBOUND_DIR, Access::ReadWrite));
+        }
+        _ => mounts.extend([
+            Mount::Memory { at: paths::OUTBOUND_DIR.into(), bytes: spec.limits.out_bytes, mode: 0o700 },
+            bind(&host.outbound, paths::OUTBOUND, Access::ReadWrite),
+        ]),
+    }
+    mounts.extend([
         bind(&host.session_dir, paths::SESSION_DIR, Access::ReadWrite),
         bind(&host.workspace, paths::WORKSPACE, Access::ReadWrite),
         bind(&host.memory, paths::MEMORY, Access::ReadWrite),
         bind(&host.sockets, paths::SOCKET_DIR, read_only("sockets_readonly")),
-    ];
+    ]);
     if fault::weakened("host_path") {
         mounts.push(bind(Path::new("/etc"), "/mnt/host", Access::ReadOnly));
     }

@@ -1,8 +1,8 @@
 //! What the fault tests put where it must never be, so that the probe inside is seen to find it: the session's key
-//! among the arguments or in a file, a socket that nobody granted, another group's files. Only in the faults
-//! build, and only for a sandbox that runs a test program.
+//! among the arguments, every secret of the host in a file, a socket that nobody granted, another group's files.
+//! Only in the faults build, and only for a sandbox that runs a test program.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::setup::hexadecimal;
 use super::{LaunchError, SandboxSpec, at, layout};
@@ -11,6 +11,9 @@ use crate::contract::fault;
 
 /// The group whose files a weakened sandbox sees beside its own.
 const ANOTHER_GROUP: &str = "mock-agent";
+
+/// The host's secrets, in the state directory.
+const SECRETS: [&str; 3] = ["api-token", "master.key", "keystore"];
 
 /// The launch with what the switches let leak.
 pub(super) fn spill(spec: &SandboxSpec, key: &SessionKey) -> Result<SandboxSpec, LaunchError> {
@@ -22,7 +25,12 @@ pub(super) fn spill(spec: &SandboxSpec, key: &SessionKey) -> Result<SandboxSpec,
     let key = hexadecimal(key.as_bytes());
     if fault::weakened("secret_file") {
         let path = spec.paths.inbound_dir.join("leaked");
-        let written = std::fs::write(&path, &key);
+        let mut text = key.clone();
+        let state = spec.paths.workspace.parent().and_then(Path::parent);
+        for secret in state.iter().flat_map(|state| SECRETS.map(|name| state.join(name))) {
+            text.push_str(&std::fs::read_to_string(&secret).map_err(at("leaking", &secret))?);
+        }
+        let written = std::fs::write(&path, &text);
         written.and_then(|()| layout::hand_over(&path, spec.identity)).map_err(at("leaking", &path))?;
     }
     if fault::weakened("secret_argument") {
