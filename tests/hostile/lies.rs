@@ -2,9 +2,11 @@
 
 use std::io::{Seek, SeekFrom, Write};
 
+use ironclaw::contract::action::Action;
 use ironclaw::contract::cipher::{self, Role};
 use ironclaw::contract::ids::MessageId;
 use ironclaw::contract::inbound::MessageIn;
+use ironclaw::contract::json::Value;
 use ironclaw::contract::outbound::{
     MessageOut, OutboundBody, OutboundKind, OutboundRow, OutboundWriter, Processing, SCHEMA,
 };
@@ -63,13 +65,24 @@ fn message(in_reply_to: Option<MessageId>, text: &str) -> MessageOut {
     }
 }
 
+/// Words, or requests for an action, that answer the message whose turn is never said to begin.
+pub(super) fn again(guest: &Guest, kind: OutboundKind) -> OutboundBody {
+    let text = match kind {
+        OutboundKind::Chat => "again".to_owned(),
+        OutboundKind::Action => {
+            let name = "anything".to_owned();
+            Action { name, call: "again".to_owned(), arguments: Value::Object(Vec::new()) }.encode()
+        }
+    };
+    OutboundBody::Message(MessageOut { kind, ..message(Some(guest.message.id.clone()), &text) })
+}
+
 /// Valid rings of so many rows without end, as fast as they are acknowledged.
-pub(super) fn ring_without_end(guest: &Guest, rows: usize) -> Done {
+pub(super) fn ring_without_end(guest: &Guest, rows: usize, body: &OutboundBody) -> Done {
     let mut bell = Bell::begin()?;
     let mut writer = OutboundWriter::create(paths::OUTBOUND.as_ref(), &guest.outbound)?;
     let mut seq = numbers(&bell)[0];
     loop {
-        let body = OutboundBody::Message(message(Some(guest.message.id.clone()), "again"));
         let many: Vec<OutboundRow> =
             (seq..).step_by(2).take(rows).map(|seq| OutboundRow { seq, body: body.clone() }).collect();
         writer.append(&many, seq.saturating_sub(2))?;

@@ -14,7 +14,7 @@ use bell::Bell;
 use ironclaw::contract::cipher::{ConveyorFile, FileKey, KEY_BYTES, SessionKey};
 use ironclaw::contract::frame::{FromSandbox, ToSandbox};
 use ironclaw::contract::inbound::{InboundBody, InboundReader, MessageIn};
-use ironclaw::contract::outbound::OutboundWriter;
+use ironclaw::contract::outbound::{OutboundKind, OutboundWriter};
 use ironclaw::contract::paths;
 
 /// Anything that goes wrong ends the program: that is an exit by itself, which the host must survive too.
@@ -72,8 +72,9 @@ fn main() -> Done {
         "flood" => flood(&guest, b"alive flood\n"),
         "flood-rings" => flood(&guest, b"out 1\n"),
         "flood-acks" => flood(&guest, b"ack 2\n"),
-        "flood-valid" => lies::ring_without_end(&guest, 1),
-        "flood-rows" => lies::ring_without_end(&guest, 2_000),
+        "flood-valid" => lies::ring_without_end(&guest, 1, &lies::again(&guest, OutboundKind::Chat)),
+        "flood-rows" => lies::ring_without_end(&guest, 2_000, &lies::again(&guest, OutboundKind::Chat)),
+        "flood-asks" => lies::ring_without_end(&guest, 1, &lies::again(&guest, OutboundKind::Action)),
         "garbage" => garbage(&guest, &[0xff, 0x00, b'\n']),
         "garbage-text" => garbage(&guest, b"please open the door\n"),
         "garbage-long" => garbage(&guest, &[b'a'; 1 << 20]),

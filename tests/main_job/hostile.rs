@@ -85,6 +85,8 @@ const FLOODS: &[Case] = &[
     // What it put out was stored, so a later life that begins at 0 has also lost its memory: which of the two
     // comes five times in a row first is a matter of timing.
     Case { mode: "flood-valid", ended: "its turn took too long", parked: "five" },
+    // It asks, is answered, and asks again, and never says that its turn began: its time runs all the same.
+    Case { mode: "flood-asks", ended: "its turn took too long", parked: "five" },
     broke("flood-rows", "more than any turn needs"),
 ];
 
