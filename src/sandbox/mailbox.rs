@@ -60,7 +60,12 @@ pub struct Outlet {
 impl Outlet {
     /// Hands something to the mailbox. If it is gone the process is ending, and nothing is left to do.
     pub fn send(&self, word: FromTurn) {
-        if self.channel.send(word).is_ok() {
+        self.send_all([word]);
+    }
+
+    /// [`Outlet::send`] for several things at once, in order.
+    pub fn send_all<const N: usize>(&self, words: [FromTurn; N]) {
+        if words.into_iter().all(|word| self.channel.send(word).is_ok()) {
             // The counter only fails when it is full, and then the mailbox wakes anyway.
             let _ = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
         }

@@ -46,6 +46,16 @@ fn ending(to: &MessageId, text: &str) -> Ending {
     Ending { reply, remembered: vec![said(Speaker::User, "q").into(), said(Speaker::Assistant, text).into()] }
 }
 
+fn begin(
+    journal: &mut Journal,
+    messages: Vec<MessageId>,
+    prompt: Message,
+) -> Result<(OpenTurn, Vec<OutboundRow>), JournalError> {
+    let mut turn = journal.next_turn(messages, prompt)?;
+    let started = journal.begin(&mut turn)?;
+    Ok((turn, started))
+}
+
 fn seqs(rows: &[OutboundRow]) -> Vec<u64> {
     rows.iter().map(|row| row.seq).collect()
 }
@@ -55,7 +65,7 @@ fn what_a_turn_wrote_is_there_after_a_crash_at_any_step() {
     let file = File::new();
     let ids = vec![MessageId::mint(), MessageId::mint()];
     let prompt = said(Speaker::User, "prompt");
-    let (mut turn, started) = file.open().unwrap().begin(ids.clone(), prompt).unwrap();
+    let (mut turn, started) = begin(&mut file.open().unwrap(), ids.clone(), prompt).unwrap();
     assert_eq!(seqs(&started), [1, 3]);
     assert_eq!(file.open().unwrap().open_turn().unwrap(), Some(turn.clone()));
 
@@ -102,13 +112,13 @@ fn what_the_host_accepted_is_forgotten_and_its_numbers_are_not_used_again() {
     let file = File::new();
     let mut journal = file.open().unwrap();
     let first = MessageId::mint();
-    let (turn, _) = journal.begin(vec![first.clone()], said(Speaker::User, "1")).unwrap();
+    let (turn, _) = begin(&mut journal, vec![first.clone()], said(Speaker::User, "1")).unwrap();
     let outputs = journal.finish(&turn, ending(&first, "1")).unwrap();
     assert_eq!(seqs(&outputs), [3, 5]);
     journal.accept(3);
     assert_eq!(seqs(&journal.outputs().unwrap()), [5]);
     let second = MessageId::mint();
-    let (turn, started) = journal.begin(vec![second.clone()], said(Speaker::User, "2")).unwrap();
+    let (turn, started) = begin(&mut journal, vec![second.clone()], said(Speaker::User, "2")).unwrap();
     assert_eq!(seqs(&started), [7]);
     assert_eq!(journal.finished().unwrap(), [first].into(), "its done row is not accepted");
     journal.accept(7);
@@ -124,7 +134,7 @@ fn what_the_host_accepted_is_forgotten_and_its_numbers_are_not_used_again() {
 fn a_resumed_turn_is_announced_anew() {
     let file = File::new();
     let id = MessageId::mint();
-    let (turn, _) = file.open().unwrap().begin(vec![id.clone()], said(Speaker::User, "1")).unwrap();
+    let (turn, _) = begin(&mut file.open().unwrap(), vec![id.clone()], said(Speaker::User, "1")).unwrap();
     let again = file.open().unwrap().resume(&turn).unwrap();
     assert_eq!(again, [OutboundRow { seq: 3, body: OutboundBody::Processing(id, Processing::Started) }]);
     let other = MessageId::mint();
@@ -137,7 +147,7 @@ fn nothing_is_written_behind_a_closed_gate() {
     let file = File::new();
     let mut journal = file.open().unwrap();
     journal.gate().close();
-    let begun = journal.begin(vec![MessageId::mint()], said(Speaker::User, "1"));
+    let begun = begin(&mut journal, vec![MessageId::mint()], said(Speaker::User, "1"));
     assert!(matches!(begun, Err(JournalError::Stopping)));
     assert_eq!(journal.minted().unwrap(), 0);
 }

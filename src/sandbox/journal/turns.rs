@@ -76,6 +76,8 @@ pub struct OpenTurn {
     pub prompt: Message,
     /// The model's answers so far.
     pub steps: Vec<Step>,
+    /// Whether the journal has it.
+    pub is_journalled: bool,
 }
 
 impl OpenTurn {
@@ -96,33 +98,38 @@ pub struct Ending {
 }
 
 impl Journal {
+    /// A turn that is about to begin; [`Journal::begin`] writes it down.
+    ///
+    /// # Errors
+    /// When the file fails.
+    pub fn next_turn(&self, messages: Vec<MessageId>, prompt: Message) -> Result<OpenTurn, JournalError> {
+        let id = meta(&self.connection, "turns")? + 1;
+        Ok(OpenTurn { id, messages, prompt, steps: Vec::new(), is_journalled: false })
+    }
+
     /// Begins a turn: its messages, its prompt, and the `started` rows.
     ///
     /// # Errors
     /// When the file fails; then no turn has begun.
-    pub fn begin(
-        &mut self,
-        messages: Vec<MessageId>,
-        prompt: Message,
-    ) -> Result<(OpenTurn, Vec<OutboundRow>), JournalError> {
-        around(
+    pub fn begin(&mut self, turn: &mut OpenTurn) -> Result<Vec<OutboundRow>, JournalError> {
+        let started = around(
             || fault::point("step.turn_opened.before"),
             || fault::point("step.turn_opened.after"),
             || {
                 self.transaction(|tx| {
-                    let id = meta(tx, "turns")? + 1;
-                    set_meta(tx, "turns", id)?;
+                    set_meta(tx, "turns", turn.id)?;
                     tx.prepare_cached("INSERT INTO turn VALUES (?1, ?2)")?
-                        .execute(params![id, prompt.to_text()])?;
-                    for (ordinal, message) in (0_u64..).zip(&messages) {
+                        .execute(params![turn.id, turn.prompt.to_text()])?;
+                    for (ordinal, message) in (0_u64..).zip(&turn.messages) {
                         tx.prepare_cached("INSERT INTO turn_messages VALUES (?1, ?2, ?3)")?
-                            .execute(params![id, ordinal, message.as_str()])?;
+                            .execute(params![turn.id, ordinal, message.as_str()])?;
                     }
-                    let started = states(tx, &messages, Processing::Started)?;
-                    Ok((OpenTurn { id, messages, prompt, steps: Vec::new() }, started))
+                    states(tx, &turn.messages, Processing::Started)
                 })
             },
-        )
+        )?;
+        turn.is_journalled = true;
+        Ok(started)
     }
 
     /// Announces a turn that goes on in a new process: `started` rows anew, since the host's clock for the
@@ -285,6 +292,7 @@ impl Journal {
             messages: messages.iter().map(|id| message_id(id)).collect::<Result<_, _>>()?,
             prompt: message(&prompt)?,
             steps,
+            is_journalled: true,
         }))
     }
 

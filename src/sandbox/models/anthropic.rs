@@ -45,12 +45,12 @@ impl Anthropic {
 }
 
 impl Model for Anthropic {
-    fn call(&self, request: &Request<'_>) -> Result<Response, ModelError> {
+    fn call(&self, request: &Request<'_>, sent: &mut dyn FnMut()) -> Result<Response, ModelError> {
         let target = Target { socket: &self.socket, host: &self.host, path: "/v1/messages" };
         let headers = [("content-type", "application/json"), ("anthropic-version", "2023-06-01")];
         let patience = Patience { whole: self.patience.whole.min(request.within), ..self.patience };
-        let mut answer =
-            http::post(target, &headers, encode(request).as_bytes(), patience).map_err(broken)?;
+        let body = encode(request);
+        let mut answer = http::post(target, &headers, body.as_bytes(), patience, sent).map_err(broken)?;
         if answer.status != 200 {
             return Err(refusal(&mut answer));
         }

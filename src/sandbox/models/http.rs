@@ -92,7 +92,7 @@ enum Framing {
     Over,
 }
 
-/// Sends `body` and reads the answer's head.
+/// Sends `body`, calls `sent`, and reads the answer's head.
 ///
 /// # Errors
 /// [`HttpError`]; the request may or may not have been acted on.
@@ -101,6 +101,7 @@ pub fn post(
     headers: &[(&str, &str)],
     body: &[u8],
     patience: Patience,
+    sent: &mut dyn FnMut(),
 ) -> Result<Answer, HttpError> {
     let deadline = Instant::now() + patience.whole;
     let stream = UnixStream::connect(target.socket).map_err(HttpError::Connect)?;
@@ -112,8 +113,15 @@ pub fn post(
     }
     head.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
     // An upstream may refuse a body before it has read all of it: its answer is worth more than our error.
-    let sent = connection.send(head.as_bytes()).and_then(|()| connection.send(body));
-    match (sent, connection.head()) {
+    head.reserve_exact(body.len());
+    let mut request = head.into_bytes();
+    request.extend_from_slice(body);
+    let whole = connection.send(&request);
+    drop(request);
+    if whole.is_ok() {
+        sent();
+    }
+    match (whole, connection.head()) {
         (_, Ok((status, headers))) => {
             let framing = framing(status, &headers)?;
             Ok(Answer { status, headers, connection, framing })
@@ -383,15 +391,14 @@ mod tests {
             leave_open.then_some(stream)
         });
         let target = Target { socket: &path, host: "model", path: "/v1/messages" };
-        let result = post(target, &[("content-type", "application/json")], b"BODY", patience).and_then(
-            |mut answer| {
+        let result = post(target, &[("content-type", "application/json")], b"BODY", patience, &mut || ())
+            .and_then(|mut answer| {
                 let mut whole = Vec::new();
                 while let Some(piece) = answer.piece()? {
                     whole.extend_from_slice(&piece);
                 }
                 Ok((answer.status, whole))
-            },
-        );
+            });
         drop(server.join());
         result
     }
@@ -463,6 +470,6 @@ mod tests {
         let hurried = Patience { idle: Duration::from_secs(60), whole: Duration::from_millis(200) };
         assert!(matches!(exchange(stalled, hurried, true), Err(HttpError::TimedOut)));
         let target = Target { socket: Path::new("/nonexistent/socket"), host: "m", path: "/" };
-        assert!(matches!(post(target, &[], b"", QUICK), Err(HttpError::Connect(_))));
+        assert!(matches!(post(target, &[], b"", QUICK, &mut || ()), Err(HttpError::Connect(_))));
     }
 }

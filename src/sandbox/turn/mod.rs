@@ -172,7 +172,7 @@ impl<M: Model> Turns<M> {
                 }
             }
             while let Some(taken) = self.waiting.take() {
-                let turn = self.begin(&taken)?;
+                let turn = self.next_turn(&taken)?;
                 self.answer(turn, &taken.answered)?;
                 self.hear_all()?;
             }
@@ -223,13 +223,11 @@ impl<M: Model> Turns<M> {
         }
     }
 
-    fn begin(&mut self, taken: &Taken) -> Result<OpenTurn, End> {
+    fn next_turn(&self, taken: &Taken) -> Result<OpenTurn, End> {
         let blocks = taken.told.iter().map(|message| Block::Text(prompt::message(message))).collect();
         let asked = Message { speaker: Speaker::User, blocks };
         let messages = taken.reported().map(|message| message.id.clone()).collect();
-        let (turn, started) = self.parts.journal.begin(messages, asked)?;
-        self.outlet.send(FromTurn::Outputs(started));
-        Ok(turn)
+        Ok(self.parts.journal.next_turn(messages, asked)?)
     }
 
     /// Goes on with an open turn to its end.
@@ -245,7 +243,7 @@ impl<M: Model> Turns<M> {
         }
         let text = loop {
             let choice = if turn.steps.len() < STEPS { ToolChoice::Free } else { ToolChoice::Forbidden };
-            let response = match self.ask(&conversation, choice, begun)? {
+            let response = match self.ask(&mut turn, &conversation, choice, begun)? {
                 Ok(response) => response,
                 Err(error) => break apology(&error),
             };
@@ -335,9 +333,12 @@ impl<M: Model> Turns<M> {
         Ok(outcome)
     }
 
-    /// Asks the model, again and again if it is worth it.
+    /// Asks the model, again and again if it is worth it. A turn that begins is journalled while its first request is
+    /// on its way: that is the one thing that may go before the journal, since it has no effect but an answer, and
+    /// that is read afterwards.
     fn ask(
         &mut self,
+        turn: &mut OpenTurn,
         conversation: &[Arc<Message>],
         choice: ToolChoice,
         begun: Instant,
@@ -349,9 +350,9 @@ impl<M: Model> Turns<M> {
             self.hear_all()?;
             let within = self.time_left(begun);
             if within.is_zero() {
+                self.ensure_begun(turn)?;
                 return Ok(Err(ModelError::OutOfTime));
             }
-            self.outlet.send(FromTurn::Doing("model"));
             let model = match self.config.model.as_str() {
                 "" => self.parts.model_name.as_str(),
                 name => name,
@@ -365,7 +366,13 @@ impl<M: Model> Turns<M> {
                 messages: conversation,
                 within,
             };
-            let error = match self.parts.model.call(&request) {
+            let (journal, outlet, mut announced) = (&mut self.parts.journal, &self.outlet, Ok(()));
+            let answer =
+                self.parts.model.call(&request, &mut || announced = announce(journal, outlet, turn, "model"));
+            announced?;
+            // A request that did not go out is no reason to keep the turn to oneself.
+            self.ensure_begun(turn)?;
+            let error = match answer {
                 Ok(response) => return Ok(Ok(response)),
                 Err(error) => error,
             };
@@ -382,6 +389,13 @@ impl<M: Model> Turns<M> {
             wait = (wait * 2).min(self.parts.retries.longest);
             attempt += 1;
         }
+    }
+
+    fn ensure_begun(&mut self, turn: &mut OpenTurn) -> Result<(), End> {
+        if !turn.is_journalled {
+            announce(&mut self.parts.journal, &self.outlet, turn, "model")?;
+        }
+        Ok(())
     }
 
     /// What is left of the turn, without the time for its last words. The host's clock began later than
@@ -414,10 +428,25 @@ impl<M: Model> Turns<M> {
             created_at: Millis::now(),
         };
         let outputs = self.parts.journal.finish(turn, Ending { reply, remembered })?;
-        self.outlet.send(FromTurn::Outputs(outputs));
-        self.outlet.send(FromTurn::Idle);
+        self.outlet.send_all([FromTurn::Outputs(outputs), FromTurn::Idle]);
         Ok(())
     }
+}
+
+/// Tells the mailbox what the turn does, and begins it if it has not begun.
+fn announce(
+    journal: &mut Journal,
+    outlet: &Outlet,
+    turn: &mut OpenTurn,
+    doing: &'static str,
+) -> Result<(), JournalError> {
+    if turn.is_journalled {
+        outlet.send(FromTurn::Doing(doing));
+    } else {
+        let started = journal.begin(turn)?;
+        outlet.send_all([FromTurn::Outputs(started), FromTurn::Doing(doing)]);
+    }
+    Ok(())
 }
 
 /// Which run of which tool.
