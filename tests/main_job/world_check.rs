@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::world::http::{Events, Request};
-use crate::world::{Build, Home, PATIENCE, User, eventually, install, leftovers, marker};
+use crate::world::{Build, Home, PATIENCE, Runtime, Serve, User, eventually, install, leftovers, marker};
 
 #[test]
 fn planted_leftovers_are_seen() {
@@ -108,6 +108,19 @@ fn a_home_ends_what_was_started_in_it() {
     assert!(!leftovers::alive(id));
     assert!(!root.exists());
     child.wait().unwrap();
+}
+
+#[test]
+fn a_home_removes_the_groups_of_a_killed_daemon() {
+    let home = Home::new(Build::Release, User::Root);
+    let name = home.cgroup();
+    let mut daemon = Serve::new(&home, Runtime::Native).ready();
+    daemon.chat("mock-agent", "main").ask("hello");
+    daemon.kill9();
+    drop(daemon);
+    assert!(!leftovers::cgroups(std::slice::from_ref(&name)).is_empty(), "a killed daemon removes nothing");
+    drop(home);
+    assert_eq!(leftovers::cgroups(&[name]), Vec::<String>::new());
 }
 
 #[test]

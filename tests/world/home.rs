@@ -107,6 +107,15 @@ impl Home {
         finish(self.command(words).spawn().expect("the executable starts"))
     }
 
+    /// The name of the control group that holds those of this home's sandboxes.
+    pub fn cgroup(&self) -> String {
+        use ring::digest;
+        let root = self.state().join("bundles");
+        let digest = digest::digest(&digest::SHA256, root.as_os_str().as_encoded_bytes());
+        let digits: String = digest.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        format!("ironclaw-{digits}")
+    }
+
     /// Ids of the living processes that were started in this home: those that name it in their arguments or
     /// were executed from a file in it.
     pub fn processes(&self) -> Vec<i32> {
@@ -135,6 +144,10 @@ impl Drop for Home {
                 leftovers::ended(id, PATIENCE.saturating_sub(begun.elapsed()));
             }
         }
+        // Nobody comes back for the groups of a daemon that was killed; those of a group's own come first.
+        let mut groups = leftovers::cgroups(&[self.cgroup()]);
+        groups.sort_by_key(|path| std::cmp::Reverse(path.len()));
+        groups.iter().for_each(|path| drop(fs::remove_dir(path)));
         if std::thread::panicking() && std::env::var_os("IRONCLAW_TEST_KEEP").is_some() {
             eprintln!("kept {}", self.root.display());
             return;
