@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::world::{
-    Build, Chat, Daemon, Entry, Home, PATIENCE, Random, Runtime, Serve, User, leftovers, marker, rounds,
+    Build, Chat, Daemon, Entry, Home, Random, Runtime, Serve, User, eventually, leftovers, marker, rounds,
 };
 
 crate::in_both_back_ends!(killed_sandboxes_lose_nothing, killed_control_planes_lose_nothing);
@@ -28,11 +28,19 @@ fn killed_sandboxes_lose_nothing(runtime: Runtime) {
         }
         sent.push((name.clone(), texts));
         std::thread::sleep(Duration::from_millis(random.below(400)));
+        let killed = leftovers::traces(&home);
         for id in home.processes() {
             if id != daemon.id() {
                 leftovers::kill(id);
             }
         }
+        // While the daemon goes on, and may have launched the session anew.
+        eventually("nothing of the killed launches is left", || {
+            let here = leftovers::traces(&home);
+            let left: Vec<&String> =
+                killed.intersection(&here).filter(|trace| !of_the_daemon(trace, &daemon)).collect();
+            left.is_empty().then_some(())
+        });
     }
     for (chat, texts) in &sent {
         all_answered_once(&daemon.chat("mock-agent", chat), texts);
@@ -50,30 +58,24 @@ fn killed_control_planes_lose_nothing(runtime: Runtime) {
     let mut sessions = Vec::new();
     for round in 0..rounds() {
         let mut daemon = Serve::new(&home, runtime).ready();
-        let old: Vec<i32> = {
-            let chat = daemon.chat("mock-agent", "main");
-            let text = marker();
-            let event = marker();
-            let answer = chat.try_say(&text, &event);
-            std::thread::sleep(Duration::from_millis(random.below(300)));
-            let old = home.processes();
-            daemon.kill9();
-            // What was not acknowledged is sent again, as a client does.
-            if answer.is_ok_and(|answer| answer.status == 202) {
-                sent.push(text);
-            } else {
-                let again = Serve::new(&home, runtime).ready();
-                sessions.push(again.chat("mock-agent", "main").say_as(&text, &event).session_id);
-                sent.push(text);
-            }
-            old
-        };
-        let daemon = Serve::new(&home, runtime).ready();
-        for id in old {
-            // Another process may have the number by now.
-            let gone = !home.processes().contains(&id) || leftovers::ended(id, PATIENCE);
-            assert!(gone, "round {round}: process {id} of the old run is still there");
+        let text = marker();
+        let event = marker();
+        let answer = daemon.chat("mock-agent", "main").try_say(&text, &event);
+        std::thread::sleep(Duration::from_millis(random.below(300)));
+        let mut old = leftovers::traces(&home);
+        daemon.kill9();
+        // What was not acknowledged is sent again, as a client does.
+        if !answer.is_ok_and(|answer| answer.status == 202) {
+            let again = Serve::new(&home, runtime).ready();
+            sessions.push(again.chat("mock-agent", "main").say_as(&text, &event).session_id);
+            old.append(&mut leftovers::traces(&home));
         }
+        sent.push(text);
+        // It is ready when it has swept; the session may run again by then, with everything new.
+        let daemon = Serve::new(&home, runtime).ready();
+        let here = leftovers::traces(&home);
+        let left: Vec<&String> = old.intersection(&here).collect();
+        assert!(left.is_empty(), "round {round}: of the old run there still are {left:#?}");
         drop(daemon);
     }
     let daemon = Serve::new(&home, runtime).ready();
@@ -82,6 +84,11 @@ fn killed_control_planes_lose_nothing(runtime: Runtime) {
     sessions.push(chat.say("the end").session_id);
     assert!(daemon.stop().success());
     leftovers::none_left(&home, &sessions, &[]);
+}
+
+/// Whether a trace is the daemon's own and not a sandbox's.
+fn of_the_daemon(trace: &str, daemon: &Daemon) -> bool {
+    trace.starts_with(&format!("process {} ", daemon.id()))
 }
 
 /// Waits until every text is answered, sends one message more, and then counts each text in the whole history:

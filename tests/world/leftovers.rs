@@ -87,15 +87,20 @@ pub fn kill(id: i32) {
 
 /// Every file and directory below, without following links.
 pub fn files_below(root: &Path) -> Vec<PathBuf> {
+    below(root).into_iter().map(|(path, _)| path).collect()
+}
+
+/// The same, and whether each is a directory.
+fn below(root: &Path) -> Vec<(PathBuf, bool)> {
     let mut found = Vec::new();
     let mut open = vec![root.to_path_buf()];
     while let Some(directory) = open.pop() {
         for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
-            let path = entry.path();
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let (path, is_directory) = (entry.path(), entry.file_type().is_ok_and(|kind| kind.is_dir()));
+            if is_directory {
                 open.push(path.clone());
             }
-            found.push(path);
+            found.push((path, is_directory));
         }
     }
     found
@@ -122,10 +127,10 @@ pub fn sockets(root: &Path) -> Vec<String> {
 
 /// Control groups whose path contains one of these words.
 pub fn cgroups(words: &[String]) -> Vec<String> {
-    files_below(Path::new("/sys/fs/cgroup"))
+    below(Path::new("/sys/fs/cgroup"))
         .into_iter()
-        .filter(|path| path.is_dir())
-        .map(|path| path.display().to_string())
+        .filter(|(_, is_directory)| *is_directory)
+        .map(|(path, _)| path.display().to_string())
         .filter(|path| words.iter().any(|word| path.contains(word.as_str())))
         .collect()
 }
@@ -137,6 +142,43 @@ pub fn run_files(home: &Home, sessions: &[String]) -> Vec<String> {
         .map(|path| path.display().to_string())
         .filter(|path| sessions.iter().any(|session| path.contains(session.as_str())))
         .collect()
+}
+
+/// What the running and ending sandboxes of a home have on the machine, and its processes: each with what tells
+/// it from a later one of the same name, so that what stayed is not taken for what was made anew.
+pub fn traces(home: &Home) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for id in home.processes() {
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        let start = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(19));
+        if let Some(start) = start {
+            found.insert(format!("process {id} of {start}"));
+        }
+    }
+    let groups = cgroups(&[home.cgroup()]).into_iter().map(PathBuf::from);
+    let bundles = home.state().join("bundles");
+    let files = ["bundles", "runsc"].map(|name| files_below(&bundles.join(name))).concat();
+    let sockets = files_below(&home.root.join("run")).into_iter().filter(|path| {
+        let sessions = path.components().filter_map(|part| part.as_os_str().to_str());
+        sessions.into_iter().any(|part| part.starts_with("ses_"))
+    });
+    for path in groups.chain(files).chain(sockets) {
+        // The parent group has no sandbox of its own, and outlives them where others run.
+        if let Ok(file) = fs::symlink_metadata(&path)
+            && !path.ends_with(home.cgroup())
+        {
+            found.insert(format!("{} {} of {:?}", path.display(), file.ino(), file.created().ok()));
+        }
+    }
+    let bound = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let needle = format!("{}/run/", home.root.display());
+    for line in bound.lines().filter(|line| line.contains(&needle)) {
+        // The number of its inode, and its name.
+        let words: Vec<&str> = line.split_whitespace().skip(6).collect();
+        found.insert(format!("socket {}", words.join(" ")));
+    }
+    found.extend(mounts(&home.root).into_iter().map(|line| format!("mount {line}")));
+    found
 }
 
 /// Waits until nothing of these sessions is left outside the state directory, except processes that `living`
