@@ -3,7 +3,7 @@
 use std::io::{Seek, SeekFrom, Write};
 
 use ironclaw::contract::action::Action;
-use ironclaw::contract::cipher::{self, Role};
+use ironclaw::contract::cipher::{self, FileKey, Role};
 use ironclaw::contract::ids::MessageId;
 use ironclaw::contract::inbound::MessageIn;
 use ironclaw::contract::json::Value;
@@ -273,6 +273,20 @@ fn swap(guest: &Guest, bell: &mut Bell, honest: &[OutboundRow]) -> Done {
 fn write_rows(guest: &Guest, rows: &[OutboundRow]) -> Done {
     OutboundWriter::create(paths::OUTBOUND.as_ref(), &guest.outbound)?.append(rows, 0)?;
     Ok(())
+}
+
+/// How many rows these tables of a conveyor have together, between two transactions of its writer. Who writes a
+/// file keeps it locked, so this reads a copy.
+pub(super) fn count(path: &str, key: &FileKey, tables: &[&str]) -> Result<i64, Box<dyn std::error::Error>> {
+    let copy = format!("{}/counted.db", paths::TMP);
+    std::fs::copy(path, &copy)?;
+    let connection = cipher::open(copy.as_ref(), key, Role::SandboxOutbound)?;
+    let mut rows = 0;
+    for table in tables {
+        rows +=
+            connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, i64>(0))?;
+    }
+    Ok(rows)
 }
 
 /// Statements of its own in the encrypted file.

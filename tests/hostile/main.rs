@@ -213,9 +213,10 @@ fn forever() -> Done {
     }
 }
 
-/// Answers every message with its own text, one transaction for what one ring brought, without end. A hoarder
-/// holds this many before it finishes the first, adds to each answer how many it had then, and ends where the
-/// text of a message is `all`.
+/// Answers every message with its own text, one transaction for what one ring brought, without end; `rows` after
+/// the mode also with how many there are in each file, in its own before this answer. A hoarder holds this many
+/// before it finishes the first, adds to each answer how many it had then, and ends where the text of a message
+/// is `all`.
 fn traffic(guest: &Guest, hoard: usize) -> Done {
     let mut bell = Bell::greet()?;
     let mut writer = OutboundWriter::create(paths::OUTBOUND.as_ref(), &guest.outbound)?;
@@ -223,9 +224,12 @@ fn traffic(guest: &Guest, hoard: usize) -> Done {
     let mut seq = bell.next_number();
     let mut waiting: VecDeque<MessageIn> = VecDeque::new();
     let mut rung = None;
+    let mut rows_in = 0;
     loop {
         match bell.next()? {
             ToSandbox::In(last) => {
+                // Before the host may write again.
+                rows_in = lies::count(paths::INBOUND, &guest.inbound, &["messages_in"])?;
                 for row in InboundReader::open(paths::INBOUND.as_ref(), &guest.inbound)?.rows(read, last)? {
                     if let InboundBody::Message(message) = row.body {
                         waiting.push_back(message);
@@ -248,7 +252,11 @@ fn traffic(guest: &Guest, hoard: usize) -> Done {
             let mut rows = Vec::new();
             for message in waiting.drain(..many) {
                 let mut text = message.text.clone();
-                if hoard > 1 {
+                if text == "hostile traffic rows" {
+                    let tables = ["messages_out", "processing"];
+                    let rows_out = lies::count(paths::OUTBOUND, &guest.outbound, &tables)?;
+                    text = format!("{text}: {rows_in} in, {rows_out} out");
+                } else if hoard > 1 {
                     text = format!("{text} {held}");
                 }
                 rows.extend(lies::answer_rows(&message, [seq, seq + 2, seq + 4], &text));
