@@ -312,23 +312,55 @@ fn a_full_disk() {
     }
 }
 
-/// A user namespace whose own limit of further ones is 0, so that the machine's stays as it is.
-#[test]
-fn forbidden_user_namespaces() {
-    let home = Home::new(Build::Release, User::Root);
-    let script = format!(
-        "echo 0 > /proc/sys/user/max_user_namespaces && exec {} demo --once --runtime native",
-        home.exe.display()
-    );
-    let child = Command::new("unshare")
+/// The executable in a user namespace whose own limit of further ones is 0, so that the machine's stays as it is.
+fn without_namespaces(home: &Home, words: &str) -> std::process::Child {
+    let script =
+        format!("echo 0 > /proc/sys/user/max_user_namespaces && exec {} {words}", home.exe.display());
+    Command::new("unshare")
         .args(["-U", "--map-root-user", "-m", "sh", "-c", &script])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap();
-    let output = finish(child);
-    refused(&output, &["user namespaces", "user.max_user_namespaces"]);
+        .unwrap()
+}
+
+/// Who forbids them, and what there is to choose: nothing of it may be what does not work here either.
+#[test]
+fn forbidden_user_namespaces() {
+    for (runtime, choice) in [
+        ("--runtime native", "run the service as root outside a container"),
+        ("--runtime runsc", "as the host's root the weaker --runtime native works"),
+        ("--runtime auto", "as the host's root the weaker --runtime native works"),
+        ("", "as the host's root the weaker --runtime native works"),
+    ] {
+        let home = Home::new(Build::Release, User::Root);
+        let output = finish(without_namespaces(&home, &format!("demo --once {runtime}")));
+        refused(&output, &["user.max_user_namespaces"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.trim_end().lines().last().unwrap().contains(choice), "{runtime}: {said}");
+
+        // A service lives, so that its supervisor sees why it is not ready.
+        let port = crate::world::daemon::free_port();
+        let mut child = without_namespaces(
+            &home,
+            &format!(
+                "serve --dev {runtime} --state-dir {} --model-proxy-socket {} --api-addr 127.0.0.1:{port}",
+                home.state().display(),
+                home.model_socket().display(),
+            ),
+        );
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+        let reason = eventually("it says that it is not ready, and why", || {
+            assert!(child.try_wait().unwrap().is_none(), "{runtime}: it ended");
+            let answer = Request::get("/readyz").send(address).ok()?;
+            assert_eq!(answer.status, 503, "{}", answer.text());
+            answer.text().contains("user.max_user_namespaces").then(|| answer.text())
+        });
+        assert!(reason.contains(choice), "{runtime}: {reason}");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
 }
 
 #[test]

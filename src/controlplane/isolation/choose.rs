@@ -192,9 +192,11 @@ fn gvisor(
     let unusable = |reason| RuntimeProblem::Unusable { runtime: name.clone(), reason };
     // It starts its kernel in a user namespace whatever the bundle says; without one it would run as root.
     if let Some((cause, step)) = &ground.forbidden {
+        // Root of a user namespace, as in a container, is an ordinary user here.
+        let who = if ground.rootless() { "as the host's root " } else { "" };
         return Err(unusable(format!(
-            "gVisor needs user namespaces, and {cause} ({step}); as root the weaker --runtime native works \
-             without them"
+            "gVisor needs user namespaces, and {cause} ({step}); {who}the weaker --runtime native works without \
+             them"
         )));
     }
     let version = version(&program).map_err(unusable)?;
