@@ -16,6 +16,7 @@ use super::{Chat, Home, PATIENCE, Runtime, eventually};
 pub struct Serve<'a> {
     home: &'a Home,
     runtime: String,
+    port: Option<u16>,
     words: Vec<String>,
     environment: Vec<(String, String)>,
     faults: Vec<String>,
@@ -26,6 +27,7 @@ impl<'a> Serve<'a> {
         Serve {
             home,
             runtime: runtime.flag().to_owned(),
+            port: None,
             words: Vec::new(),
             environment: Vec::new(),
             faults: Vec::new(),
@@ -35,6 +37,12 @@ impl<'a> Serve<'a> {
     /// Another `--runtime`.
     pub fn runtime(mut self, runtime: impl Into<String>) -> Serve<'a> {
         self.runtime = runtime.into();
+        self
+    }
+
+    /// On this port of the loopback; else on one that is free.
+    pub fn port(mut self, port: u16) -> Serve<'a> {
+        self.port = Some(port);
         self
     }
 
@@ -57,7 +65,7 @@ impl<'a> Serve<'a> {
 
     /// Starts it and does not wait.
     pub fn start(self) -> Daemon {
-        let port = free_port();
+        let port = self.port.unwrap_or_else(free_port);
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut words: Vec<String> = ["serve", "--dev", "--log-format", "json"].map(str::to_owned).into();
         for (flag, value) in [
