@@ -236,8 +236,29 @@ pub fn open(path: &Path, key: &FileKey, role: Role) -> Result<Connection, Cipher
              PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=256; PRAGMA cache_size=-256;"
         }
     })?;
-    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))?;
+    tables(&connection)?;
     Ok(connection)
+}
+
+fn tables(connection: &Connection) -> Result<i64, rusqlite::Error> {
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+}
+
+/// Opens `session.db` as [`Role::SandboxSession`] and gives an empty one its tables; tells whether it did.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_session(path: &Path, key: &FileKey, schema: &str) -> Result<(Connection, bool), CipherError> {
+    let connection = open(path, key, Role::SandboxSession)?;
+    let is_empty = tables(&connection)? == 0;
+    if is_empty {
+        // Tables without rows are worth no sync: the first transaction's covers the whole log, and a machine that
+        // loses its power before leaves an empty file again.
+        connection.execute_batch(&format!(
+            "PRAGMA synchronous=OFF; BEGIN; {schema} COMMIT; PRAGMA synchronous=FULL;"
+        ))?;
+    }
+    Ok((connection, is_empty))
 }
 
 /// Work that one reading of the other side's file may take, in steps of 1,000 instructions of SQLite's machine:

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
-use crate::contract::cipher::{self, CipherError, FileKey, Role};
+use crate::contract::cipher::{self, CipherError, FileKey};
 use crate::contract::ids::MessageId;
 use crate::contract::outbound::{OutboundBody, OutboundRow};
 use crate::sandbox::transcript::Transcript;
@@ -123,22 +123,16 @@ impl Journal {
     /// # Errors
     /// [`JournalError::Lost`] when a file is there and does not read; it is left as it is.
     pub fn open(path: &Path, key: &FileKey) -> Result<Self, JournalError> {
-        let connection = cipher::open(path, key, Role::SandboxSession)?;
-        let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-        match (version, tables) {
-            (0, 0) => {
-                let tx = connection.unchecked_transaction()?;
-                tx.execute_batch(SCHEMA)?;
-                tx.commit()?;
-            }
-            (VERSION, _) => {
+        let (connection, is_made) = cipher::open_session(path, key, SCHEMA)?;
+        match connection.query_row("PRAGMA user_version", [], |row| row.get(0))? {
+            VERSION if is_made => {}
+            VERSION => {
                 let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
                 if found != "ok" {
                     return Err(JournalError::Lost(found));
                 }
             }
-            (version, _) => return Err(JournalError::Version(version)),
+            version => return Err(JournalError::Version(version)),
         }
         let transcript = Transcript::load(&connection)?;
         Ok(Self { connection, gate: Gate::default(), transcript, accepted: 0 })
