@@ -132,13 +132,21 @@ impl Doorbell {
         Ok(Self { stream, lines: Lines::default(), frames: VecDeque::new(), unsent: Vec::new() })
     }
 
-    /// Says `hello` and waits for `welcome`; gives the host's cursor.
+    /// Says `hello`.
     ///
     /// # Errors
-    /// When the doorbell fails or the host says anything else.
-    pub fn greet(&mut self, seq: HelloSeq) -> Result<Result<u64, Farewell>, MailboxError> {
+    /// When the doorbell fails.
+    pub fn hello(&mut self, seq: HelloSeq) -> Result<(), MailboxError> {
         self.say(&FromSandbox::Hello { version: VERSION, seq })?;
         fault::point("box.hello");
+        Ok(())
+    }
+
+    /// Waits for the answer to `hello`; gives the host's cursor.
+    ///
+    /// # Errors
+    /// When the doorbell fails or the host says anything but `welcome` or `stop`.
+    pub fn welcome(&mut self) -> Result<Result<u64, Farewell>, MailboxError> {
         match self.wait()? {
             Ok(ToSandbox::Welcome(cursor)) => {
                 fault::point("box.welcome");

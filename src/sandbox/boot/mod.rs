@@ -152,7 +152,8 @@ fn live(
             eprintln!("ironclaw sandbox: session.db is damaged and left as it is: {why}");
             // The host answers `lost` with `stop`; a welcome would be its mistake, and there is nothing to
             // serve with.
-            return match bell.greet(HelloSeq::Lost).map_err(BootError::Mailbox)? {
+            bell.hello(HelloSeq::Lost).map_err(BootError::Mailbox)?;
+            return match bell.welcome().map_err(BootError::Mailbox)? {
                 Ok(_) => Err(BootError::Journal(JournalError::Lost(why))),
                 Err(_) => Ok(None),
             };
@@ -160,7 +161,12 @@ fn live(
         Err(error) => return Err(BootError::Journal(error)),
     };
     let minted = HelloSeq::Minted(journal.minted().map_err(BootError::Journal)?);
-    let cursor = match bell.greet(minted).map_err(BootError::Mailbox)? {
+    bell.hello(minted).map_err(BootError::Mailbox)?;
+    // While the host thinks about it, before its first word is read, and before the second thread: landlock holds
+    // for this one and those that it starts.
+    seal()?;
+    fault::point("box.sealed");
+    let cursor = match bell.welcome().map_err(BootError::Mailbox)? {
         Ok(cursor) => cursor,
         Err(_) => return Ok(None),
     };
@@ -179,9 +185,6 @@ fn live(
     let parts = mailbox::Parts { bell, inbound, outbound, cursor, outputs };
     let (mut mailbox, outlet) = Mailbox::new(parts, to_turn).map_err(BootError::Mailbox)?;
     mailbox.put_back().map_err(BootError::Mailbox)?;
-    // Before the second thread: landlock holds for this one and those that it starts.
-    seal()?;
-    fault::point("box.sealed");
     let gate = journal.gate();
     let turns = Turns::new(
         turn::Parts {
