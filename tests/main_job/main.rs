@@ -22,6 +22,7 @@ mod hostile;
 mod inside;
 mod limits;
 mod no_user_namespaces;
+mod power;
 mod restart;
 mod rotate;
 mod talk;

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Child, ExitStatus};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -90,7 +90,8 @@ impl<'a> Serve<'a> {
         let stderr = child.stderr.take().unwrap();
         Log::follow(&log, stdout);
         Log::follow(&log, stderr);
-        Daemon { child, address, log, token_path: self.home.state().join("api-token"), status: None }
+        let token_path = self.home.state().join("api-token");
+        Daemon { child, address, log, token_path, token: OnceLock::new(), status: None }
     }
 
     /// Starts it and waits until it says that it is ready.
@@ -108,6 +109,7 @@ pub struct Daemon {
     pub address: SocketAddr,
     pub log: Arc<Log>,
     token_path: std::path::PathBuf,
+    token: OnceLock<String>,
     status: Option<ExitStatus>,
 }
 
@@ -150,9 +152,12 @@ impl Daemon {
     /// The bearer token of the first start.
     #[track_caller]
     pub fn token(&self) -> String {
-        let text = std::fs::read_to_string(&self.token_path)
-            .unwrap_or_else(|error| panic!("{}: {error}", self.token_path.display()));
-        text.trim().to_owned()
+        let read = || {
+            let text = std::fs::read_to_string(&self.token_path)
+                .unwrap_or_else(|error| panic!("{}: {error}", self.token_path.display()));
+            text.trim().to_owned()
+        };
+        self.token.get_or_init(read).clone()
     }
 
     /// Sends a request with the token.

@@ -205,6 +205,14 @@ impl Events {
         self.next_within(PATIENCE)
     }
 
+    /// The same; `None` also where the connection breaks.
+    pub fn try_next(&mut self) -> Option<Event> {
+        match self.read(PATIENCE) {
+            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => panic!("no event came in time"),
+            read => read.ok().flatten(),
+        }
+    }
+
     /// The same within a time of the caller's.
     #[track_caller]
     pub fn next_within(&mut self, time: Duration) -> Option<Event> {
