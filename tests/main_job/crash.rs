@@ -86,6 +86,46 @@ fn killed_control_planes_lose_nothing(runtime: Runtime) {
     leftovers::none_left(&home, &sessions, &[]);
 }
 
+/// Everything ends in the middle of a turn, and what lay in the conveyors is no longer what either side wrote.
+#[test]
+fn the_conveyors_of_an_ended_run_are_made_anew() {
+    let spoil = |whole: Vec<u8>, how| match how {
+        "empty" => Vec::new(),
+        "torn" => whole[..whole.len() / 2].to_vec(),
+        "zeros" => vec![0; whole.len()],
+        _ => whole.iter().enumerate().map(|(at, byte)| byte ^ (at * 31 + 7) as u8).collect(),
+    };
+    for how in ["empty", "torn", "zeros", "noise"] {
+        let home = Home::new(Build::Faults, User::Root);
+        // A file in this directory opens the gate of its name; there is none, so the turn goes on until its end.
+        let gates = home.root.join("user").display().to_string();
+        let mut daemon = Serve::new(&home, Runtime::Native).fault(format!("mock-gate={gates}")).ready();
+        let text = format!("hold:shut {}", marker());
+        let session = daemon.chat("mock-agent", "main").say(&text).session_id;
+        eventually("the turn began", || {
+            (daemon.metric("ironclaw_ingest_seconds_count") >= 1.0).then_some(())
+        });
+        daemon.kill9();
+        home.processes().into_iter().for_each(leftovers::kill);
+        for name in ["inbound.db", "outbound.db"] {
+            let files = leftovers::files_below(&home.state().join("sessions"));
+            let mut files = files.into_iter().filter(|path| path.ends_with(name));
+            let (path, more) = (files.next().unwrap(), files.next());
+            assert_eq!(more, None);
+            let whole = std::fs::read(&path).unwrap();
+            assert!(whole.len() >= 8192, "{how}: {name} has {} bytes", whole.len());
+            std::fs::write(&path, spoil(whole, how)).unwrap();
+        }
+        let daemon = Serve::new(&home, Runtime::Native).ready();
+        let chat = daemon.chat("mock-agent", "main");
+        all_answered_once(&chat, &[text]);
+        assert!(chat.history().iter().all(|entry| entry.direction != "notice"), "{how}");
+        assert_eq!(deaths(&daemon), Some(0.0), "{how}");
+        assert!(daemon.stop().success());
+        leftovers::none_left(&home, &[session], &[]);
+    }
+}
+
 /// Whether a trace is the daemon's own and not a sandbox's.
 fn of_the_daemon(trace: &str, daemon: &Daemon) -> bool {
     trace.starts_with(&format!("process {} ", daemon.id()))
