@@ -11,6 +11,8 @@
 //! - `IRONCLAW_BENCH_REPLIES` (100): samples of each reply and floor
 //! - `IRONCLAW_BENCH_SESSIONS` (50): idle sessions
 //! - `IRONCLAW_BENCH_WINDOW` (10): seconds in which idle processes are watched
+//! - `IRONCLAW_TEST_FAULTS_EXE`, `IRONCLAW_TEST_HOSTILE_EXE`: the faults build and the test program that it lets
+//!   attack; without them a bystander's figures are left out
 //! - `IRONCLAW_BENCH_MESSAGES` (2000): messages of the endurance run; the promise is about 100000
 
 #![allow(
@@ -26,6 +28,7 @@
 mod world;
 
 mod bare;
+mod bystander;
 mod endurance;
 mod idle;
 mod processes;
@@ -74,7 +77,7 @@ impl Bench {
 /// A group of figures that share their preparation.
 type Group = (&'static str, fn(&Bench) -> Vec<Row>);
 
-const GROUPS: [Group; 10] = [
+const GROUPS: [Group; 11] = [
     ("executable", start::executable),
     ("health", start::health),
     ("memory", start::memory),
@@ -82,6 +85,7 @@ const GROUPS: [Group; 10] = [
     ("first reply native", replies::first_native),
     ("warm reply gVisor", replies::warm_gvisor),
     ("warm reply native", replies::warm_native),
+    ("bystander", bystander::bystander),
     ("idle native", idle::native),
     ("idle gVisor", idle::gvisor),
     ("endurance", endurance::endurance),

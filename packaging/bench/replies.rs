@@ -16,7 +16,7 @@ const AGENT: &str = "mock-agent";
 const SHORT_LINGER: &str = "500ms";
 
 /// A person's pause before the next message, so that the doorbell's limit of rings is never reached.
-const PAUSE: Duration = Duration::from_millis(80);
+pub const PAUSE: Duration = Duration::from_millis(80);
 
 /// Synced commits that stand between a message and its answer: the ledger accepts it, the sandbox's journal begins
 /// the turn and ends it, the ledger stores the answer.
