@@ -2,6 +2,7 @@
 
 mod conversations;
 mod files;
+mod power;
 mod writing;
 
 use std::path::{Path, PathBuf};
