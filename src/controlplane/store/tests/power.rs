@@ -22,7 +22,10 @@ fn commit(world: &World, number: usize, accepted: &Accepted) {
     let work = move |tx: &rusqlite::Transaction<'_>| {
         meta::set(tx, "commits", &format!("{number} {}", "x".repeat(3000 * (number % 3))))?;
         if number == HANDED_OVER {
-            assert_eq!(inbox::hand_over(tx, &accepted.session, &[accepted.message.clone()])?, [2]);
+            assert_eq!(
+                inbox::hand_over(tx, &accepted.session, std::slice::from_ref(&accepted.message))?,
+                [2]
+            );
         }
         if number == BEGAN {
             assert_eq!(inbox::begin(tx, &accepted.session, &accepted.message)?, Marked::Changed);
@@ -94,7 +97,7 @@ fn survives(from: &StateDir, log: &[u8], ends: &[usize], good: usize, accepted: 
     let done = ledger.write_blocking(Step::Other, move |tx| {
         if last < HANDED_OVER {
             assert_eq!(inbox::finish(tx, &session, &message)?, Marked::NotOfThisSession);
-            assert_eq!(inbox::hand_over(tx, &session, &[message.clone()])?, [2]);
+            assert_eq!(inbox::hand_over(tx, &session, std::slice::from_ref(&message))?, [2]);
         }
         inbox::finish(tx, &session, &message)
     });
