@@ -248,6 +248,50 @@ fn events_resume_where_they_stopped() {
 }
 
 #[test]
+fn every_watcher_sees_the_history_once_and_in_its_order() {
+    let home = Home::new(Build::Release, User::Root);
+    let daemon = Serve::new(&home, Runtime::Native).ready();
+    let chat = daemon.chat("mock-agent", "main");
+    // The last text is longer than what a watcher is told of directly.
+    let texts: Vec<String> = (0..40).map(|_| marker()).collect();
+    let end = marker();
+    let last = format!("{} {end}", "x".repeat((64 << 10) - 1 - end.len()));
+    let watch = |mut events: crate::world::http::Events| {
+        let mut seen = Vec::new();
+        loop {
+            let event = events.next().expect("the stream goes on");
+            let Ok(value) = serde_json::from_str::<serde_json::Value>(&event.data) else { continue };
+            seen.push((value["position"].as_u64().unwrap(), value["text"].as_str().map(str::to_owned)));
+            let is_end =
+                value["direction"] == "out" && value["text"].as_str().is_some_and(|t| t.ends_with(&end));
+            if is_end {
+                return seen;
+            }
+        }
+    };
+    let seen: Vec<_> = std::thread::scope(|scope| {
+        // Some before there is a session, some while it grows.
+        let mut watchers: Vec<_> = (0..2).map(|_| scope.spawn(|| watch(chat.events(0)))).collect();
+        let senders: Vec<_> = texts
+            .chunks(10)
+            .map(|texts| scope.spawn(|| texts.iter().for_each(|text| drop(chat.say(text)))))
+            .collect();
+        watchers.extend((0..2).map(|_| scope.spawn(|| watch(chat.events(0)))));
+        senders.into_iter().for_each(|sender| sender.join().unwrap());
+        chat.say(&last);
+        watchers.into_iter().map(|watcher| watcher.join().unwrap()).collect()
+    });
+    let history: Vec<_> = chat.history().into_iter().map(|entry| (entry.position, entry.text)).collect();
+    for seen in seen {
+        let expected = history.iter().take(seen.len());
+        for (found, (position, text)) in seen.iter().zip(expected) {
+            assert_eq!((found.0, found.1.as_deref().unwrap_or_default()), (*position, text.as_str()));
+        }
+        assert!(seen.len() > 80 && seen.len() <= history.len(), "{} of {}", seen.len(), history.len());
+    }
+}
+
+#[test]
 fn history_comes_page_by_page() {
     let home = Home::new(Build::Release, User::Root);
     let daemon = Serve::new(&home, Runtime::Native).ready();
