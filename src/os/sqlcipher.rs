@@ -344,4 +344,13 @@ mod tests {
         assert_eq!(ask("cipher_provider").unwrap(), "ironclaw-ring");
         assert_eq!(rusqlite::version(), "3.53.4");
     }
+
+    #[test]
+    fn no_file_is_ever_mapped() {
+        super::initialise();
+        let connection = rusqlite::Connection::open_in_memory().unwrap();
+        let size = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap_or(0);
+        assert_eq!(size("PRAGMA mmap_size"), 0);
+        assert_eq!(size("PRAGMA mmap_size=1048576"), 0);
+    }
 }

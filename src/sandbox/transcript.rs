@@ -221,6 +221,7 @@ mod tests {
     use crate::sandbox::models::Speaker;
 
     fn db() -> Connection {
+        crate::os::sqlcipher::initialise();
         let db = Connection::open_in_memory().unwrap();
         db.execute_batch("CREATE TABLE transcript (turn INTEGER PRIMARY KEY, entry TEXT, size INTEGER)")
             .unwrap();

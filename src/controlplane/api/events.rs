@@ -107,7 +107,11 @@ impl Reader {
             }
             match self.wait(births).await {
                 Woken::Changed => self.hear(),
-                Woken::Quiet => return Some(Bytes::from_static(b": still here\n\n")),
+                Woken::Quiet => {
+                    // A ring that was lost, with whoever was to ring, is made good at the keep-alive's pace.
+                    self.caught_up = false;
+                    return Some(Bytes::from_static(b": still here\n\n"));
+                }
                 Woken::Closing => return None,
             }
         }

@@ -194,8 +194,9 @@ fn remove(group: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether the kernel killed anything in these groups because they had reached their own limit of memory: what a
-/// machine without memory kills does not count as that.
+/// Whether the kernel killed anything in these groups when they had reached their own limit of memory. Version 1 counts
+/// a kill for want of memory in the whole machine too, and files that were read as memory that was had: there a group
+/// that had once filled its limit with them is taken for one without memory.
 pub(super) fn ran_out_of_memory(groups: &[PathBuf]) -> bool {
     let read = |group: &Path, file: &str| std::fs::read_to_string(group.join(file)).unwrap_or_default();
     let counter = |text: &str, name: &str| -> u64 {

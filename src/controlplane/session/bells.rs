@@ -10,10 +10,9 @@ use smol::channel::{Receiver, Sender};
 use crate::contract::ids::SessionId;
 use crate::controlplane::store::history::{Entry, News};
 
-/// Changes that wait for one watcher. One that is slower reads the ledger.
+/// Changes that wait for one watcher, and bytes of text in them. One that is slower reads the ledger.
 const WAITING: usize = 64;
-/// Texts that are kept for watchers; longer ones are read from the ledger.
-const TEXT_BYTES: usize = 64 << 10;
+const WAITING_BYTES: usize = 128 << 10;
 
 /// All watched conversations.
 #[derive(Debug, Default)]
@@ -38,6 +37,8 @@ pub struct Watch {
 #[derive(Debug, Default)]
 struct Waiting {
     news: VecDeque<Arc<News>>,
+    /// Bytes of text in them.
+    bytes: usize,
     /// Something came that is not in `news`.
     missed: bool,
 }
@@ -68,8 +69,7 @@ impl Bells {
     pub(super) fn ring(&self, session: &SessionId, news: Option<News>) {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(bells) = watched.get_mut(session) else { return };
-        let short = |entry: &Entry| entry.text.as_ref().is_none_or(|text| text.len() <= TEXT_BYTES);
-        let news = news.filter(|news| news.entries.iter().all(short)).map(Arc::new);
+        let news = news.map(Arc::new);
         bells.retain(|bell| {
             lock(&bell.waiting).add(news.clone());
             // A full channel already holds a token that was not taken.
@@ -84,12 +84,14 @@ impl Bells {
 
 impl Waiting {
     fn add(&mut self, news: Option<Arc<News>>) {
-        match news.filter(|_| self.news.len() < WAITING) {
-            Some(news) => self.news.push_back(news),
-            None => {
-                self.news.clear();
-                self.missed = true;
+        // Once something is missed, all that waits is read from the ledger anyway.
+        let has_room = !self.missed && self.news.len() < WAITING;
+        match news.filter(|news| has_room && self.bytes + news.bytes() <= WAITING_BYTES) {
+            Some(news) => {
+                self.bytes += news.bytes();
+                self.news.push_back(news);
             }
+            None => *self = Self { missed: true, ..Self::default() },
         }
     }
 }
@@ -106,7 +108,7 @@ impl Watch {
 
     /// What came after `cursor`, in order, if all of it is here; else it has to be read from the ledger.
     pub fn since(&self, cursor: u64) -> Option<Vec<Entry>> {
-        let Waiting { mut news, missed } = std::mem::take(&mut *lock(&self.waiting));
+        let Waiting { mut news, missed, .. } = std::mem::take(&mut *lock(&self.waiting));
         if missed {
             return None;
         }
@@ -196,10 +198,18 @@ mod tests {
         bells.ring(&session, None);
         assert_eq!(positions(&watch, 15), None);
         let mut long = news(16, &[17]).unwrap();
-        long.entries[0].text = Some("x".repeat(TEXT_BYTES + 1));
+        long.entries[0].text = Some("x".repeat(WAITING_BYTES + 1));
         bells.ring(&session, Some(long));
         assert_eq!(positions(&watch, 16), None);
         assert_eq!(positions(&watch, 17), Some(vec![]));
+        // All of it together is bounded too.
+        for position in 18..28 {
+            let mut half = news(position - 1, &[position]).unwrap();
+            half.entries[0].text = Some("x".repeat(WAITING_BYTES / 2));
+            bells.ring(&session, Some(half));
+            assert!(lock(&watch.waiting).bytes <= WAITING_BYTES);
+        }
+        assert_eq!(positions(&watch, 17), None);
     }
 
     #[test]

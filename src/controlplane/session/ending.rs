@@ -41,6 +41,13 @@ impl Actor {
             // Ringing a bad file and leaving is no way around the consequence.
             (_, Some(Err(Failure::Violation(how)))) => Ending::Violation(how.clone()),
             (Ending::Died(how), _) if how.is_empty() => Ending::Died(describe(exit.as_ref())),
+            // It was ended after that, which says nothing; what it had said, or that it had no memory, does.
+            (Ending::Died(how), _) => match &exit {
+                Some(exit) if exit.out_of_memory || !exit.words.is_empty() => {
+                    Ending::Died(format!("{how}; {}", describe(Some(exit))))
+                }
+                _ => Ending::Died(how),
+            },
             (other, _) => other,
         };
         if let Some(Ok(ingested)) = read {
@@ -233,7 +240,7 @@ async fn within(limit: Duration, watch: &mut smol::Task<Exit>) -> Option<Exit> {
 /// How it ended, for the log. The words are its own, cut and escaped by whoever took them.
 fn describe(exit: Option<&Exit>) -> String {
     let Some(Exit { how, out_of_memory, words }) = exit else { return "gone".to_owned() };
-    let memory = if *out_of_memory { "out of memory (--sandbox-memory is its limit), " } else { "" };
+    let memory = if *out_of_memory { "out of memory (its limit is --sandbox-memory), " } else { "" };
     let saying = if words.is_empty() { "" } else { ", saying: " };
     format!("{memory}{how}{saying}{words}")
 }

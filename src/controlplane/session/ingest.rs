@@ -13,7 +13,7 @@ use crate::contract::ids::{MessageId, SessionId};
 use crate::contract::json::Value;
 use crate::contract::outbound::{MessageOut, OutboundBody, OutboundKind, OutboundRow, Processing};
 use crate::controlplane::keys::Keyring;
-use crate::controlplane::store::history::News;
+use crate::controlplane::store::history::{NEWS_BYTES, News};
 use crate::controlplane::store::inbox::{Marked, State};
 use crate::controlplane::store::outbox::Output;
 use crate::controlplane::store::{Durability, Ledger, Step, StoreError, history, inbox, outbox, sessions};
@@ -122,8 +122,10 @@ pub(super) async fn ingest(ledger: &Ledger, keyring: &Keyring, ring: Ring) -> Re
             if !sessions::advance_cursor(tx, &session, epoch, cursor, last)? {
                 return Ok(Err(Failure::Host("the ledger's cursor moved meanwhile".to_owned())));
             }
-            // What is read back here lies in the writer's memory; each watcher would have to decrypt it.
-            let before = if watched { Some(history::newest(tx, &session)?) } else { None };
+            // What is read back here lies in the writer's memory; each watcher would have to decrypt it. Much of it
+            // would keep the writer from others.
+            let is_short = rows.iter().map(|row| row.body.weight()).sum::<usize>() <= NEWS_BYTES;
+            let before = if watched && is_short { Some(history::newest(tx, &session)?) } else { None };
             let mut stored = store(tx, &keyring, &session, epoch, last, rows)?;
             if let Some(before) = before.filter(|_| stored.spoke) {
                 stored.news = history::news(tx, &keyring, &session, before)?;

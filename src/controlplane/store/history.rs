@@ -20,6 +20,8 @@ const PAGE_TEXT_BYTES: usize = 4 << 20;
 
 /// Most entries of one transaction that watchers are told of directly.
 const NEWS: usize = 16;
+/// Most bytes of text that are worth reading back for them.
+pub const NEWS_BYTES: usize = 64 << 10;
 
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +71,13 @@ pub struct News {
     pub after: u64,
     /// They, in order.
     pub entries: Vec<Entry>,
+}
+
+impl News {
+    /// Bytes of text in it.
+    pub fn bytes(&self) -> usize {
+        self.entries.iter().filter_map(|entry| entry.text.as_ref()).map(String::len).sum()
+    }
 }
 
 /// The position of a session's newest entry; 0 when it has none.

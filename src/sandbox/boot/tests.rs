@@ -387,9 +387,9 @@ fn what_was_finished_but_not_stored_is_put_back_and_not_asked_again() {
     let mut host = Host::new();
     let one = message("one");
     let mut running = host.launch(&[&one]);
-    host.model.will(Reply::Say("answer"));
     let first = running.hear_out();
     assert_eq!(host.read(first).len(), 1, "started");
+    host.model.will(Reply::Say("answer"));
     running.say(ToSandbox::Ack(first));
     let last = running.hear_out();
     // The host dies before it stores either.
@@ -438,9 +438,10 @@ fn a_turn_goes_on_where_it_was_interrupted() {
 fn a_turn_whose_message_the_host_gave_up_is_dropped() {
     let mut host = Host::new();
     let (poison, good) = (message("poison"), message("good"));
-    let running = host.launch(&[&poison]);
+    let mut running = host.launch(&[&poison]);
     host.model.will(Reply::Hang);
-    host.model.asked.recv().unwrap();
+    // Journalled, and so open in the next launch.
+    running.hear_out();
     running.leave();
     let mut running = host.launch(&[&good]);
     host.model.will(Reply::Say("fine"));
@@ -470,6 +471,23 @@ fn a_failing_model_is_tried_again_and_then_explained() {
     assert!(replies[1].1.starts_with("I could not get an answer: the model answered 400: no\\u{202e}."));
     assert!(replies[2].1.contains("503") && replies[2].1.contains("several times"));
     assert_eq!(host.model.requests().len(), 7);
+}
+
+#[test]
+fn a_turn_whose_request_never_went_out_has_begun_all_the_same() {
+    let mut host = Host::new();
+    let (one, two) = (message("one"), message("two"));
+    std::fs::remove_file(host.at("model")).unwrap();
+    let mut running = host.launch(&[&one]);
+    host.serve_until_done(&mut running, &one);
+    assert_eq!(host.states(&one), [Processing::Started, Processing::Done]);
+    assert!(host.replies()[0].1.contains("does not connect"), "{:?}", host.replies());
+    host.model = Model::start(&host.at("model"));
+    host.model.will(Reply::Say("again"));
+    host.deliver(&mut running, &two);
+    host.serve_until_done(&mut running, &two);
+    running.stop();
+    assert_eq!(host.replies()[1], (two.id.clone(), "again".into()));
 }
 
 #[test]

@@ -45,7 +45,7 @@ impl Anthropic {
 }
 
 impl Model for Anthropic {
-    fn call(&self, request: &Request<'_>, sent: &mut dyn FnMut()) -> Result<Response, ModelError> {
+    fn call(&self, request: &Request<'_>, sent: &mut dyn FnMut() -> bool) -> Result<Response, ModelError> {
         let target = Target { socket: &self.socket, host: &self.host, path: "/v1/messages" };
         let headers = [("content-type", "application/json"), ("anthropic-version", "2023-06-01")];
         let patience = Patience { whole: self.patience.whole.min(request.within), ..self.patience };

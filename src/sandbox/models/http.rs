@@ -42,6 +42,8 @@ pub enum HttpError {
     Truncated,
     /// The answer breaks the protocol.
     Malformed(&'static str),
+    /// The caller does not want the answer any more.
+    GivenUp,
     /// The answer is larger than its reader accepts.
     TooLarge(&'static str),
 }
@@ -52,6 +54,7 @@ impl fmt::Display for HttpError {
             Self::Connect(error) => write!(f, "the model socket does not connect: {error}"),
             Self::Io(error) => write!(f, "the model socket failed: {error}"),
             Self::TimedOut => f.write_str("the answer took too long"),
+            Self::GivenUp => f.write_str("the answer is not wanted any more"),
             Self::Truncated => f.write_str("the answer ended in the middle"),
             Self::Malformed(what) => write!(f, "the answer is not HTTP: {what}"),
             Self::TooLarge(what) => write!(f, "the answer has too much of something: {what}"),
@@ -101,7 +104,7 @@ pub fn post(
     headers: &[(&str, &str)],
     body: &[u8],
     patience: Patience,
-    sent: &mut dyn FnMut(),
+    sent: &mut dyn FnMut() -> bool,
 ) -> Result<Answer, HttpError> {
     let deadline = Instant::now() + patience.whole;
     let stream = UnixStream::connect(target.socket).map_err(HttpError::Connect)?;
@@ -113,13 +116,9 @@ pub fn post(
     }
     head.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
     // An upstream may refuse a body before it has read all of it: its answer is worth more than our error.
-    head.reserve_exact(body.len());
-    let mut request = head.into_bytes();
-    request.extend_from_slice(body);
-    let whole = connection.send(&request);
-    drop(request);
-    if whole.is_ok() {
-        sent();
+    let whole = connection.send(head.as_bytes()).and_then(|()| connection.send(body));
+    if whole.is_ok() && !sent() {
+        return Err(HttpError::GivenUp);
     }
     match (whole, connection.head()) {
         (_, Ok((status, headers))) => {
@@ -391,7 +390,7 @@ mod tests {
             leave_open.then_some(stream)
         });
         let target = Target { socket: &path, host: "model", path: "/v1/messages" };
-        let result = post(target, &[("content-type", "application/json")], b"BODY", patience, &mut || ())
+        let result = post(target, &[("content-type", "application/json")], b"BODY", patience, &mut || true)
             .and_then(|mut answer| {
                 let mut whole = Vec::new();
                 while let Some(piece) = answer.piece()? {
@@ -470,6 +469,6 @@ mod tests {
         let hurried = Patience { idle: Duration::from_secs(60), whole: Duration::from_millis(200) };
         assert!(matches!(exchange(stalled, hurried, true), Err(HttpError::TimedOut)));
         let target = Target { socket: Path::new("/nonexistent/socket"), host: "m", path: "/" };
-        assert!(matches!(post(target, &[], b"", QUICK, &mut || ()), Err(HttpError::Connect(_))));
+        assert!(matches!(post(target, &[], b"", QUICK, &mut || true), Err(HttpError::Connect(_))));
     }
 }

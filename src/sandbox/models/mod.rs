@@ -290,11 +290,12 @@ impl std::error::Error for ModelError {}
 /// Something that answers requests; the tests have one of their own.
 pub trait Model {
     /// Calls the model once and waits for the whole answer. `sent` is called when the request is on its way, for
-    /// what can be done while the model thinks; not when it could not be sent.
+    /// what can be done while the model thinks; not when it could not be sent. When it gives `false`, the answer is
+    /// not waited for.
     ///
     /// # Errors
     /// [`ModelError`] when there is no complete answer; nothing is retried here.
-    fn call(&self, request: &Request<'_>, sent: &mut dyn FnMut()) -> Result<Response, ModelError>;
+    fn call(&self, request: &Request<'_>, sent: &mut dyn FnMut() -> bool) -> Result<Response, ModelError>;
 }
 
 #[cfg(test)]

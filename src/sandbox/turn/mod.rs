@@ -36,6 +36,9 @@ const TURN_SECONDS: u64 = 600;
 /// the process; a tenth where the turn is short.
 const LAST_WORDS: Duration = Duration::from_secs(15);
 
+/// Bytes of what is asked, above which a turn is journalled before its request is made.
+const LARGE: usize = 64 << 10;
+
 const INTERRUPTED: &str = "interrupted, outcome unknown";
 const TOO_MUCH: &str = "[I stopped: what I asked of the tools in this turn is more than one turn can hold. Ask me \
     to do it in smaller parts.]";
@@ -335,7 +338,8 @@ impl<M: Model> Turns<M> {
 
     /// Asks the model, again and again if it is worth it. A turn that begins is journalled while its first request is
     /// on its way: that is the one thing that may go before the journal, since it has no effect but an answer, and
-    /// that is read afterwards.
+    /// that is read afterwards. A large one is journalled first: a process that its request kills must have begun the
+    /// turn, or the death counts against no message.
     fn ask(
         &mut self,
         turn: &mut OpenTurn,
@@ -366,9 +370,15 @@ impl<M: Model> Turns<M> {
                 messages: conversation,
                 within,
             };
+            if !turn.is_journalled && is_large(&turn.prompt) {
+                announce(&mut self.parts.journal, &self.outlet, turn, "model")?;
+            }
             let (journal, outlet, mut announced) = (&mut self.parts.journal, &self.outlet, Ok(()));
-            let answer =
-                self.parts.model.call(&request, &mut || announced = announce(journal, outlet, turn, "model"));
+            let mut sent = || {
+                announced = announce(journal, outlet, turn, "model");
+                announced.is_ok()
+            };
+            let answer = self.parts.model.call(&request, &mut sent);
             announced?;
             // A request that did not go out is no reason to keep the turn to oneself.
             self.ensure_begun(turn)?;
@@ -431,6 +441,13 @@ impl<M: Model> Turns<M> {
         self.outlet.send_all([FromTurn::Outputs(outputs), FromTurn::Idle]);
         Ok(())
     }
+}
+
+/// Whether what is asked is so much that a request made of it may be what ends the process. What is told of earlier
+/// turns is bounded below that.
+fn is_large(prompt: &Message) -> bool {
+    let bytes = |block: &Block| if let Block::Text(text) = block { text.len() } else { 0 };
+    prompt.blocks.iter().map(bytes).sum::<usize>() > LARGE
 }
 
 /// Tells the mailbox what the turn does, and begins it if it has not begun.

@@ -33,12 +33,12 @@ fn an_open_turn_waits_for_messages_that_stand_behind_finished_ones() {
     let mut host = Host::new();
     let (one, two) = (message("one"), message("two"));
     let mut running = host.launch(&[&one]);
+    let started = running.hear_out();
+    running.say(ToSandbox::Ack(started));
     host.model
         .will(Reply::Say("1"))
         .will(Reply::Tool("write_file", r#"{"path":"a","content":"x"}"#))
         .will(Reply::Hang);
-    let started = running.hear_out();
-    running.say(ToSandbox::Ack(started));
     // The end of the first turn is rung and never stored.
     running.hear_out();
     host.deliver(&mut running, &two);
