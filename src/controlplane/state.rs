@@ -205,6 +205,7 @@ impl StateDir {
         let lock = lock(path, wall)?;
         let path = path.canonicalize().map_err(failed("resolve", path))?;
         set_directory(&path, wall, TOP_MODE)?;
+        sweep_unfinished(&path).map_err(failed("sweep", &path))?;
         for (name, mode) in SUBDIRECTORIES {
             let below = path.join(name);
             make_directory(&below, wall)?;
@@ -465,6 +466,18 @@ pub fn write_durably(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), StateEr
         let _ = fs::remove_file(&temporary);
     }
     written.map_err(failed("write", path))
+}
+
+/// Removes what [`write_durably`] left when it was killed: half a secret, or a whole one that nobody will look for.
+fn sweep_unfinished(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        let stem = name.to_str().and_then(|name| name.strip_suffix(".tmp")?.rsplit_once('.'));
+        if stem.is_some_and(|(_, unique)| crate::contract::ids::MessageId::parse(unique).is_ok()) {
+            fs::remove_file(directory.join(&name))?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes renames and new names in a directory durable.

@@ -53,7 +53,7 @@ fn a_memory_hog_dies_of_its_own_limit(runtime: Runtime) {
         .log
         .wait_for("that it ended", |line| line.contains("\"sandbox.ended\"") && line.contains(&session));
     // The kernel's counters of its own group say so; whatever else kills it would not count there.
-    assert!(ended.contains("out of memory (--sandbox-memory is its limit)"), "{ended}");
+    assert!(ended.contains("out of memory (its limit is --sandbox-memory)"), "{ended}");
     answers(&bystander);
     // In gVisor the runtime has 64 MiB of its own in the same group.
     let most = if runtime == Runtime::Gvisor { 128 } else { 64 };

@@ -143,6 +143,8 @@ fn a_rotation_that_is_killed_leaves_one_of_the_two_keys() {
         assert_eq!(output.status.signal(), Some(9), "{crash}: {output:?}");
         assert_eq!(new.exists(), key_is_there);
         assert_eq!(keystore(&home) != before, rotated, "{crash}, the new key there: {key_is_there}");
+        // The kill before the keystore took its place left it beside; the next start removes it.
+        assert_eq!(unfinished(&home).len(), usize::from(crash == "written" && key_is_there));
         if rotated {
             stays_shut(&home, None);
             opens(&home, Some(&new));
@@ -152,5 +154,12 @@ fn a_rotation_that_is_killed_leaves_one_of_the_two_keys() {
                 stays_shut(&home, Some(&new));
             }
         }
+        assert_eq!(unfinished(&home).len(), 0);
     }
+}
+
+/// New files of the state directory that never took their place.
+fn unfinished(home: &Home) -> Vec<PathBuf> {
+    let below = crate::world::leftovers::files_below(&home.state());
+    below.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "tmp")).collect()
 }

@@ -64,7 +64,7 @@ pub(super) async fn pump(actor: &mut Actor) -> Result<(), Ending> {
     run.handed = handed;
     let Some(last) = seqs.last().copied() else { return Ok(()) };
     let answers_at = seqs.get(open.len()..).unwrap_or_default().to_vec();
-    if !run.open.owes_a_turn() {
+    if !open.is_empty() && !run.open.owes_a_turn() {
         // Until now it had nothing to do, however long that was.
         run.waiting_since = Instant::now();
     }

@@ -228,12 +228,15 @@ pub fn open_messages(
     bytes: usize,
 ) -> Result<Vec<OpenMessage>, StoreError> {
     let Some(texts) = Texts::to_read(conn, keyring, session)? else { return Ok(Vec::new()) };
-    let sql = format!("SELECT {COLUMNS} FROM inbox WHERE {NEXT_OPEN} ORDER BY position LIMIT ?3");
+    let sql = format!("SELECT {COLUMNS} FROM inbox WHERE {NEXT_OPEN} ORDER BY position");
     let mut query = conn.prepare_cached(&sql)?;
-    let mut found = query.query(params![session.as_str(), super::stored(after), super::rows(rows)])?;
+    let mut found = query.query(params![session.as_str(), super::stored(after)])?;
     let mut open = Vec::new();
     let mut taken = 0;
-    while let Some(row) = found.next()? {
+    // Counted here and not by the query: what is left out must not hide what comes after it.
+    while open.len() < rows
+        && let Some(row) = found.next()?
+    {
         let Some(message) = read(row, &texts)? else { continue };
         taken += message.message.text.len();
         if taken > bytes && !open.is_empty() {
