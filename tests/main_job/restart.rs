@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::bad_input::{refused, serve};
-use crate::world::daemon::free_port;
+use crate::world::daemon::lasting_port;
 use crate::world::http::Request;
 use crate::world::{
     Build, Home, PATIENCE, Random, Runtime, Serve, User, eventually, leftovers, marker, rounds,
@@ -19,7 +19,7 @@ crate::in_both_back_ends!(it_serves_again_on_the_same_port);
 
 fn it_serves_again_on_the_same_port(runtime: Runtime) {
     let home = Home::new(Build::Release, User::Root);
-    let port = free_port();
+    let port = lasting_port();
     let mut random = Random::fresh();
     println!("seed {}", random.0);
     let mut sessions = Vec::new();
@@ -62,7 +62,7 @@ fn keep_alive(address: SocketAddr) -> TcpStream {
 #[test]
 fn what_a_killed_daemon_was_starting_is_outlasted() {
     let home = Home::new(Build::Release, User::Root);
-    let mut daemon = Serve::new(&home, Runtime::Native).ready();
+    let mut daemon = Serve::new(&home, Runtime::Native).port(lasting_port()).ready();
     let address = daemon.address;
     daemon.kill9();
     let lock = File::open(home.state().join("ironclaw.state")).unwrap();
@@ -85,7 +85,7 @@ fn what_a_killed_daemon_was_starting_is_outlasted() {
 #[test]
 fn another_programs_port_stays_its_own() {
     let home = Home::new(Build::Release, User::Root);
-    let mut daemon = Serve::new(&home, Runtime::Native).ready();
+    let mut daemon = Serve::new(&home, Runtime::Native).port(lasting_port()).ready();
     let address = daemon.address;
     daemon.chat("mock-agent", "main").ask("before");
     daemon.kill9();

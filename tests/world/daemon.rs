@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::http::{Answer, Request};
-use super::{Chat, Home, PATIENCE, Runtime, eventually};
+use super::{Chat, Home, PATIENCE, Random, Runtime, eventually};
 
 /// How a control plane is to be started.
 pub struct Serve<'a> {
@@ -286,6 +286,22 @@ impl Log {
     pub fn any(&self, fits: impl Fn(&str) -> bool) -> bool {
         self.lines().iter().any(|line| fits(line))
     }
+}
+
+/// A free port that the kernel gives to nobody who did not name it: what else runs here takes it neither from a
+/// stopped control plane nor from one that starts again.
+pub fn lasting_port() -> u16 {
+    let path = "/proc/sys/net/ipv4/ip_local_port_range";
+    let range = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let range: Vec<u16> = range.split_whitespace().map(|word| word.parse().unwrap()).collect();
+    let [first, last] = range[..] else { panic!("{path} holds {range:?}") };
+    let others: Vec<u16> = (1024..=u16::MAX).filter(|port| !(first..=last).contains(port)).collect();
+    let mut random = Random::fresh();
+    // Others may have asked for the same one; that many in a row is no chance.
+    let mut tries = (0..1000.min(others.len())).map(|_| others[random.below(others.len() as u64) as usize]);
+    tries.find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()).unwrap_or_else(|| {
+        panic!("no free port from 1024 on but among {first} to {last}, which {path} gives away")
+    })
 }
 
 /// A port that was free a moment ago.
