@@ -147,7 +147,9 @@ fn with_hostile_agent(home: &Home, runtime: Runtime) -> Serve<'_> {
 }
 
 /// Each case in a chat of its own, one after the other: it is parked, and a bystander is answered before,
-/// meanwhile and after.
+/// meanwhile and after. Most of these are ended within milliseconds of their first word, too soon to ask after
+/// that: so the bystander asks without a pause from before the launch until after the parking, and whenever it
+/// happens, a question is open. Those that go on for seconds are in `all_at_once`.
 fn one_by_one(cases: &[Case], runtime: Runtime) {
     let home = Home::new(Build::Faults, User::Root);
     let daemon = start(&home, runtime);
@@ -159,7 +161,16 @@ fn one_by_one(cases: &[Case], runtime: Runtime) {
         println!("{mode}");
         let chat = daemon.chat("dev-agent", mode);
         let session = chat.say(&format!("hostile {mode}")).session_id;
-        answers(&bystander);
+        let said = |event: &str| {
+            let event = format!("\"{event}\"");
+            daemon.log.any(|line| line.contains(&event) && line.contains(&session))
+        };
+        eventually("it is parked", || {
+            answers(&bystander);
+            said("session.parked").then_some(())
+        });
+        // It was its program that was ended, and not a launch.
+        assert!(said("sandbox.launched"), "{mode} was never launched");
         assert_why(&daemon, "sandbox.ended", &session, mode, case.ended);
         assert_why(&daemon, "session.parked", &session, mode, case.parked);
         // Parked means that mail waits, also the next message; the others go on.
