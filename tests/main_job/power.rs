@@ -162,6 +162,10 @@ fn a_machine_without_power_loses_nothing_that_was_said() {
         .zip(&mut clients)
         .for_each(|(shown, client)| client.shown.extend(shown));
     }
+    let accepted: usize = clients.iter().map(|client| client.accepted.len()).sum();
+    let answers = clients.iter().flat_map(|client| &client.shown).filter(|entry| entry.direction == "out");
+    let answers = answers.count();
+    assert!(accepted > 0 && answers > 0, "{accepted} messages were accepted, {answers} answers shown");
     let daemon = disk.ready();
     for (name, client) in names.iter().zip(&mut clients) {
         let chat = daemon.chat("mock-agent", name);
