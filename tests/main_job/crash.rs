@@ -1,6 +1,7 @@
 //! `kill -9` at random moments: of sandboxes in the middle of a turn, of the control plane in the middle of a
 //! message. Afterwards every message is in exactly one answer, and nothing of the old run is left.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::world::{
@@ -16,6 +17,7 @@ fn killed_sandboxes_lose_nothing(runtime: Runtime) {
     println!("seed {}", random.0);
     let mut sent: Vec<(String, Vec<String>)> = Vec::new();
     let mut sessions = Vec::new();
+    let mut seen = BTreeSet::new();
     for round in 0..rounds() {
         // A chat of its own: deaths of one session in a row are answered with a growing pause.
         let name = format!("round-{round}");
@@ -27,8 +29,13 @@ fn killed_sandboxes_lose_nothing(runtime: Runtime) {
             texts.push(text);
         }
         sent.push((name.clone(), texts));
+        if round == 0 {
+            was_launched(&daemon);
+        }
         std::thread::sleep(Duration::from_millis(random.below(400)));
-        let killed = leftovers::traces(&home);
+        let mut killed = leftovers::traces(&home);
+        killed.retain(|trace| !of_the_daemon(trace, &daemon));
+        seen.append(&mut leftovers::kinds(&home, &killed));
         for id in home.processes() {
             if id != daemon.id() {
                 leftovers::kill(id);
@@ -37,11 +44,10 @@ fn killed_sandboxes_lose_nothing(runtime: Runtime) {
         // While the daemon goes on, and may have launched the session anew.
         eventually("nothing of the killed launches is left", || {
             let here = leftovers::traces(&home);
-            let left: Vec<&String> =
-                killed.intersection(&here).filter(|trace| !of_the_daemon(trace, &daemon)).collect();
-            left.is_empty().then_some(())
+            killed.is_disjoint(&here).then_some(())
         });
     }
+    much_was_seen(&seen, runtime);
     for (chat, texts) in &sent {
         all_answered_once(&daemon.chat("mock-agent", chat), texts);
     }
@@ -56,13 +62,19 @@ fn killed_control_planes_lose_nothing(runtime: Runtime) {
     println!("seed {}", random.0);
     let mut sent: Vec<String> = Vec::new();
     let mut sessions = Vec::new();
+    let mut seen = BTreeSet::new();
     for round in 0..rounds() {
         let mut daemon = Serve::new(&home, runtime).ready();
         let text = marker();
         let event = marker();
         let answer = daemon.chat("mock-agent", "main").try_say(&text, &event);
+        if round == 0 {
+            was_launched(&daemon);
+        }
         std::thread::sleep(Duration::from_millis(random.below(300)));
         let mut old = leftovers::traces(&home);
+        let of_sandboxes = old.iter().filter(|trace| !of_the_daemon(trace, &daemon)).cloned().collect();
+        seen.append(&mut leftovers::kinds(&home, &of_sandboxes));
         daemon.kill9();
         // What was not acknowledged is sent again, as a client does.
         if !answer.is_ok_and(|answer| answer.status == 202) {
@@ -78,6 +90,7 @@ fn killed_control_planes_lose_nothing(runtime: Runtime) {
         assert!(left.is_empty(), "round {round}: of the old run there still are {left:#?}");
         drop(daemon);
     }
+    much_was_seen(&seen, runtime);
     let daemon = Serve::new(&home, runtime).ready();
     let chat = daemon.chat("mock-agent", "main");
     all_answered_once(&chat, &sent);
@@ -124,6 +137,22 @@ fn the_conveyors_of_an_ended_run_are_made_anew() {
         assert!(daemon.stop().success());
         leftovers::none_left(&home, &[session], &[]);
     }
+}
+
+/// In one round at least there is something to kill, whatever the others find.
+fn was_launched(daemon: &Daemon) {
+    daemon.log.wait_for("that it was launched", |line| line.contains("sandbox.launched"));
+}
+
+/// That nothing of a killed run is left says something only where there was something.
+#[track_caller]
+fn much_was_seen(seen: &BTreeSet<&str>, runtime: Runtime) {
+    println!("seen before the kills: {seen:?}");
+    assert!(seen.contains("process"), "no round saw a sandbox's process before its kill, only {seen:?}");
+    let beside = ["mount", "group", "socket"].iter().any(|kind| seen.contains(kind));
+    assert!(beside, "no round saw a mount, group or socket before its kill, only {seen:?}");
+    let on_disk = ["bundle", "state of runsc"].iter().all(|kind| seen.contains(kind));
+    assert!(on_disk || runtime == Runtime::Native, "no round saw what gVisor keeps on disk, only {seen:?}");
 }
 
 /// Whether a trace is the daemon's own and not a sandbox's.

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::world::http::{Events, Request};
@@ -63,16 +63,75 @@ fn planted_leftovers_are_seen() {
     assert!(complaint.is_err());
     std::fs::remove_dir(&bundle).unwrap();
 
-    // A control group, where one can be made.
-    for parent in ["/sys/fs/cgroup/pids", "/sys/fs/cgroup/unified", "/sys/fs/cgroup"] {
-        let group = Path::new(parent).join(&session);
-        if std::fs::create_dir(&group).is_ok() {
-            assert_eq!(leftovers::cgroups(std::slice::from_ref(&session)).len(), 1);
-            std::fs::remove_dir(&group).unwrap();
-            break;
+    // A control group.
+    let group = group_in_any_hierarchy(&session);
+    assert_eq!(leftovers::cgroups(std::slice::from_ref(&session)).len(), 1);
+    std::fs::remove_dir(&group).unwrap();
+    leftovers::none_left(&home, &[session], &[]);
+}
+
+/// A group of this name where the program may make its own.
+#[track_caller]
+fn group_in_any_hierarchy(name: &str) -> PathBuf {
+    let parents = ["pids", "unified", ""].map(|hierarchy| Path::new("/sys/fs/cgroup").join(hierarchy));
+    let mut refused = Vec::new();
+    for parent in parents.iter().filter(|parent| parent.join("cgroup.procs").exists()) {
+        let group = parent.join(name);
+        match std::fs::create_dir(&group) {
+            Ok(()) => return group,
+            Err(error) => refused.push(format!("{}: {error}", parent.display())),
         }
     }
-    leftovers::none_left(&home, &[session], &[]);
+    panic!(
+        "control groups are not writable here ({refused:?}), and these tests need them: run them where \
+         /sys/fs/cgroup is mounted for writing, in a container with `-v /sys/fs/cgroup:/sys/fs/cgroup:rw`"
+    );
+}
+
+/// What the kill tests compare before and after: each kind is planted alone, seen as that kind, and then gone.
+#[test]
+fn planted_traces_are_seen() {
+    let home = Home::new(Build::Release, User::Root);
+    let seen = || leftovers::kinds(&home, &leftovers::traces(&home)).into_iter().collect::<Vec<_>>();
+    assert_eq!(seen(), Vec::<&str>::new());
+
+    let copy = home.root.join("run/program");
+    install::copy(Path::new("/bin/sleep"), &copy);
+    let mut child = Command::new(&copy).arg("600").env_clear().spawn().unwrap();
+    eventually("the process is seen", || (seen() == ["process"]).then_some(()));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(seen(), Vec::<&str>::new());
+
+    // The home's own group is none of a sandbox's, one in it is.
+    let parent = group_in_any_hierarchy(&home.cgroup());
+    assert_eq!(seen(), Vec::<&str>::new());
+    std::fs::create_dir(parent.join("one")).unwrap();
+    assert_eq!(seen(), ["group"]);
+    std::fs::remove_dir(parent.join("one")).unwrap();
+    std::fs::remove_dir(parent).unwrap();
+
+    for (path, kind) in [("bundles/running/one", "bundle"), ("bundles/runsc/one", "state of runsc")] {
+        let path = home.state().join(path);
+        std::fs::create_dir_all(&path).unwrap();
+        assert_eq!(seen(), [kind]);
+        std::fs::remove_dir(path).unwrap();
+    }
+
+    let sockets = home.root.join("run/ses_planted");
+    std::fs::create_dir(&sockets).unwrap();
+    assert_eq!(seen(), ["file"]);
+    let socket = UnixListener::bind(sockets.join("doorbell.sock")).unwrap();
+    assert_eq!(seen(), ["file", "socket"]);
+    drop(socket);
+    std::fs::remove_dir_all(sockets).unwrap();
+
+    let point = home.root.join("user/mounted");
+    std::fs::create_dir(&point).unwrap();
+    assert!(Command::new("mount").args(["-t", "tmpfs", "left"]).arg(&point).status().unwrap().success());
+    assert_eq!(seen(), ["mount"]);
+    assert!(Command::new("umount").arg(&point).status().unwrap().success());
+    assert_eq!(seen(), Vec::<&str>::new());
 }
 
 #[test]
@@ -114,6 +173,7 @@ fn a_home_ends_what_was_started_in_it() {
 fn a_home_removes_the_groups_of_a_killed_daemon() {
     let home = Home::new(Build::Release, User::Root);
     let name = home.cgroup();
+    std::fs::remove_dir(group_in_any_hierarchy(&name)).unwrap();
     let mut daemon = Serve::new(&home, Runtime::Native).ready();
     daemon.chat("mock-agent", "main").ask("hello");
     daemon.kill9();

@@ -157,7 +157,7 @@ pub fn traces(home: &Home) -> BTreeSet<String> {
     }
     let groups = cgroups(&[home.cgroup()]).into_iter().map(PathBuf::from);
     let bundles = home.state().join("bundles");
-    let files = ["bundles", "runsc"].map(|name| files_below(&bundles.join(name))).concat();
+    let files = ["running", "runsc"].map(|name| files_below(&bundles.join(name))).concat();
     let sockets = files_below(&home.root.join("run")).into_iter().filter(|path| {
         let sessions = path.components().filter_map(|part| part.as_os_str().to_str());
         sessions.into_iter().any(|part| part.starts_with("ses_"))
@@ -179,6 +179,24 @@ pub fn traces(home: &Home) -> BTreeSet<String> {
     }
     found.extend(mounts(&home.root).into_iter().map(|line| format!("mount {line}")));
     found
+}
+
+/// Which kinds of these traces there are, as the first word of each or what its path is in.
+pub fn kinds(home: &Home, traces: &BTreeSet<String>) -> BTreeSet<&'static str> {
+    let places = [
+        ("/sys/fs/cgroup/".to_owned(), "group"),
+        (format!("{}/", home.state().join("bundles/running").display()), "bundle"),
+        (format!("{}/", home.state().join("bundles/runsc").display()), "state of runsc"),
+        (format!("{}/", home.root.join("run").display()), "file"),
+        ("process ".to_owned(), "process"),
+        ("socket ".to_owned(), "socket"),
+        ("mount ".to_owned(), "mount"),
+    ];
+    let kind = |trace: &String| {
+        let place = places.iter().find(|(place, _)| trace.starts_with(place));
+        place.unwrap_or_else(|| panic!("{trace} is of no kind")).1
+    };
+    traces.iter().map(kind).collect()
 }
 
 /// Waits until nothing of these sessions is left outside the state directory, except processes that `living`
