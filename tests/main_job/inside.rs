@@ -122,27 +122,47 @@ fn resolver() {
         // Another run of the tests may be at the same place.
         sockopt::set_socket_reuseport(&server, true).unwrap();
         let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 53);
-        bind(&server, &address).expect("the tests answer questions for names at 127.0.0.1:53");
+        if let Err(error) = bind(&server, &address) {
+            panic!(
+                "UDP port 53 of 127.0.0.1 cannot be had ({error}), and these tests answer there, because a box with \
+                 the host's network asks there: stop the name server that has it (`ss -ulnp 'sport = 53'` names it) \
+                 or run the tests in a network namespace of their own (`unshare -n`, then `ip link set lo up`)"
+            );
+        }
         let server = UdpSocket::from(server);
         std::thread::spawn(move || {
             let mut packet = [0; 512];
             while let Ok((length, from)) = server.recv_from(&mut packet) {
-                let _ = server.send_to(&answer_to(&packet[..length]), from);
+                // Whatever else is sent here is no question.
+                if let Some(answer) = answer_to(&packet[..length]) {
+                    let _ = server.send_to(&answer, from);
+                }
             }
         });
     });
 }
 
-/// The answer to a question for an address of version 4: 192.0.2.7; to any other, that there is none.
-fn answer_to(question: &[u8]) -> Vec<u8> {
-    let name = question[12..].iter().position(|byte| *byte == 0).unwrap() + 12;
-    let asked = &question[12..name + 5];
+/// The answer to a question for an address of version 4: 192.0.2.7; to any other, that there is none. What is cut
+/// short has none.
+fn answer_to(question: &[u8]) -> Option<Vec<u8>> {
+    let name = question.get(12..)?.iter().position(|byte| *byte == 0)? + 12;
+    let asked = question.get(12..name + 5)?;
     let has_address = question[name + 1..name + 3] == [0, 1];
     // The question's id; an answer, recursion available; one question and perhaps one record.
     let head = [question[0], question[1], 0x81, 0x80, 0, 1, 0, u8::from(has_address), 0, 0, 0, 0];
     // The name of the question, an address, of the internet, for a minute, four bytes.
     let record: &[u8] = &[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 7];
-    [head.as_slice(), asked, if has_address { record } else { &[] }].concat()
+    Some([head.as_slice(), asked, if has_address { record } else { &[] }].concat())
+}
+
+#[test]
+fn what_is_no_question_has_no_answer() {
+    let question = [&[7, 9, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], b"\x01a\x02bc\0", &[0, 1, 0, 1]].concat();
+    let answer = answer_to(&question).unwrap();
+    assert_eq!((&answer[..3], answer.ends_with(&[192, 0, 2, 7])), (&[7, 9, 0x81][..], true));
+    for length in 0..question.len() {
+        assert_eq!(answer_to(&question[..length]), None, "{length} bytes");
+    }
 }
 
 /// Answers every question with its first bytes, until the test program ends.
@@ -465,6 +485,8 @@ const SHUT_IN_GVISOR: [&str; 4] = ["no_new_privs", "sealed_no_new_privs", "host_
 
 /// The same probe finds each gap when exactly that control is weakened, and not when it is in force.
 fn each_check_fails_with_its_control_weakened(runtime: Runtime) {
+    // Without it nothing could be looked for, and that is not the fault of any box.
+    resolver();
     let mut blind = Vec::new();
     let mut compared: Vec<(&[&str], User, Findings)> = Vec::new();
     for gap in GAPS {
