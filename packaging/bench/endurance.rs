@@ -2,9 +2,8 @@
 //! first hundred. Several chats send at once, and the one that is measured is among them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
-use crate::replies::Talk;
+use crate::replies::{PAUSE, Talk};
 use crate::table::{Amount, Row, Samples};
 use crate::world::{Daemon, Runtime, Serve};
 use crate::{Bench, processes};
@@ -86,7 +85,7 @@ fn look(bench: &Bench, daemon: &Daemon, talks: &mut [Talk<'_>]) -> Look {
     let text = "one of many messages ".repeat(MESSAGE / 21);
     let talk = talks.first_mut().expect("there are chats");
     let latency = Samples::of(bench.replies, || {
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(PAUSE);
         talk.reply(&text)
     });
     let below = processes::descendants(daemon.id());

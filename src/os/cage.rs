@@ -15,6 +15,7 @@ use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::{Resource, Rlimit, Signal};
 use rustix::thread::UnshareFlags;
 
+use super::memory::{self, Forget};
 use super::process::{self, Ended};
 use super::seccomp;
 use super::stage::{Decoder, Encoder, Failure, Step, execve};
@@ -198,6 +199,7 @@ pub(super) fn supervise(cage: &Cage, key: OwnedFd, status: &mut Option<OwnedFd>)
 }
 
 fn outlive(pidfd: &OwnedFd) -> Ended {
+    memory::forget(Forget::All);
     loop {
         let input = io::stdin();
         let input = input.as_fd();
@@ -338,6 +340,7 @@ fn set_limit(resource: Resource, value: u64) -> Result<(), Failure> {
 fn reap_until(sandbox: u32) -> ! {
     // SAFETY: nothing in this process uses a descriptor from here on.
     unsafe { libc::close_range(0, libc::c_uint::MAX, 0) };
+    memory::forget(Forget::All);
     loop {
         let mut status = 0;
         // SAFETY: `status` is a valid place for an int.

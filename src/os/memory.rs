@@ -37,6 +37,44 @@ pub fn trim_heaps() {
     }
 }
 
+/// What of the program's own file a process lets go of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forget {
+    /// Its tables: relocations and unwinding, needed at the start and for a panic, and constants beside them.
+    Tables,
+    /// Its code too: for a process that only waits from now on.
+    All,
+}
+
+/// Lets go of pages of the program's own file. What is still needed comes back from the file when it is touched; the
+/// rest is memory that nobody uses.
+pub fn forget(what: Forget) {
+    // SAFETY: it only asks for numbers.
+    let [headers, count, page] = unsafe {
+        [libc::getauxval(libc::AT_PHDR), libc::getauxval(libc::AT_PHNUM), libc::getauxval(libc::AT_PAGESZ)]
+    };
+    if headers == 0 || page == 0 {
+        return;
+    }
+    // SAFETY: the kernel put the address and the number of this program's own headers there; they lie in its first
+    // segment, which nothing unmaps.
+    let headers = unsafe { std::slice::from_raw_parts(headers as *const libc::Elf64_Phdr, count as usize) };
+    let Some(own) = headers.iter().find(|header| header.p_type == libc::PT_PHDR) else { return };
+    let base = (headers.as_ptr().addr() as u64).wrapping_sub(own.p_vaddr);
+    let code = if what == Forget::All { libc::PF_X } else { 0 };
+    for header in headers.iter().filter(|header| header.p_type == libc::PT_LOAD) {
+        if header.p_flags & !code != libc::PF_R {
+            continue;
+        }
+        let start = base.wrapping_add(header.p_vaddr) / page * page;
+        let end = base.wrapping_add(header.p_vaddr + header.p_memsz);
+        // SAFETY: these pages are read-only copies of a file and hold nothing that was written; one that is touched
+        // again is read from the file again.
+        let _ =
+            unsafe { libc::madvise(start as *mut libc::c_void, (end - start) as usize, libc::MADV_DONTNEED) };
+    }
+}
+
 /// A file that is in no directory, holding `content` for ever: it can be neither written, grown nor shrunk.
 /// Close-on-exec, positioned at its start.
 pub fn memfd_sealed(content: &[u8]) -> io::Result<OwnedFd> {
@@ -65,6 +103,14 @@ mod tests {
         assert_eq!(content, b"0123");
         assert!(file.write_all(b"x").is_err());
         assert!(file.set_len(0).is_err());
+    }
+
+    #[test]
+    fn what_was_forgotten_comes_back() {
+        forget(Forget::Tables);
+        forget(Forget::All);
+        assert_eq!([3, 1, 2].iter().max(), Some(&3));
+        assert!(std::panic::catch_unwind(|| [1].iter().for_each(|_| panic!("on purpose"))).is_err());
     }
 
     #[test]
