@@ -126,17 +126,23 @@ fn a_runtime_that_is_not_there() {
     }
     // Where nobody named it, the daemon lives and says what it waits for; the weaker cage is not taken instead.
     let mut child = alone(&root, &words).spawn().unwrap();
+    let reason = alive_and_not_ready(&mut child, port, "runsc");
+    assert!(reason.contains("--runtime native"), "it says no next step: {reason}");
+    assert_eq!(Request::get("/healthz").send(([127, 0, 0, 1], port).into()).unwrap().status, 200);
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// Waits until a daemon of the test's own says why it is not ready, naming this; gives the whole of it.
+#[track_caller]
+fn alive_and_not_ready(child: &mut std::process::Child, port: u16, named: &str) -> String {
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
-    let reason = eventually("it is alive and not ready, with the reason", || {
+    eventually("it is alive and not ready, with the reason", || {
         assert!(child.try_wait().unwrap().is_none(), "it ended");
         let answer = Request::get("/readyz").send(address).ok()?;
         assert_eq!(answer.status, 503, "{}", answer.text());
-        answer.text().contains("runsc").then(|| answer.text())
-    });
-    assert!(reason.contains("--runtime native"), "it says no next step: {reason}");
-    assert_eq!(Request::get("/healthz").send(address).unwrap().status, 200);
-    let _ = child.kill();
-    let _ = child.wait();
+        answer.text().contains(named).then(|| answer.text())
+    })
 }
 
 #[test]
@@ -350,13 +356,7 @@ fn forbidden_user_namespaces() {
                 home.model_socket().display(),
             ),
         );
-        let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
-        let reason = eventually("it says that it is not ready, and why", || {
-            assert!(child.try_wait().unwrap().is_none(), "{runtime}: it ended");
-            let answer = Request::get("/readyz").send(address).ok()?;
-            assert_eq!(answer.status, 503, "{}", answer.text());
-            answer.text().contains("user.max_user_namespaces").then(|| answer.text())
-        });
+        let reason = alive_and_not_ready(&mut child, port, "user.max_user_namespaces");
         assert!(reason.contains(choice), "{runtime}: {reason}");
         child.kill().unwrap();
         child.wait().unwrap();
