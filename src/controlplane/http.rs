@@ -241,6 +241,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controlplane::tasks;
 
     #[test]
     fn a_body_that_stops_coming_is_given_up() {
@@ -249,18 +250,18 @@ mod tests {
             smol::stream::once(Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"{"))))
                 .chain(smol::stream::pending()),
         );
-        let read = smol::block_on(patiently(slow, 100, quick, BODY_WAIT));
+        let read = tasks::block_on(patiently(slow, 100, quick, BODY_WAIT));
         assert!(matches!(read, Err(BodyError::TooSlow)));
         let drip = StreamBody::new(smol::stream::repeat(()).then(|()| async {
             Timer::after(Duration::from_millis(1)).await;
             Ok::<_, Infallible>(Frame::data(Bytes::new()))
         }));
-        let read = smol::block_on(patiently(Box::pin(drip), 100, BODY_WAIT, quick));
+        let read = tasks::block_on(patiently(Box::pin(drip), 100, BODY_WAIT, quick));
         assert!(matches!(read, Err(BodyError::TooSlow)));
         let whole = StreamBody::new(smol::stream::iter(
             [b"{\"a\"".as_slice(), b":1}"]
                 .map(|piece| Ok::<_, Infallible>(Frame::data(Bytes::from_static(piece)))),
         ));
-        assert_eq!(smol::block_on(body_bytes(whole, 7)).unwrap(), b"{\"a\":1}");
+        assert_eq!(tasks::block_on(body_bytes(whole, 7)).unwrap(), b"{\"a\":1}");
     }
 }

@@ -11,4 +11,5 @@ pub mod serve;
 pub mod session;
 pub mod state;
 pub mod store;
+pub mod tasks;
 pub mod telemetry;

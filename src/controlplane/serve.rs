@@ -25,6 +25,7 @@ use super::store::{Ledger, StoreError, groups, retention};
 use super::telemetry::log;
 use crate::contract::ids::GroupName;
 use crate::contract::time::Millis;
+use crate::controlplane::tasks;
 use crate::os::{memory, process};
 
 /// Rows pruned in one transaction, so that nobody waits long for the writer.
@@ -167,8 +168,8 @@ impl ControlPlane {
         log::info("api.listening", &[("address", &address), ("state", &state.path().display())]);
 
         let preparing =
-            smol::spawn(prepare_runtime(choice, claim, limits, sessions.clone(), readiness.clone()));
-        let background = smol::spawn(slow_pass(config.sweep_interval, ledger.clone(), sessions.clone()));
+            tasks::spawn(prepare_runtime(choice, claim, limits, sessions.clone(), readiness.clone()));
+        let background = tasks::spawn(slow_pass(config.sweep_interval, ledger.clone(), sessions.clone()));
         let token = token_file;
         Ok(Self {
             address,
@@ -225,7 +226,7 @@ impl ControlPlane {
 /// # Errors
 /// As [`ControlPlane::start`].
 pub fn run(config: Config) -> Result<(), StartError> {
-    let ended = smol::block_on(async {
+    let ended = tasks::block_on(async {
         // Before anything is started, so that no signal ends the process half-way through its stop.
         let mut signals = Signals::new([Signal::Term, Signal::Int])
             .map_err(|error| StartError::System("signals cannot be caught", error))?;

@@ -21,6 +21,7 @@ use crate::controlplane::api::readiness::Stage;
 use crate::controlplane::config::{Config, ConfigError, Flags, Runtime};
 use crate::controlplane::isolation::{self, IsolationPaths, RuntimeChoice};
 use crate::controlplane::serve::ControlPlane;
+use crate::controlplane::tasks;
 use crate::controlplane::telemetry::log;
 use crate::ironctl::{self, Failure};
 use crate::os::files::remove_tree;
@@ -75,7 +76,7 @@ pub fn run(words: &[&str]) -> Result<(), Failure> {
     sweep(&base, uid);
     let home = Home::make(&base, uid)?;
     let config = config(&words, &home, uid)?;
-    let ended = smol::block_on(async {
+    let ended = tasks::block_on(async {
         // Before anything is started, so that Ctrl-C never leaves it behind.
         let mut signals = Signals::new([Signal::Int, Signal::Term, Signal::Hup])
             .map_err(|error| Failure::of(format!("signals cannot be caught: {error}")))?;

@@ -83,6 +83,7 @@ impl Readiness {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controlplane::tasks;
     use std::sync::Arc;
 
     #[test]
@@ -90,12 +91,12 @@ mod tests {
         let readiness = Arc::new(Readiness::default());
         let waiting = {
             let readiness = readiness.clone();
-            smol::spawn(async move { readiness.settled().await })
+            tasks::spawn(async move { readiness.settled().await })
         };
         readiness.set(Stage::Starting { doing: "self-test".into() });
         let broken = Stage::Broken { reason: "no runsc".into() };
         readiness.set(broken.clone());
-        assert_eq!(smol::block_on(waiting), broken);
+        assert_eq!(tasks::block_on(waiting), broken);
         assert_eq!(readiness.get(), broken);
     }
 }

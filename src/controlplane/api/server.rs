@@ -22,6 +22,7 @@ use super::{Api, door};
 use crate::contract::json::Value;
 use crate::contract::time::Millis;
 use crate::controlplane::http::{self, Body, Closing, json_response};
+use crate::controlplane::tasks;
 use crate::controlplane::telemetry::log;
 use crate::controlplane::telemetry::metrics::METRICS;
 
@@ -48,7 +49,7 @@ struct Front {
 }
 
 impl Server {
-    /// Serves the listener on the executor of `smol::spawn`, until the server is stopped.
+    /// Serves the listener on the executor of `tasks`, until the server is stopped.
     ///
     /// # Errors
     /// When the listener cannot be used at all.
@@ -62,7 +63,7 @@ impl Server {
             started: Millis::now(),
             api: OnceLock::new(),
         });
-        Ok(Self { closer, accepting: smol::spawn(accept(listener, front.clone())), front })
+        Ok(Self { closer, accepting: tasks::spawn(accept(listener, front.clone())), front })
     }
 
     /// Is closed when the server stops.
@@ -97,7 +98,7 @@ async fn accept(listener: Async<TcpListener>, front: Arc<Front>) {
                 }
             };
             let front = front.clone();
-            smol::spawn(async move {
+            tasks::spawn(async move {
                 front.connection(stream).await;
                 drop(place);
             })
@@ -245,6 +246,6 @@ mod tests {
             assert!(answer.contains("retry-after: 1\r\n"), "{answer}");
         }
         assert!(ask("/v1/agents?token=x").contains("token_in_url"));
-        smol::block_on(server.stop());
+        tasks::block_on(server.stop());
     }
 }

@@ -22,6 +22,7 @@ use self::dialect::Refusal;
 use crate::contract::ids::SessionId;
 use crate::contract::json::Value;
 use crate::controlplane::http::{self, Body, BodyError, Closing};
+use crate::controlplane::tasks;
 use crate::controlplane::telemetry::log;
 use crate::controlplane::telemetry::metrics::METRICS;
 
@@ -229,7 +230,7 @@ impl ModelBroker {
     }
 
     /// Serves a listener that the caller has bound with the sandbox's owner and mode, for one session, with
-    /// the provider of its agent group. Runs on the executor of `smol::spawn`.
+    /// the provider of its agent group. Runs on the executor of `tasks`.
     ///
     /// # Errors
     /// For a provider that this build does not have, and when the listener cannot be used.
@@ -252,7 +253,7 @@ impl ModelBroker {
             parses: self.parses.clone(),
             refusals: Mutex::default(),
         };
-        let accepting = smol::spawn(accept(listener, Arc::new(served), Arc::new(peer), closing));
+        let accepting = tasks::spawn(accept(listener, Arc::new(served), Arc::new(peer), closing));
         Ok(OpenSocket { path, _accepting: accepting, _closing: sender })
     }
 }
@@ -276,7 +277,7 @@ async fn accept(listener: Async<UnixListener>, served: Arc<Served>, peers: PeerC
             continue;
         }
         let (served, closing) = (served.clone(), closing.clone());
-        smol::spawn(async move {
+        tasks::spawn(async move {
             let connection =
                 http::connection(stream, closing.clone(), |request| answer(request, served.clone()));
             let closed = async {

@@ -21,6 +21,7 @@ use crate::contract::ids::{GroupName, SessionId};
 use crate::contract::inbound::Usage;
 use crate::contract::time::Millis;
 use crate::controlplane::store::sessions;
+use crate::controlplane::tasks;
 use crate::controlplane::telemetry::log;
 use crate::controlplane::telemetry::metrics::METRICS;
 
@@ -206,7 +207,7 @@ impl Actor {
         let (paths, group, number, sender) =
             (run.paths.clone(), run.group.clone(), run.number, self.sender.clone());
         let (context, id) = (self.sessions.context().clone(), self.id.clone());
-        smol::spawn(async move {
+        tasks::spawn(async move {
             let usage = disk::measure(&context, &group, &id, &paths).await;
             let _ = sender.try_send(Event::Measured(number, usage));
         })
@@ -432,7 +433,7 @@ impl Actor {
             watched: false,
         };
         let (context, sender, number) = (self.sessions.context().clone(), self.sender.clone(), run.number);
-        let task = smol::spawn(async move {
+        let task = tasks::spawn(async move {
             if !hold.is_zero() {
                 Timer::after(hold).await;
             }

@@ -12,6 +12,7 @@ use smol::{Async, Task, Timer};
 use super::run::Pace;
 use crate::contract::frame::{FromSandbox, LONGEST, Lines, ToSandbox};
 use crate::controlplane::isolation::{Identity, peer_is_ours};
+use crate::controlplane::tasks;
 use crate::controlplane::telemetry::log;
 
 /// Frames that may wait for a sandbox that does not read. An honest one is owed four at the most.
@@ -61,7 +62,7 @@ impl Doorbell {
     ) -> std::io::Result<Self> {
         let listener = Async::new_nonblocking(listener)?;
         let (outgoing, frames) = smol::channel::bounded(WAITING);
-        let task = smol::spawn(async move {
+        let task = tasks::spawn(async move {
             let first = accept_one(&listener, identity).await;
             // One connection is all a sandbox gets; others are closed as they come.
             let refuse = async {

@@ -29,6 +29,7 @@ use crate::controlplane::store::groups::AgentGroup;
 use crate::controlplane::store::inbox::OpenMessage;
 use crate::controlplane::store::sessions::{SessionRow, SessionState};
 use crate::controlplane::store::{Step, StoreError, groups, inbox, secrets, sessions};
+use crate::controlplane::tasks;
 
 /// Longest answer that the agent asks of a model, in tokens.
 const MAX_TOKENS: u64 = 4096;
@@ -108,7 +109,7 @@ pub(super) async fn launch(
 
     let sandbox = Arc::new(sandbox);
     let (watched, sender) = (sandbox.clone(), events.clone());
-    let watch = smol::spawn(async move {
+    let watch = tasks::spawn(async move {
         let exit = watched.exited().await;
         let _ = sender.try_send(Event::Exited(number));
         exit

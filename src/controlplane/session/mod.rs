@@ -42,6 +42,7 @@ use crate::controlplane::state::Wall;
 use crate::controlplane::store::history::News;
 use crate::controlplane::store::sessions::SessionState;
 use crate::controlplane::store::{Ledger, StoreError, sessions};
+use crate::controlplane::tasks;
 use crate::controlplane::telemetry::log;
 use crate::controlplane::telemetry::metrics::METRICS;
 use crate::os::memory;
@@ -113,7 +114,7 @@ impl Sessions {
         };
         let watched = sessions.clone();
         *sessions.inner.watch.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(smol::spawn(async move { watched.watch_space().await }));
+            Some(tasks::spawn(async move { watched.watch_space().await }));
         sessions
     }
 
@@ -242,7 +243,7 @@ impl Sessions {
             let events = queue.0.clone();
             let actor = Actor::new(session.clone(), self.clone(), queue, view.clone());
             let (all, id) = (self.clone(), session.clone());
-            let task = smol::spawn(async move {
+            let task = tasks::spawn(async move {
                 // A bug met in one session must not take its place, or the daemon's stop, with it.
                 if AssertUnwindSafe(actor.live()).catch_unwind().await.is_err() {
                     log::error("session.panicked", &[("session", &id)]);

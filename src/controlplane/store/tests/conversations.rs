@@ -8,6 +8,7 @@ use crate::controlplane::store::inbox::{self, Accepted, MOST_DEATHS, Marked, Sta
 use crate::controlplane::store::outbox::{self, Output};
 use crate::controlplane::store::sessions::{self, SessionState};
 use crate::controlplane::store::{StoreError, groups, retention, secrets};
+use crate::controlplane::tasks;
 
 type Mark = fn(&rusqlite::Transaction<'_>, &super::SessionId, &MessageId) -> Result<Marked, StoreError>;
 
@@ -337,7 +338,7 @@ fn an_erased_session_cannot_be_read_but_goes_on() {
     assert_ne!(world.read(|conn| secrets::get(conn, &world.keyring, &a.session)).unwrap(), before);
     let texts: Vec<_> = world.page(&a, 0).into_iter().filter_map(|entry| entry.text).collect();
     assert_eq!(texts, ["new words"]);
-    smol::block_on(world.ledger.checkpoint()).unwrap();
+    tasks::block_on(world.ledger.checkpoint()).unwrap();
 }
 
 #[test]
@@ -448,7 +449,7 @@ fn what_is_asked_often_is_found_by_an_index() {
     for (sql, index) in [
         ("SELECT 1 FROM inbox WHERE session = 's' AND state = 'open' ORDER BY position", "inbox_open"),
         ("SELECT 1 FROM history WHERE session = 's' AND position > 1 ORDER BY position", "history_session"),
-        ("SELECT id FROM sessions WHERE open_engaging > 0 AND parked IS NULL ORDER BY id", "sessions_owed"),
+        (sessions::OWED, "inbox_open"),
         ("SELECT 1 FROM inbox WHERE id = 'm' AND session = 's'", "autoindex_inbox"),
         ("SELECT 1 FROM history WHERE at < 1 ORDER BY at", "history_at"),
         ("SELECT 1 FROM events WHERE at < 1 ORDER BY at", "events_at"),

@@ -7,6 +7,7 @@ use super::{Scratch, World, claim, keyring};
 use crate::controlplane::state::StateDir;
 use crate::controlplane::store::inbox::{self, Accepted, Marked};
 use crate::controlplane::store::{Durability, Ledger, Step, StoreError, meta};
+use crate::controlplane::tasks;
 
 /// Commits; the last of them that is answered only when it is on disk; then those that hand a message over and
 /// begin its turn.
@@ -32,7 +33,7 @@ fn commit(world: &World, number: usize, accepted: &Accepted) {
         }
         Ok(())
     };
-    smol::block_on(world.ledger.write_with(Step::Other, durability, work)).unwrap();
+    tasks::block_on(world.ledger.write_with(Step::Other, durability, work)).unwrap();
 }
 
 #[test]

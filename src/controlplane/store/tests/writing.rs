@@ -4,6 +4,7 @@ use std::sync::mpsc;
 
 use super::World;
 use crate::controlplane::store::{Durability, Step, StoreError, meta};
+use crate::controlplane::tasks;
 
 /// Keeps the writer inside a job until told, so that what is submitted meanwhile becomes one batch.
 fn hold(world: &World) -> mpsc::Sender<()> {
@@ -36,7 +37,7 @@ fn batch(world: &World, jobs: Vec<Work>) -> Vec<Result<u32, StoreError>> {
         .collect();
     while executor.try_tick() {}
     release.send(()).unwrap();
-    smol::block_on(executor.run(async {
+    tasks::block_on(executor.run(async {
         let mut answers = Vec::new();
         for task in tasks {
             answers.push(task.await);
@@ -163,9 +164,9 @@ fn stopping_stores_what_came_before_and_refuses_what_comes_after() {
     });
     release.send(()).unwrap();
     stopping.join().unwrap();
-    assert_eq!(smol::block_on(executor.run(before)), Ok(()));
+    assert_eq!(tasks::block_on(executor.run(before)), Ok(()));
     assert_eq!(world.ledger.write_blocking(Step::Other, |_| Ok(())), Err(StoreError::Stopped));
-    assert_eq!(smol::block_on(world.ledger.checkpoint()), Err(StoreError::Stopped));
+    assert_eq!(tasks::block_on(world.ledger.checkpoint()), Err(StoreError::Stopped));
     world.ledger.stop();
     assert_eq!(value(&world, "before").as_deref(), Some("1"));
     assert_eq!(std::fs::metadata(world.state.join("control.db-wal")).map_or(0, |meta| meta.len()), 0);
@@ -177,7 +178,7 @@ fn a_reader_that_panics_or_fails_gives_its_connection_back() {
     for _ in 0..10 {
         let broken: Result<(), _> = world.ledger.read_blocking(|_| panic!("a reader that breaks"));
         assert_eq!(broken, Err(StoreError::Panicked));
-        let broken: Result<(), _> = smol::block_on(world.ledger.read(|_| Err(StoreError::Stopped)));
+        let broken: Result<(), _> = tasks::block_on(world.ledger.read(|_| Err(StoreError::Stopped)));
         assert_eq!(broken, Err(StoreError::Stopped));
     }
     let refused = world.ledger.read_blocking(|conn| Ok(conn.execute("DELETE FROM meta", [])?));
@@ -194,11 +195,11 @@ fn a_commit_is_synced_if_anyone_in_it_needs_that() {
     };
     let (normal, full) = (1, 2);
     let ledger = &world.ledger;
-    let write = |durability| smol::block_on(ledger.write_with(Step::Other, durability, level)).unwrap();
+    let write = |durability| tasks::block_on(ledger.write_with(Step::Other, durability, level)).unwrap();
     assert_eq!(write(Durability::Ordered), normal);
     assert_eq!(write(Durability::Synced), full);
     assert_eq!(write(Durability::Ordered), normal);
-    assert_eq!(smol::block_on(ledger.write(level)).unwrap(), full);
+    assert_eq!(tasks::block_on(ledger.write(level)).unwrap(), full);
     let release = hold(&world);
     let executor = smol::LocalExecutor::new();
     let tasks = [Durability::Ordered, Durability::Synced, Durability::Ordered]
@@ -206,6 +207,6 @@ fn a_commit_is_synced_if_anyone_in_it_needs_that() {
     while executor.try_tick() {}
     release.send(()).unwrap();
     for task in tasks {
-        assert_eq!(smol::block_on(executor.run(task)).unwrap(), full);
+        assert_eq!(tasks::block_on(executor.run(task)).unwrap(), full);
     }
 }
