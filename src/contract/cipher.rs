@@ -207,6 +207,8 @@ pub fn open(path: &Path, key: &FileKey, role: Role) -> Result<Connection, Cipher
         }
     };
     sqlcipher::set_key(&connection, key.as_bytes())?;
+    // Without it a statement that is used again with other values is parsed again, for a better plan.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     if role == Role::HostOutbound {
         harden(&mut connection)?;
     }
