@@ -28,7 +28,6 @@ CREATE TABLE sessions (
   last_active INTEGER NOT NULL,
   UNIQUE (agent_group, channel, instance, chat, thread)
 ) STRICT;
-CREATE INDEX sessions_owed ON sessions(id) WHERE open_engaging > 0 AND parked IS NULL;
 CREATE TABLE session_secrets (
   session TEXT PRIMARY KEY REFERENCES sessions(id),
   sealed BLOB NOT NULL,

@@ -42,8 +42,8 @@ const FILE: &str = "control.db";
 const PAGE_BYTES: u64 = 4096;
 /// Page cache of the writer and of each reader, in KiB: the interior pages of every index stay in it, and the
 /// daemon's memory stays the same however much the ledger holds.
-const WRITER_CACHE_KIB: i64 = 512;
-const READER_CACHE_KIB: i64 = 128;
+const WRITER_CACHE_KIB: i64 = 256;
+const READER_CACHE_KIB: i64 = 64;
 
 /// The open ledger. Clones share the writer and the readers.
 #[derive(Clone)]

@@ -199,14 +199,17 @@ pub fn list(
     query.query_and_then(params![after.map_or("", SessionId::as_str), super::rows(limit)], read)?.collect()
 }
 
+pub(super) const OWED: &str = "SELECT id FROM sessions
+    WHERE id IN (SELECT session FROM inbox WHERE state = 'open') AND open_engaging > 0 AND parked IS NULL
+    ORDER BY id";
+
 /// The sessions that are owed a sandbox: ready, with an open message that starts a turn. A row whose id does
 /// not read is left out and logged, so that it holds up no other.
 ///
 /// # Errors
 /// SQLite's.
 pub fn owed(conn: &Connection) -> Result<Vec<SessionId>, StoreError> {
-    let sql = "SELECT id FROM sessions WHERE open_engaging > 0 AND parked IS NULL ORDER BY id";
-    let mut query = conn.prepare_cached(sql)?;
+    let mut query = conn.prepare_cached(OWED)?;
     let mut rows = query.query([])?;
     let mut owed = Vec::new();
     while let Some(row) = rows.next()? {
