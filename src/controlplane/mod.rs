@@ -2,6 +2,7 @@
 //! they ask. Imports `contract` and `os`; never the sandbox.
 
 pub mod api;
+pub mod audit;
 pub mod brokers;
 pub mod config;
 pub mod http;

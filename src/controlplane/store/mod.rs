@@ -2,17 +2,27 @@
 //! noun holds small typed functions over a transaction; one thread writes, four connections read. Touches
 //! `control.db` and nothing else; texts in it are sealed with their session's own key.
 
+pub mod audit;
+pub mod changes;
 mod error;
+pub mod grants;
 pub mod groups;
 pub mod history;
 pub mod inbox;
+pub mod members;
+pub mod messaging_groups;
 pub mod meta;
 mod migrations;
 pub mod outbox;
 mod reader;
 pub mod retention;
+pub mod revisions;
+pub mod roles;
 pub mod secrets;
 pub mod sessions;
+pub mod tokens;
+pub mod users;
+pub mod wirings;
 mod writer;
 
 #[cfg(test)]

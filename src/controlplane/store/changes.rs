@@ -1,0 +1,350 @@
+//! Held changes: what somebody asked for, what it would do, and what became of it.
+
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+
+use super::StoreError;
+use crate::contract::ids::{ChangeId, GroupName};
+use crate::contract::time::Millis;
+
+/// How far a change is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// A human must decide.
+    Pending,
+    /// A human said no.
+    Rejected,
+    /// Whoever asked took it back.
+    Withdrawn,
+    /// Nobody decided in time.
+    Expired,
+    /// A human said yes; what must be done outside the ledger is not done, or failed and can be tried again.
+    Approved,
+    /// Everything is done.
+    Applied,
+}
+
+impl State {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Pending, Self::Rejected, Self::Withdrawn, Self::Expired, Self::Approved, Self::Applied];
+
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Rejected => "rejected",
+            Self::Withdrawn => "withdrawn",
+            Self::Expired => "expired",
+            Self::Approved => "approved",
+            Self::Applied => "applied",
+        }
+    }
+
+    /// Reads the word.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == word)
+    }
+}
+
+/// Who decided, when, and what they said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// The user, or `policy`.
+    pub by: String,
+    /// The token they came with.
+    pub via: String,
+    /// When.
+    pub at: Millis,
+}
+
+/// One change. The JSON texts are canonical.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Its id.
+    pub id: ChangeId,
+    /// The kind, as the interface names it.
+    pub kind: String,
+    /// The group that it changes.
+    pub group: GroupName,
+    /// How far it is.
+    pub state: State,
+    /// A user, or `agent:GROUP`.
+    pub requested_by: String,
+    /// The token or the session that it came by.
+    pub via: String,
+    /// What the client calls the one who asks.
+    pub label: String,
+    /// Why it was asked.
+    pub reason: String,
+    /// The payload, every default explicit.
+    pub payload: String,
+    /// The effects.
+    pub effects: String,
+    /// What would be different, in plain words; safe to show.
+    pub diff: String,
+    /// The revision of every object that the effects replace.
+    pub base: String,
+    /// What an approver names.
+    pub digest: String,
+    /// The client's own key, so that a repeated request is one change.
+    pub idempotency_key: Option<String>,
+    /// When it was submitted.
+    pub submitted_at: Millis,
+    /// When it lapses.
+    pub expires_at: Millis,
+    /// The decision, once there is one.
+    pub decision: Option<Decision>,
+    /// What the decider said.
+    pub note: String,
+    /// Why the work outside the ledger failed.
+    pub failure: Option<String>,
+    /// When it reached a state that nothing leaves.
+    pub finished_at: Option<Millis>,
+}
+
+const COLUMNS: &str = "id, kind, agent_group, state, requested_by, via, label, reason, payload, effects, diff, base,
+    digest, idempotency_key, submitted_at, expires_at, decided_by, decided_via, decided_at, note, failure, finished_at";
+
+fn read(row: &Row<'_>) -> Result<Change, StoreError> {
+    let decision = match (row.get(16)?, row.get(17)?, row.get::<_, Option<i64>>(18)?) {
+        (Some(by), Some(via), Some(at)) => Some(Decision { by, via, at: Millis(at) }),
+        _ => None,
+    };
+    Ok(Change {
+        id: ChangeId::parse(&row.get::<_, String>(0)?).map_err(|_| StoreError::BadRow("a change's id"))?,
+        kind: row.get(1)?,
+        group: GroupName::parse(&row.get::<_, String>(2)?)
+            .map_err(|_| StoreError::BadRow("an agent group's name"))?,
+        state: State::parse(&row.get::<_, String>(3)?).ok_or(StoreError::BadRow("a change's state"))?,
+        requested_by: row.get(4)?,
+        via: row.get(5)?,
+        label: row.get(6)?,
+        reason: row.get(7)?,
+        payload: row.get(8)?,
+        effects: row.get(9)?,
+        diff: row.get(10)?,
+        base: row.get(11)?,
+        digest: row.get(12)?,
+        idempotency_key: row.get(13)?,
+        submitted_at: Millis(row.get(14)?),
+        expires_at: Millis(row.get(15)?),
+        decision,
+        note: row.get(19)?,
+        failure: row.get(20)?,
+        finished_at: row.get::<_, Option<i64>>(21)?.map(Millis),
+    })
+}
+
+/// Stores a new change.
+///
+/// # Errors
+/// SQLite's.
+pub fn add(tx: &Transaction<'_>, change: &Change) -> Result<(), StoreError> {
+    let sql = "INSERT INTO changes (id, kind, agent_group, state, requested_by, via, label, reason, payload, effects,
+                   diff, base, digest, idempotency_key, submitted_at, expires_at, note)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, '')";
+    tx.prepare_cached(sql)?.execute(params![
+        change.id.as_str(),
+        change.kind,
+        change.group.as_str(),
+        change.state.as_str(),
+        change.requested_by,
+        change.via,
+        change.label,
+        change.reason,
+        change.payload,
+        change.effects,
+        change.diff,
+        change.base,
+        change.digest,
+        change.idempotency_key,
+        change.submitted_at.0,
+        change.expires_at.0,
+    ])?;
+    Ok(())
+}
+
+/// The change of that id.
+///
+/// # Errors
+/// SQLite's, or [`StoreError::BadRow`].
+pub fn get(conn: &Connection, id: &ChangeId) -> Result<Option<Change>, StoreError> {
+    let mut query = conn.prepare_cached(&format!("SELECT {COLUMNS} FROM changes WHERE id = ?1"))?;
+    query.query_and_then([id.as_str()], read)?.next().transpose()
+}
+
+/// The change that a client submitted with this key.
+///
+/// # Errors
+/// SQLite's, or [`StoreError::BadRow`].
+pub fn by_key(conn: &Connection, via: &str, key: &str) -> Result<Option<Change>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM changes WHERE via = ?1 AND idempotency_key = ?2");
+    conn.prepare_cached(&sql)?.query_and_then([via, key], read)?.next().transpose()
+}
+
+/// A pending change of the same kind and payload that the same asker wants for the group.
+///
+/// # Errors
+/// SQLite's, or [`StoreError::BadRow`].
+pub fn twin(
+    conn: &Connection,
+    group: &GroupName,
+    requested_by: &str,
+    kind: &str,
+    payload: &str,
+) -> Result<Option<Change>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM changes WHERE agent_group = ?1 AND state = 'pending' AND requested_by = ?2
+             AND kind = ?3 AND payload = ?4 ORDER BY id LIMIT 1"
+    );
+    let mut query = conn.prepare_cached(&sql)?;
+    query.query_and_then([group.as_str(), requested_by, kind, payload], read)?.next().transpose()
+}
+
+/// How many changes of a group an asker has pending.
+///
+/// # Errors
+/// SQLite's.
+pub fn pending_of(conn: &Connection, group: &GroupName, requested_by: &str) -> Result<u64, StoreError> {
+    let sql = "SELECT count(*) FROM changes WHERE agent_group = ?1 AND state = 'pending' AND requested_by = ?2";
+    Ok(conn.prepare_cached(sql)?.query_row([group.as_str(), requested_by], |row| row.get(0))?)
+}
+
+/// How many changes are pending.
+///
+/// # Errors
+/// SQLite's.
+pub fn pending(conn: &Connection) -> Result<u64, StoreError> {
+    let sql = "SELECT count(*) FROM changes WHERE state = 'pending'";
+    Ok(conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+}
+
+/// Up to `limit` pending changes after one, the oldest first; of one group, or of all.
+///
+/// # Errors
+/// SQLite's, or [`StoreError::BadRow`].
+pub fn list_pending(
+    conn: &Connection,
+    group: Option<&GroupName>,
+    after: &str,
+    limit: usize,
+) -> Result<Vec<Change>, StoreError> {
+    let of = if group.is_some() { "agent_group = ?2 AND" } else { "?2 IS NULL AND" };
+    let sql = format!(
+        "SELECT {COLUMNS} FROM changes WHERE {of} state = 'pending' AND id > ?1 ORDER BY id LIMIT ?3"
+    );
+    let values = params![after, group.map(GroupName::as_str), super::rows(limit)];
+    conn.prepare_cached(&sql)?.query_and_then(values, read)?.collect()
+}
+
+/// Up to `limit` changes before one, the newest first; of one group, or of all.
+///
+/// # Errors
+/// SQLite's, or [`StoreError::BadRow`].
+pub fn history(
+    conn: &Connection,
+    group: Option<&GroupName>,
+    before: Option<&ChangeId>,
+    limit: usize,
+) -> Result<Vec<Change>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM changes WHERE (?1 IS NULL OR id < ?1) AND (?2 IS NULL OR agent_group = ?2)
+         ORDER BY id DESC LIMIT ?3"
+    );
+    let values =
+        params![before.map(ChangeId::as_str), group.map(GroupName::as_str), super::rows(limit)];
+    conn.prepare_cached(&sql)?.query_and_then(values, read)?.collect()
+}
+
+/// What a pending change is compared with anew: its effects under the revisions of now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Renewed {
+    /// The effects.
+    pub effects: String,
+    /// The difference.
+    pub diff: String,
+    /// The revisions.
+    pub base: String,
+    /// The digest.
+    pub digest: String,
+}
+
+/// Shows a pending change anew. Says whether it was pending.
+///
+/// # Errors
+/// SQLite's.
+pub fn renew(tx: &Transaction<'_>, id: &ChangeId, renewed: &Renewed) -> Result<bool, StoreError> {
+    let sql = "UPDATE changes SET effects = ?2, diff = ?3, base = ?4, digest = ?5
+               WHERE id = ?1 AND state = 'pending'";
+    let values =
+        params![id.as_str(), renewed.effects, renewed.diff, renewed.base, renewed.digest];
+    Ok(tx.prepare_cached(sql)?.execute(values)? == 1)
+}
+
+/// Decides a pending change: a compare-and-set. Says whether it was pending.
+///
+/// # Errors
+/// SQLite's.
+pub fn decide(
+    tx: &Transaction<'_>,
+    id: &ChangeId,
+    state: State,
+    decision: &Decision,
+    note: &str,
+) -> Result<bool, StoreError> {
+    let finished = (state != State::Approved).then_some(decision.at.0);
+    let sql = "UPDATE changes SET state = ?2, decided_by = ?3, decided_via = ?4, decided_at = ?5, note = ?6,
+                   finished_at = ?7 WHERE id = ?1 AND state = 'pending'";
+    let values =
+        params![id.as_str(), state.as_str(), decision.by, decision.via, decision.at.0, note, finished];
+    Ok(tx.prepare_cached(sql)?.execute(values)? == 1)
+}
+
+/// What became of the work outside the ledger of an approved change: done, or why not. Says whether it was
+/// approved and unfinished.
+///
+/// # Errors
+/// SQLite's.
+pub fn finish(tx: &Transaction<'_>, id: &ChangeId, failure: Option<&str>) -> Result<bool, StoreError> {
+    let sql = match failure {
+        None => {
+            "UPDATE changes SET state = 'applied', failure = ?2, finished_at = ?3
+             WHERE id = ?1 AND state = 'approved'"
+        }
+        Some(_) => {
+            "UPDATE changes SET failure = ?2, finished_at = NULL
+             WHERE id = ?1 AND state = 'approved' AND ?3 IS NOT NULL"
+        }
+    };
+    Ok(tx.prepare_cached(sql)?.execute(params![id.as_str(), failure, Millis::now().0])? == 1)
+}
+
+/// Changes whose work outside the ledger is not done.
+///
+/// # Errors
+/// SQLite's, or [`StoreError::BadRow`].
+pub fn unfinished(conn: &Connection) -> Result<Vec<Change>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM changes WHERE state = 'approved' ORDER BY id");
+    conn.prepare_cached(&sql)?.query_and_then([], read)?.collect()
+}
+
+/// Up to `limit` pending changes whose time is over.
+///
+/// # Errors
+/// SQLite's, or [`StoreError::BadRow`].
+pub fn overdue(conn: &Connection, now: Millis, limit: usize) -> Result<Vec<Change>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM changes WHERE state = 'pending' AND expires_at <= ?1 ORDER BY expires_at LIMIT ?2"
+    );
+    conn.prepare_cached(&sql)?.query_and_then(params![now.0, super::rows(limit)], read)?.collect()
+}
+
+/// When the next pending change lapses.
+///
+/// # Errors
+/// SQLite's.
+pub fn next_expiry(conn: &Connection) -> Result<Option<Millis>, StoreError> {
+    let sql = "SELECT min(expires_at) FROM changes WHERE state = 'pending'";
+    let found: Option<Option<i64>> = conn.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()?;
+    Ok(found.flatten().map(Millis))
+}
