@@ -55,6 +55,15 @@ where
     H: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<Body>>,
 {
+    serve(stream, closing, handler, HEAD_WAIT).await;
+}
+
+async fn serve<S, H, F>(stream: S, closing: Closing, handler: H, head_wait: Duration)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Response<Body>>,
+{
     let service = service_fn(|request| {
         let answer = AssertUnwindSafe(handler(request)).catch_unwind();
         async move {
@@ -69,7 +78,7 @@ where
     let mut connection = pin!(
         hyper::server::conn::http1::Builder::new()
             .timer(SmolTimer::new())
-            .header_read_timeout(HEAD_WAIT)
+            .header_read_timeout(head_wait)
             .max_buf_size(HEAD_BYTES)
             .max_headers(HEADERS)
             .serve_connection(FuturesIo::new(Patient { stream, stall: None }), service)
@@ -240,8 +249,73 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
     use super::*;
     use crate::controlplane::tasks;
+
+    /// What one peer gets that sends this and then nothing; it answers every whole request with its path's length.
+    fn said_to(sent: &[u8], head_wait: Duration) -> String {
+        let (ours, mut peer) = UnixStream::pair().unwrap();
+        // Kept open: the end must come from the server's own clock.
+        let (_open, closing) = smol::channel::bounded::<Infallible>(1);
+        peer.write_all(sent).unwrap();
+        tasks::block_on(serve(
+            smol::Async::new(ours).unwrap(),
+            closing,
+            |request: Request<Incoming>| async move {
+                let mut response = Response::new(full(""));
+                response.headers_mut().insert("x-length", request.uri().path().len().into());
+                response
+            },
+            head_wait,
+        ));
+        let mut said = String::new();
+        // The rest of what was too long is unread, so the end may be a reset.
+        let _ = peer.read_to_string(&mut said);
+        said
+    }
+
+    #[test]
+    fn a_head_that_does_not_end_in_time_ends_the_connection() {
+        let quick = Duration::from_millis(50);
+        for never in ["", "GET / HT", "GET / HTTP/1.1\r\nhost: x\r\n"] {
+            let said = said_to(never.as_bytes(), quick);
+            assert!(!said.contains("x-length"), "{never:?}: {said}");
+        }
+        // After an answer the same clock runs for the next head.
+        let said = said_to(b"GET /abc HTTP/1.1\r\nhost: x\r\n\r\nGET", quick);
+        assert_eq!(said.matches("HTTP/1.1 200").count(), 1, "{said}");
+        assert!(said.contains("x-length: 4"), "{said}");
+    }
+
+    #[test]
+    fn heads_have_a_size_and_a_number_of_lines() {
+        let path = |length: usize| {
+            format!("GET /{} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", "a".repeat(length))
+        };
+        let lines = |count: usize| {
+            let lines: String = (0..count).map(|n| format!("x-{n}: y\r\n")).collect();
+            format!("GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{lines}\r\n")
+        };
+        let one = |length: usize| {
+            format!("GET / HTTP/1.1\r\nconnection: close\r\nx: {}\r\n\r\n", "a".repeat(length))
+        };
+        for (head, status) in [
+            (path(8000), "200"),
+            (path(HEAD_BYTES), "431"),
+            (path(4 * HEAD_BYTES), "431"),
+            (lines(HEADERS - 2), "200"),
+            (lines(HEADERS - 1), "431"),
+            (one(8000), "200"),
+            (one(HEAD_BYTES), "431"),
+            ("\x16\x03\x01\x02\0\x01\0\x01\r\n\r\n".to_owned(), "400"),
+        ] {
+            let said = said_to(head.as_bytes(), HEAD_WAIT);
+            assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{} bytes: {said}", head.len());
+        }
+    }
 
     #[test]
     fn a_body_that_stops_coming_is_given_up() {
