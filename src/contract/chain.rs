@@ -48,7 +48,9 @@ mod tests {
         let start = hex(&START);
         let line = format!(r#"{{"seq":1,"act":"x","previous":"{start}"}}"#);
         assert_eq!(place(&line), Some(Place { seq: 1, previous: start }));
-        for bad in ["", "{}", "[]", r#"{"seq":0,"previous":""}"#, r#"{"seq":1,"previous":"00"}"#, "{\"seq\":1"] {
+        for bad in
+            ["", "{}", "[]", r#"{"seq":0,"previous":""}"#, r#"{"seq":1,"previous":"00"}"#, "{\"seq\":1"]
+        {
             assert_eq!(place(bad), None, "{bad}");
         }
         assert_eq!(hex(&hash("abc")), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");

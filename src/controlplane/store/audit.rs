@@ -49,12 +49,7 @@ pub fn tip(conn: &Connection) -> Result<(u64, [u8; 32]), StoreError> {
 /// SQLite's.
 pub fn add(tx: &Transaction<'_>, link: &Link) -> Result<(), StoreError> {
     let sql = "INSERT INTO audit (seq, previous, hash, line) VALUES (?1, ?2, ?3, ?4)";
-    tx.prepare_cached(sql)?.execute(params![
-        super::stored(link.seq),
-        link.previous,
-        link.hash,
-        link.line
-    ])?;
+    tx.prepare_cached(sql)?.execute(params![super::stored(link.seq), link.previous, link.hash, link.line])?;
     Ok(())
 }
 

@@ -206,7 +206,8 @@ pub fn twin(
 /// # Errors
 /// SQLite's.
 pub fn pending_of(conn: &Connection, group: &GroupName, requested_by: &str) -> Result<u64, StoreError> {
-    let sql = "SELECT count(*) FROM changes WHERE agent_group = ?1 AND state = 'pending' AND requested_by = ?2";
+    let sql =
+        "SELECT count(*) FROM changes WHERE agent_group = ?1 AND state = 'pending' AND requested_by = ?2";
     Ok(conn.prepare_cached(sql)?.query_row([group.as_str(), requested_by], |row| row.get(0))?)
 }
 
@@ -251,8 +252,7 @@ pub fn history(
         "SELECT {COLUMNS} FROM changes WHERE (?1 IS NULL OR id < ?1) AND (?2 IS NULL OR agent_group = ?2)
          ORDER BY id DESC LIMIT ?3"
     );
-    let values =
-        params![before.map(ChangeId::as_str), group.map(GroupName::as_str), super::rows(limit)];
+    let values = params![before.map(ChangeId::as_str), group.map(GroupName::as_str), super::rows(limit)];
     conn.prepare_cached(&sql)?.query_and_then(values, read)?.collect()
 }
 
@@ -276,8 +276,7 @@ pub struct Renewed {
 pub fn renew(tx: &Transaction<'_>, id: &ChangeId, renewed: &Renewed) -> Result<bool, StoreError> {
     let sql = "UPDATE changes SET effects = ?2, diff = ?3, base = ?4, digest = ?5
                WHERE id = ?1 AND state = 'pending'";
-    let values =
-        params![id.as_str(), renewed.effects, renewed.diff, renewed.base, renewed.digest];
+    let values = params![id.as_str(), renewed.effects, renewed.diff, renewed.base, renewed.digest];
     Ok(tx.prepare_cached(sql)?.execute(values)? == 1)
 }
 

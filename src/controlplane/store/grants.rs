@@ -61,10 +61,10 @@ pub fn put(
     terms: &str,
     change: &ChangeId,
 ) -> Result<(), StoreError> {
-    let sql = "INSERT INTO grants (agent_group, kind, name, terms, change, since) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+    let sql =
+        "INSERT INTO grants (agent_group, kind, name, terms, change, since) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
                ON CONFLICT (agent_group, kind, name) DO UPDATE SET terms = ?4, change = ?5, since = ?6";
-    let values =
-        params![group.as_str(), kind.as_str(), name, terms, change.as_str(), Millis::now().0];
+    let values = params![group.as_str(), kind.as_str(), name, terms, change.as_str(), Millis::now().0];
     tx.prepare_cached(sql)?.execute(values)?;
     Ok(())
 }
@@ -88,6 +88,7 @@ pub fn remove(
 /// # Errors
 /// SQLite's, or [`StoreError::BadRow`].
 pub fn of(conn: &Connection, group: &GroupName, kind: GrantKind) -> Result<Vec<Grant>, StoreError> {
-    let sql = "SELECT name, terms, change, since FROM grants WHERE agent_group = ?1 AND kind = ?2 ORDER BY name";
+    let sql =
+        "SELECT name, terms, change, since FROM grants WHERE agent_group = ?1 AND kind = ?2 ORDER BY name";
     conn.prepare_cached(sql)?.query_and_then([group.as_str(), kind.as_str()], read)?.collect()
 }

@@ -53,8 +53,7 @@ pub fn list(
     after: &str,
     limit: usize,
 ) -> Result<Vec<Member>, StoreError> {
-    let sql =
-        "SELECT user, since FROM members WHERE agent_group = ?1 AND user > ?2 ORDER BY user LIMIT ?3";
+    let sql = "SELECT user, since FROM members WHERE agent_group = ?1 AND user > ?2 ORDER BY user LIMIT ?3";
     let mut query = conn.prepare_cached(sql)?;
     query
         .query_and_then(params![group.as_str(), after, super::rows(limit)], |row| {

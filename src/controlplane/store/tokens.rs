@@ -59,7 +59,11 @@ pub fn add(tx: &Transaction<'_>, token: &Token) -> Result<(), StoreError> {
         token.created_at.0,
         token.expires_at.map(|at| at.0)
     ])?;
-    if made == 1 { Ok(()) } else { Err(StoreError::Conflict("a token of that name exists; choose another name")) }
+    if made == 1 {
+        Ok(())
+    } else {
+        Err(StoreError::Conflict("a token of that name exists; choose another name"))
+    }
 }
 
 /// The token of that name, revoked ones too.

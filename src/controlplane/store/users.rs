@@ -25,11 +25,7 @@ pub(super) fn user_id(text: &str) -> Result<UserId, StoreError> {
 }
 
 fn read(row: &Row<'_>) -> Result<User, StoreError> {
-    Ok(User {
-        id: user_id(&row.get::<_, String>(0)?)?,
-        name: row.get(1)?,
-        created_at: Millis(row.get(2)?),
-    })
+    Ok(User { id: user_id(&row.get::<_, String>(0)?)?, name: row.get(1)?, created_at: Millis(row.get(2)?) })
 }
 
 /// Adds a person, or gives a known one another name (an empty one changes nothing). Says whether they are new.

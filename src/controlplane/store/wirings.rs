@@ -40,7 +40,8 @@ pub struct Wiring {
     pub created_at: Millis,
 }
 
-const SELECT: &str = "SELECT w.id, w.agent_group, m.channel, m.instance, m.chat, w.engage, w.pattern, w.senders,
+const SELECT: &str =
+    "SELECT w.id, w.agent_group, m.channel, m.instance, m.chat, w.engage, w.pattern, w.senders,
     w.ignored, w.sessions, w.created_at FROM wirings w JOIN messaging_groups m ON m.id = w.messaging_group";
 
 fn read(row: &Row<'_>) -> Result<Wiring, StoreError> {
@@ -115,9 +116,8 @@ pub fn find(
     group: &GroupName,
     (channel, instance, chat): (&str, &str, &str),
 ) -> Result<Option<Wiring>, StoreError> {
-    let sql = format!(
-        "{SELECT} WHERE w.agent_group = ?1 AND m.channel = ?2 AND m.instance = ?3 AND m.chat = ?4"
-    );
+    let sql =
+        format!("{SELECT} WHERE w.agent_group = ?1 AND m.channel = ?2 AND m.instance = ?3 AND m.chat = ?4");
     let mut query = conn.prepare_cached(&sql)?;
     query.query_and_then([group.as_str(), channel, instance, chat], read)?.next().transpose()
 }
@@ -132,9 +132,8 @@ pub fn list(
     after: &str,
     limit: usize,
 ) -> Result<Vec<Wiring>, StoreError> {
-    let sql = format!(
-        "{SELECT} WHERE w.id > ?1 AND (?2 IS NULL OR w.agent_group = ?2) ORDER BY w.id LIMIT ?3"
-    );
+    let sql =
+        format!("{SELECT} WHERE w.id > ?1 AND (?2 IS NULL OR w.agent_group = ?2) ORDER BY w.id LIMIT ?3");
     let values = params![after, group.map(GroupName::as_str), super::rows(limit)];
     conn.prepare_cached(&sql)?.query_and_then(values, read)?.collect()
 }
