@@ -2,6 +2,7 @@
 //! what they must agree on (identifiers, rows, the cipher, doorbell frames, paths) and imports neither.
 
 pub mod action;
+pub mod address;
 pub mod chain;
 pub mod cipher;
 pub mod conveyor;

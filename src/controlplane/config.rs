@@ -1,15 +1,16 @@
 //! Flags over environment over file, into one validated [`Config`]. Nothing after it reads a flag or the
 //! environment. Touches only the configuration file it is told to read, and the user's id.
 
+mod door;
 mod flags;
 mod values;
 
 use std::fmt;
 use std::io::Read;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use door::{Door, Listen, Protection};
 pub use flags::Flags;
 
 use super::isolation::{GVISOR_PIDS, Limits};
@@ -24,8 +25,8 @@ const FILE_BYTES: u64 = 64 << 10;
 /// Everything the control plane was told, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where the API listens; always loopback in this build. Port 0 takes a free one.
-    pub api_addr: SocketAddr,
+    /// How the API can be reached.
+    pub door: Door,
     /// The state directory, absolute.
     pub state_dir: PathBuf,
     /// The directory in which the run directory is made, absolute.
@@ -291,7 +292,7 @@ fn validate(
     // Wherever the sandbox may be gVisor's.
     let least_pids = if runtime == Runtime::Native { 16 } else { GVISOR_PIDS };
     Ok(Config {
-        api_addr: flags.api_addr.as_deref().map_or(Ok(SocketAddr::from(([127, 0, 0, 1], 8787))), api_addr)?,
+        door: door::door(&flags)?,
         state_dir,
         run_base,
         runtime,
@@ -365,26 +366,6 @@ fn absolute(flag: &str, text: &str) -> Result<PathBuf, ConfigError> {
     }
     // Lexical only: symbolic links are judged by whoever opens the path.
     std::path::absolute(text).map_err(|error| usage(flag, &format!("{text:?} is not a usable path: {error}")))
-}
-
-fn api_addr(text: &str) -> Result<SocketAddr, ConfigError> {
-    let flag = "--api-addr";
-    if text == "tailscale" {
-        return Err(usage(flag, "listening on a tailnet is not part of this build; use 127.0.0.1:PORT"));
-    }
-    let with_number = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
-    let address: SocketAddr = with_number.as_deref().unwrap_or(text).parse().map_err(|_| {
-        usage(flag, &format!("{text:?} is not an address; expected IP:PORT, as in 127.0.0.1:8787"))
-    })?;
-    if !address.ip().is_loopback() {
-        let wrong = format!(
-            "{text} can be reached from other machines, and this build has no TLS to protect the token there; \
-             use 127.0.0.1:{} and reach it through ssh -L",
-            address.port()
-        );
-        return Err(usage(flag, &wrong));
-    }
-    Ok(address)
 }
 
 fn runtime(text: Option<&str>, dev: bool) -> Result<Runtime, ConfigError> {
@@ -477,7 +458,7 @@ mod tests {
     #[test]
     fn defaults() {
         let config = with(&[], &[]).unwrap();
-        assert_eq!(config.api_addr.to_string(), "127.0.0.1:8787");
+        assert_eq!(config.door.listen, Listen::At(([127, 0, 0, 1], 8787).into()));
         assert_eq!(config.state_dir, Path::new("/home/ann/.local/state/ironclaw"));
         assert_eq!(config.runtime, Runtime::DefaultRunsc);
         assert_eq!(config.run_base, Path::new("/tmp/ironclaw-1000"));
@@ -520,7 +501,6 @@ mod tests {
         let cases: &[(&[&str], &str)] = &[
             (&["--api-addr", "0.0.0.0:8787"], "ssh -L"),
             (&["--api-addr", "[::]:1"], "ssh -L"),
-            (&["--api-addr", "tailscale"], "not part of this build"),
             (&["--api-addr", "8787"], "IP:PORT"),
             (&["--sandbox-pids", "255"], "256"),
             (&["--runtime", "docker"], "expected runsc, native, auto"),

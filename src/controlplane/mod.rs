@@ -8,6 +8,7 @@ pub mod config;
 pub mod http;
 pub mod isolation;
 pub mod keys;
+mod listen;
 pub mod serve;
 pub mod session;
 pub mod state;

@@ -3,7 +3,7 @@
 //! launch what is owed. Stopping is the reverse. `kill -9` skips all of it, and the next start does the rest.
 
 use std::fmt;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +13,13 @@ use smol::stream::StreamExt;
 use smol::{Task, Timer};
 
 use super::api::readiness::{Readiness, Stage};
-use super::api::{self, Api};
+use super::api::tls::{Certificate, TlsError};
+use super::api::{self, Api, Entrance};
 use super::brokers::model::ModelBroker;
-use super::config::{Config, MasterKeySource, Runtime};
+use super::config::{Config, MasterKeySource, Protection, Runtime};
 use super::isolation::{self, Claim, Identity, IsolationPaths, Limits, RuntimeChoice, RuntimeProblem};
 use super::keys::{self, ApiToken, CredentialMaster, FileMaster, KeyError, MasterKey, PassphraseMaster};
+use super::listen::{self, listen};
 use super::session::Sessions;
 use super::state::{RunDir, StateDir, StateError, Wall};
 use super::store::groups::{NewGroup, Tools};
@@ -42,6 +44,10 @@ pub enum StartError {
     Store(StoreError),
     /// The API's address.
     Listen(SocketAddr, std::io::Error),
+    /// There is no tunnel with the address to listen on.
+    Tailnet(String),
+    /// The API's certificate.
+    Tls(TlsError),
     /// The runtime that was asked for is not there, or its directories are not ours.
     Runtime(RuntimeProblem),
     /// The operating system refused something that every daemon needs.
@@ -55,6 +61,8 @@ impl fmt::Display for StartError {
             Self::Key(error) => error.fmt(f),
             Self::Store(error) => error.fmt(f),
             Self::Runtime(problem) => problem.fmt(f),
+            Self::Tailnet(wrong) => f.write_str(wrong),
+            Self::Tls(error) => error.fmt(f),
             Self::Listen(address, error) if error.kind() == std::io::ErrorKind::AddrInUse => write!(
                 f,
                 "{address} is in use, perhaps by another ironclaw; stop that one, or choose another port with \
@@ -73,6 +81,12 @@ impl std::error::Error for StartError {}
 impl From<StateError> for StartError {
     fn from(error: StateError) -> Self {
         Self::State(error)
+    }
+}
+
+impl From<TlsError> for StartError {
+    fn from(error: TlsError) -> Self {
+        Self::Tls(error)
     }
 }
 
@@ -121,13 +135,29 @@ impl ControlPlane {
             isolation::find_runtime(&choice).map_err(StartError::Runtime)?;
         }
         let wall = Wall::of_this_process(config.sandbox_uid_base);
-        let (listener, claimed) = listen(&config, wall)?;
+        let (listener, mut claimed) = listen(&config, wall)?;
         let address = listener
             .local_addr()
             .map_err(|error| StartError::System("the API's address cannot be read back", error))?;
+        let certificate = match &config.door.protection {
+            Protection::Way | Protection::Proxy(_) => None,
+            Protection::Files { certificate, key } => Some(Certificate::from_files(certificate, key)?),
+            Protection::SelfSigned => {
+                let state = match claimed.take() {
+                    Some(state) => state,
+                    None => StateDir::claim(&config.state_dir, wall)?,
+                };
+                let state = claimed.insert(state);
+                Some(Certificate::self_signed(state.path(), &listen::names(&config.door, address))?)
+            }
+        };
+        if let Some(certificate) = &certificate {
+            log::info("api.certificate", &[("sha256", &certificate.fingerprint())]);
+        }
         // A supervisor's question is answered while the state is still being opened.
         let readiness = Arc::new(Readiness::default());
-        let server = api::Server::start(listener, readiness.clone())
+        let entrance = Entrance::new(&config.door, certificate.as_ref());
+        let server = api::Server::start(listener, readiness.clone(), entrance)
             .map_err(|error| StartError::System("the API's listener cannot be used", error))?;
 
         let state = match claimed {
@@ -164,7 +194,14 @@ impl ControlPlane {
             ModelBroker::new(),
         );
         let token_file = (token.path().map(Path::to_owned), token.was_minted());
-        server.open(Api::new(ledger.clone(), keyring, sessions.clone(), Arc::new(token), server.closing()));
+        server.open(Api::new(
+            ledger.clone(),
+            keyring,
+            sessions.clone(),
+            Arc::new(token),
+            config.door.token_rate,
+            server.closing(),
+        ));
         log::info("api.listening", &[("address", &address), ("state", &state.path().display())]);
 
         let preparing =
@@ -245,23 +282,6 @@ pub fn run(config: Config) -> Result<(), StartError> {
     });
     log::flush();
     ended
-}
-
-/// Takes the API's address. What a daemon was just starting when it was killed may hold it for a moment, and the
-/// lock of its state with it: so one that is in use is tried again when that lock is ours.
-fn listen(config: &Config, wall: Wall) -> Result<(TcpListener, Option<StateDir>), StartError> {
-    let bind = || TcpListener::bind(config.api_addr);
-    let failed = |error| StartError::Listen(config.api_addr, error);
-    match bind() {
-        Ok(listener) => Ok((listener, None)),
-        Err(error)
-            if error.kind() == std::io::ErrorKind::AddrInUse && StateDir::was_claimed(&config.state_dir) =>
-        {
-            let state = StateDir::claim(&config.state_dir, wall)?;
-            Ok((bind().map_err(failed)?, Some(state)))
-        }
-        Err(error) => Err(failed(error)),
-    }
 }
 
 fn runtime_choice(runtime: &Runtime) -> RuntimeChoice {

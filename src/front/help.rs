@@ -23,6 +23,7 @@ const TOPICS: &[(&str, &str, &str)] = &[
     ("keys", "master key, token, what is encrypted with what", include_str!("../help/keys.md")),
     ("configuration", "flags, environment, file", include_str!("../help/configuration.md")),
     ("api", "routes, errors, events", include_str!("../help/api.md")),
+    ("tls", "the API from other machines: TLS, tailnet, proxy", include_str!("../help/tls.md")),
     ("troubleshooting", "when something does not work", include_str!("../help/troubleshooting.md")),
 ];
 

@@ -6,9 +6,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ureq::http::{Response, Uri};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{Connector, TcpConnector};
 use ureq::{Agent, Body};
 
+use super::tls::{Trust, distrust};
 use super::{Failure, Globals};
+use crate::contract::address::{Name, is_tailnet};
 use crate::contract::json::{self, Value};
 use crate::contract::{places, plain};
 
@@ -26,6 +30,7 @@ const STREAM_QUIET: Duration = Duration::from_secs(45);
 pub(super) struct Target {
     base: String,
     token: Option<String>,
+    trust: Trust,
 }
 
 impl Target {
@@ -55,7 +60,15 @@ impl Target {
         {
             return Err(Failure::usage("the token must be visible ASCII without spaces"));
         }
-        Ok(Self { base, token })
+        let either = |option: &Option<String>, other: &Option<String>, name: &str| {
+            // An option says it all: what the environment has of the other kind is not meant then.
+            option.clone().or_else(|| other.is_none().then(|| variable(name)).flatten())
+        };
+        let trust = Trust::of(
+            either(&globals.ca_file, &globals.tls_fingerprint, "IRONCLAW_CA_FILE"),
+            either(&globals.tls_fingerprint, &globals.ca_file, "IRONCLAW_TLS_FINGERPRINT"),
+        )?;
+        Ok(Self { base, token, trust })
     }
 }
 
@@ -73,30 +86,32 @@ fn read_token(path: &std::path::Path) -> std::io::Result<String> {
     Ok(text.trim().to_owned())
 }
 
-/// Checks an address: plain HTTP to this machine only, because the token travels in it.
+/// Checks an address: plain HTTP only where nobody listens in, because the token travels in it.
 fn base(addr: &str) -> Result<String, Failure> {
     let shown = plain::line(addr);
-    let expected =
-        || Failure::usage(format!("--addr {shown} is not an address; expected http://127.0.0.1:PORT"));
-    if addr.starts_with("https://") {
-        return Err(Failure::usage("https is not part of this build; reach another machine through ssh -L"));
-    }
+    let expected = || {
+        Failure::usage(format!(
+            "--addr {shown} is not an address; expected http://127.0.0.1:PORT or https://HOST:PORT"
+        ))
+    };
     let with_scheme = if addr.contains("://") { addr.to_owned() } else { format!("http://{addr}") };
     let uri: Uri = with_scheme.parse().map_err(|_| expected())?;
-    let (Some("http"), Some(authority)) = (uri.scheme_str(), uri.authority()) else { return Err(expected()) };
+    let (Some(scheme @ ("http" | "https")), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+        return Err(expected());
+    };
     if !matches!(uri.path(), "" | "/") || uri.query().is_some() || authority.as_str().contains('@') {
         return Err(expected());
     }
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-    let local = host.eq_ignore_ascii_case("localhost")
-        || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    if !local {
+    let name = Name::parse(authority.host()).ok_or_else(expected)?;
+    let private = name.is_loopback() || matches!(name, Name::Ip(ip) if is_tailnet(ip));
+    if scheme == "http" && !private {
         let text = format!(
-            "{shown} is not this machine, and the token would travel unprotected; use ssh -L and 127.0.0.1"
+            "{shown} is not this machine, and the token would travel unprotected; use https:// (ironclaw help tls), or \
+             ssh -L and 127.0.0.1"
         );
         return Err(Failure::usage(text));
     }
-    Ok(format!("http://{authority}"))
+    Ok(format!("{scheme}://{authority}"))
 }
 
 /// Why a request was not served.
@@ -134,7 +149,9 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(target: Target) -> Self {
+    /// # Errors
+    /// When the roots that it is to trust cannot be used.
+    pub(super) fn new(target: Target) -> Result<Self, Failure> {
         // No proxy: one named in the environment would see the token. No redirect: none is ever sent.
         let common = || {
             Agent::config_builder()
@@ -143,9 +160,13 @@ impl Client {
                 .max_redirects(0)
                 .timeout_connect(Some(Duration::from_secs(5)))
         };
-        let quick = common().timeout_global(Some(Duration::from_secs(30))).build().new_agent();
-        let streaming = common().timeout_per_read(Some(STREAM_QUIET)).build().new_agent();
-        Self { target, quick, streaming }
+        let agent = |config| {
+            let connector = ().chain(TcpConnector::default()).chain(target.trust.connector()?);
+            Ok::<_, Failure>(Agent::with_parts(config, connector, DefaultResolver::default()))
+        };
+        let quick = agent(common().timeout_global(Some(Duration::from_secs(30))).build())?;
+        let streaming = agent(common().timeout_per_read(Some(STREAM_QUIET)).build())?;
+        Ok(Self { target, quick, streaming })
     }
 
     /// The address, for people.
@@ -230,6 +251,9 @@ impl Client {
     }
 
     fn unreachable(&self, error: &ureq::Error) -> Refused {
+        if let Some(wrong) = distrust(error, &self.target.trust) {
+            return Refused::Problem(format!("{} is not to be trusted: {wrong}", self.target.base));
+        }
         let text = format!(
             "no control plane answers at {} ({error}); start one with `ironclaw serve`, or name its address with --addr",
             self.target.base
@@ -271,8 +295,18 @@ mod tests {
         ] {
             assert_eq!(base(addr).unwrap(), expected);
         }
+        for (addr, expected) in [
+            ("https://127.0.0.1", "https://127.0.0.1"),
+            ("https://box.example:8787/", "https://box.example:8787"),
+            ("http://100.64.1.2:1", "http://100.64.1.2:1"),
+            ("http://[fd7a:115c:a1e0::1]:1", "http://[fd7a:115c:a1e0::1]:1"),
+        ] {
+            assert_eq!(base(addr).unwrap(), expected);
+        }
         for bad in [
-            "https://127.0.0.1",
+            "https://box.example/x",
+            "https://a@box.example",
+            "https://",
             "http://10.0.0.1:1",
             "http://evil.example",
             "ftp://127.0.0.1",

@@ -6,6 +6,7 @@ mod client;
 mod events;
 mod lists;
 mod table;
+mod tls;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -54,7 +55,7 @@ impl From<io::Error> for Failure {
 }
 
 /// Talk to a control plane. Before or after the command: --addr URL (http://127.0.0.1:8787), --token T,
-/// --token-file FILE.
+/// --token-file FILE, and for https:// --ca-file FILE or --tls-fingerprint SHA256.
 #[derive(FromArgs)]
 struct Words {
     #[argh(subcommand)]
@@ -193,7 +194,7 @@ const ABSENT: &[(&str, Option<&str>)] = &[
 ];
 
 /// Options with a value, which may follow `=` as well.
-const VALUED: &[&str] = &["--addr", "--token", "--token-file", "--chat"];
+const VALUED: &[&str] = &["--addr", "--token", "--token-file", "--ca-file", "--tls-fingerprint", "--chat"];
 
 /// Runs one command. `words` are those after `ctl`.
 ///
@@ -228,7 +229,7 @@ pub fn run(words: &[&str]) -> Result<(), Failure> {
             return Err(Failure::usage(format!("{}; see `ironclaw ctl --help`", said.join(" "))));
         }
     };
-    let client = || Ok::<_, Failure>(Client::new(Target::find(&globals)?));
+    let client = || Client::new(Target::find(&globals)?);
     match words.command {
         Command::Chat(Chat { agent, text: Some(text), chat }) => chat::once(&client()?, &agent, &chat, &text),
         Command::Chat(Chat { agent, text: None, chat }) => chat::conversation(&client()?, &agent, &chat),
@@ -260,6 +261,8 @@ struct Globals {
     addr: Option<String>,
     token: Option<String>,
     token_file: Option<String>,
+    ca_file: Option<String>,
+    tls_fingerprint: Option<String>,
 }
 
 /// Takes the global options out, wherever they stand before `--`, and splits `--option=value`.
@@ -281,6 +284,8 @@ fn globals(words: &[&str]) -> Result<(Globals, Vec<String>), Failure> {
             "--addr" => &mut found.addr,
             "--token" => &mut found.token,
             "--token-file" => &mut found.token_file,
+            "--ca-file" => &mut found.ca_file,
+            "--tls-fingerprint" => &mut found.tls_fingerprint,
             _ => {
                 rest.push(name.to_owned());
                 rest.extend(value);

@@ -1,14 +1,20 @@
 //! The HTTP interface: who may come in, what each path does, one file per noun, errors as problem documents.
 //! Touches the ledger and the session actors through their functions, and the listener.
 
+mod certificate;
 mod chat;
 mod door;
 mod events;
+mod handshake;
 mod lists;
+mod places;
 mod problem;
+mod rate;
 pub mod readiness;
 mod router;
 mod server;
+mod throttle;
+pub mod tls;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -19,15 +25,20 @@ use hyper::{Request, Response, header};
 use smol::channel::{Receiver, Sender};
 use smol::lock::Semaphore;
 
+use self::places::Visitor;
 use self::problem::Problem;
 use self::router::{Guarded, Query};
-pub use self::server::Server;
+pub use self::server::{Entrance, Server};
+use self::throttle::Source;
 use super::http::{self, Body, Closing};
 use super::keys::{ApiToken, Keyring};
 use super::session::Sessions;
 use super::store::{Ledger, sessions};
 use super::telemetry::metrics::{self, METRICS};
 use crate::contract::json::Value;
+
+/// What the one token is called where tokens are told apart.
+const TOKEN_ID: &str = "owner";
 
 /// Event streams at once, so that they never take every connection.
 const STREAMS: usize = 64;
@@ -59,18 +70,21 @@ pub struct Api {
     actors: Sessions,
     token: Arc<ApiToken>,
     closing: Closing,
-    failures: door::Failures,
+    failures: throttle::Failures,
+    rates: rate::Rates,
     newcomers: Newcomers,
     streams: Arc<Semaphore>,
 }
 
 impl Api {
-    /// Puts the interface together; `closing` is that of the server that will serve it.
+    /// Puts the interface together; `closing` is that of the server that will serve it, and a token may make
+    /// `token_rate` requests a second.
     pub fn new(
         ledger: Ledger,
         keyring: Keyring,
         actors: Sessions,
         token: Arc<ApiToken>,
+        token_rate: u32,
         closing: Closing,
     ) -> Self {
         Self {
@@ -79,21 +93,27 @@ impl Api {
             actors,
             token,
             closing,
-            failures: door::Failures::default(),
+            failures: throttle::Failures::default(),
+            rates: rate::Rates::new(token_rate),
             newcomers: Newcomers::default(),
             streams: Arc::new(Semaphore::new(STREAMS)),
         }
     }
 
-    /// Answers a request that only the token's holder may make.
+    /// Answers a request that only the token's holder may make, on a connection of this visitor.
     async fn respond(
         self: &Arc<Self>,
         route: Guarded,
         request: Request<Incoming>,
+        visitor: &Visitor,
+        source: Source,
     ) -> Result<Response<Body>, Problem> {
+        let now = Instant::now();
         if !door::bearer(request.headers()).is_some_and(|token| self.token.matches(token)) {
-            return Err(self.failures.note(Instant::now()));
+            return Err(self.failures.note(source, now));
         }
+        visitor.is_known();
+        self.rates.take(TOKEN_ID, now).map_err(Problem::too_many_requests)?;
         let query = request.uri().query().map(str::to_owned);
         let query = query.as_deref();
         match route {

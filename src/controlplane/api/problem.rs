@@ -1,5 +1,7 @@
 //! Errors as RFC 9457 problem documents: a stable code in `type`, a sentence, and the next step. Pure.
 
+use std::time::Duration;
+
 use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
 
@@ -14,11 +16,17 @@ pub(super) struct Problem {
     pub(super) code: &'static str,
     title: &'static str,
     pub(super) detail: String,
+    /// When the same may be tried again, where there is something to say about it.
+    retry_after: Option<u64>,
 }
 
 impl Problem {
     fn new(status: StatusCode, code: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, title, detail: detail.into() }
+        let retry_after = match status {
+            StatusCode::TOO_MANY_REQUESTS => Some(60),
+            _ => None,
+        };
+        Self { status, code, title, detail: detail.into(), retry_after }
     }
 
     pub(super) fn invalid(detail: impl Into<String>) -> Self {
@@ -42,8 +50,18 @@ impl Problem {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_failures", "Too many wrong tokens", detail)
     }
 
+    pub(super) fn too_many_requests(wait: Duration) -> Self {
+        let detail =
+            "this token makes more requests than it may (--token-rate); wait as long as Retry-After says";
+        let mut problem =
+            Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "Too many requests", detail);
+        problem.retry_after = Some(wait.as_secs_f64().ceil().max(1.0) as u64);
+        problem
+    }
+
     pub(super) fn wrong_host() -> Self {
-        let detail = "this control plane answers to localhost and loopback addresses only; use http://127.0.0.1 and its port";
+        let detail = "this control plane answers to localhost, the address it listens on, and the names given with \
+                      --api-host or --api-public-url; use one of them, or add this one";
         Self::new(
             StatusCode::MISDIRECTED_REQUEST,
             "wrong_host",
@@ -100,7 +118,10 @@ impl Problem {
 
     pub(super) fn starting() -> Self {
         let detail = "the control plane still opens its state; try again in a moment";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "starting", "The control plane starts", detail)
+        let mut problem =
+            Self::new(StatusCode::SERVICE_UNAVAILABLE, "starting", "The control plane starts", detail);
+        problem.retry_after = Some(1);
+        problem
     }
 
     pub(super) fn internal() -> Self {
@@ -122,11 +143,8 @@ impl Problem {
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if self.code == "starting" {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        if self.status == StatusCode::TOO_MANY_REQUESTS {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

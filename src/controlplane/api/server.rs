@@ -1,5 +1,5 @@
 //! The listener and what is the same for every request: a place, a number, the site's check, headers, the log
-//! line. It answers from the first moment on; while the control plane still opens its state, `/healthz` and
+//! line. Where the entrance has TLS, it comes before all of them. It answers from the first moment on; while the control plane still opens its state, `/healthz` and
 //! `/readyz` are all that it has, and everything else is told to come again. Touches the listener.
 
 use std::convert::Infallible;
@@ -10,23 +10,30 @@ use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
 use hyper::header::HeaderValue;
-use hyper::{Request, Response, StatusCode, header};
+use hyper::{Method, Request, Response, StatusCode, header};
 use smol::Async;
 use smol::channel::Sender;
-use smol::lock::Semaphore;
+use smol::future::FutureExt;
+use smol::io::{AsyncRead, AsyncWrite};
 
+use super::door::Site;
+use super::places::{Places, Visitor};
 use super::problem::Problem;
 use super::readiness::{Readiness, Stage};
 use super::router::{self, Query, Route};
-use super::{Api, door};
+use super::throttle::{Source, Told};
+use super::tls::Certificate;
+use super::{Api, handshake};
 use crate::contract::json::Value;
 use crate::contract::time::Millis;
+use crate::controlplane::config::{Door, Protection};
 use crate::controlplane::http::{self, Body, Closing, json_response};
 use crate::controlplane::tasks;
 use crate::controlplane::telemetry::log;
 use crate::controlplane::telemetry::metrics::METRICS;
 
-/// Connections at once; more wait in the listener's queue.
+/// Connections at once. Who comes when all are taken gets the place of the oldest that showed no token; where all
+/// did, more wait in the listener's queue.
 const CONNECTIONS: usize = 256;
 /// After a failed accept, mostly for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -38,8 +45,29 @@ pub struct Server {
     accepting: smol::Task<()>,
 }
 
+/// What stands before the interface: names, and TLS where there is some.
+pub struct Entrance {
+    site: Site,
+    tls: Option<handshake::Acceptor>,
+}
+
+impl Entrance {
+    /// That of a door, with the certificate that its protection asks for.
+    pub fn new(door: &Door, certificate: Option<&Certificate>) -> Self {
+        let names = door.names.clone();
+        let site = match (&door.protection, certificate) {
+            (Protection::Proxy(public), _) => Site::behind_proxy(names, public.clone()),
+            (_, Some(_)) => Site::https(names),
+            (_, None) => Site::http(names),
+        };
+        Self { site, tls: certificate.map(Certificate::acceptor) }
+    }
+}
+
 /// What every connection shares.
 struct Front {
+    entrance: Entrance,
+    told: Told,
     closing: Closing,
     readiness: Arc<Readiness>,
     requests: AtomicU64,
@@ -53,10 +81,16 @@ impl Server {
     ///
     /// # Errors
     /// When the listener cannot be used at all.
-    pub fn start(listener: TcpListener, readiness: Arc<Readiness>) -> std::io::Result<Self> {
+    pub fn start(
+        listener: TcpListener,
+        readiness: Arc<Readiness>,
+        entrance: Entrance,
+    ) -> std::io::Result<Self> {
         let listener = Async::new(listener)?;
         let (closer, closing) = smol::channel::bounded(1);
         let front = Arc::new(Front {
+            entrance,
+            told: Told::default(),
             closing,
             readiness,
             requests: AtomicU64::new(0),
@@ -85,24 +119,21 @@ impl Server {
 }
 
 async fn accept(listener: Async<TcpListener>, front: Arc<Front>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Places::new(CONNECTIONS);
     let accepting = async {
         loop {
-            let place = places.acquire_arc().await;
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
+            let (stream, peer) = match listener.accept().await {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     log::warn("api.accept_failed", &[("error", &error)]);
                     smol::Timer::after(ACCEPT_PAUSE).await;
                     continue;
                 }
             };
-            let front = front.clone();
-            tasks::spawn(async move {
-                front.connection(stream).await;
-                drop(place);
-            })
-            .detach();
+            // Who is gone already needs no place.
+            let Ok(local) = stream.get_ref().local_addr() else { continue };
+            let visitor = places.enter(peer, local.ip()).await;
+            tasks::spawn(front.clone().connection(stream, visitor)).detach();
         }
     };
     let closed = async {
@@ -110,48 +141,68 @@ async fn accept(listener: Async<TcpListener>, front: Arc<Front>) {
     };
     smol::future::or(closed, accepting).await;
     drop(listener);
-    // Every place free again means that every connection ended.
-    let mut all = Vec::with_capacity(CONNECTIONS);
-    while all.len() < CONNECTIONS {
-        all.push(places.acquire_arc().await);
-    }
+    places.all_free().await;
 }
 
 impl Front {
-    async fn connection(self: Arc<Self>, stream: Async<TcpStream>) {
+    async fn connection(self: Arc<Self>, stream: Async<TcpStream>, visitor: Arc<Visitor>) {
         METRICS.http_connections.inc();
         let _ = stream.get_ref().set_nodelay(true);
-        let closing = self.closing.clone();
-        http::connection(stream, closing, |request| self.clone().answer(request)).await;
+        let served = async {
+            match &self.entrance.tls {
+                None => self.serve(stream, &visitor).await,
+                Some(acceptor) => {
+                    if let Some(stream) = handshake::receive(acceptor, stream, &self.closing).await {
+                        self.serve(stream, &visitor).await;
+                    }
+                }
+            }
+        };
+        let sent_away = async {
+            visitor.must_leave().await;
+            log::debug("api.sent_away", &[("peer", &visitor.peer)]);
+        };
+        served.or(sent_away).await;
         METRICS.http_connections.dec();
     }
 
-    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+    async fn serve<S>(self: &Arc<Self>, stream: S, visitor: &Arc<Visitor>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let answer = |request| self.clone().answer(request, visitor.clone());
+        http::connection(stream, self.closing.clone(), answer).await;
+    }
+
+    async fn answer(self: Arc<Self>, request: Request<Incoming>, visitor: Arc<Visitor>) -> Response<Body> {
         METRICS.http_requests.inc();
         let began = Instant::now();
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
         let id = format!("{:x}-{number:x}", self.started.0);
-        let method = request.method().clone();
-        let mut response = match self.respond(request).await {
-            Ok(response) => response,
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let (mut response, code) = match self.respond(request, &visitor).await {
+            Ok(response) => (response, "ok"),
             Err(problem) => {
                 METRICS.http_errors.inc();
-                log::info(
-                    "api.refused",
-                    &[("request", &id), ("status", &problem.status.as_u16()), ("code", &problem.code)],
-                );
-                problem.into_response(&id)
+                (problem.clone().into_response(&id), problem.code)
             }
         };
-        log::debug(
-            "api.request",
-            &[
-                ("request", &id),
-                ("method", &method),
-                ("status", &response.status().as_u16()),
-                ("us", &began.elapsed().as_micros()),
-            ],
-        );
+        let fields: &[log::Field<'_>] = &[
+            ("request", &id),
+            ("peer", &visitor.peer),
+            ("method", &method),
+            ("path", &path),
+            ("status", &response.status().as_u16()),
+            ("code", &code),
+            ("us", &began.elapsed().as_micros()),
+        ];
+        let reads = matches!(method, Method::GET | Method::HEAD | Method::OPTIONS);
+        let matters = !reads || code != "ok";
+        if matters && (visitor.was_known() || self.told.may(began)) {
+            log::info("api.request", fields);
+        } else {
+            log::debug("api.request", fields);
+        }
         let headers = response.headers_mut();
         for (name, value) in [
             (header::CACHE_CONTROL, "no-store"),
@@ -167,8 +218,12 @@ impl Front {
         response
     }
 
-    async fn respond(&self, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
-        door::check_site(request.headers())?;
+    async fn respond(
+        &self,
+        request: Request<Incoming>,
+        visitor: &Visitor,
+    ) -> Result<Response<Body>, Problem> {
+        self.entrance.site.check(request.headers(), visitor.local)?;
         let query = request.uri().query();
         // A token in a URL is refused before anything else is said about the URL.
         if let Err(problem) = Query::read(query, &[])
@@ -180,7 +235,13 @@ impl Front {
             Route::Health => Query::read(query, &[]).map(|_| health()),
             Route::Ready => Query::read(query, &[]).map(|_| ready(self.readiness.get())),
             Route::Guarded(route) => match self.api.get() {
-                Some(api) => api.respond(route, request).await,
+                Some(api) => {
+                    let source = match self.entrance.site.is_behind_proxy() {
+                        true => Source::Near,
+                        false => Source::of(visitor.peer.ip()),
+                    };
+                    api.respond(route, request, visitor, source).await
+                }
                 None => Err(Problem::starting()),
             },
         }
@@ -226,7 +287,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let readiness = Arc::new(Readiness::default());
-        let server = Server::start(listener, readiness).unwrap();
+        let site = Site::http(Vec::new());
+        let server = Server::start(listener, readiness, Entrance { site, tls: None }).unwrap();
         let ask = |path: &str| {
             let mut stream = std::net::TcpStream::connect(address).unwrap();
             let head = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");

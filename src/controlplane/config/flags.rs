@@ -18,6 +18,9 @@ macro_rules! settings {
             /// for development: the runtime defaults to auto
             #[argh(switch)]
             pub dev: bool,
+            /// plain HTTP on any address, because a proxy before it ends TLS; needs --api-public-url
+            #[argh(switch)]
+            pub api_behind_proxy: bool,
             $(
                 $(#[doc = $doc])+
                 #[argh(option)]
@@ -41,8 +44,21 @@ macro_rules! settings {
 }
 
 settings! {
-    /// where the API listens: an address of this machine's loopback and a port (127.0.0.1:8787)
+    /// where the API listens: IP:PORT, or tailscale[:PORT] for the tailnet; beyond both with TLS or a proxy
+    /// (127.0.0.1:8787)
     api_addr, "--api-addr", "IRONCLAW_API_ADDR";
+    /// self-signed: TLS with a certificate made at the first start; the log has its fingerprint
+    tls, "--tls", "IRONCLAW_TLS";
+    /// TLS with the certificate of this PEM file, its issuers after it
+    tls_cert, "--tls-cert", "IRONCLAW_TLS_CERT";
+    /// the certificate's key, a PEM file that others may not read
+    tls_key, "--tls-key", "IRONCLAW_TLS_KEY";
+    /// with --api-behind-proxy: what people use, https://NAME or https://NAME:PORT
+    api_public_url, "--api-public-url", "IRONCLAW_API_PUBLIC_URL";
+    /// another name by which this machine is reached; may be repeated, or name several with commas between
+    api_host, "--api-host", "IRONCLAW_API_HOST";
+    /// requests of one token in a second, four times as many at once; 0 for no limit (100)
+    token_rate, "--token-rate", "IRONCLAW_TOKEN_RATE";
     /// where everything durable is kept (/var/lib/ironclaw as root, else $XDG_STATE_HOME/ironclaw)
     state_dir, "--state-dir", "IRONCLAW_STATE_DIR";
     /// its directory holds the run directory with the sandboxes' sockets
@@ -89,6 +105,9 @@ settings! {
     master_passphrase_file, "--master-passphrase-file", "IRONCLAW_MASTER_PASSPHRASE_FILE";
 }
 
+/// Flags that may be given again: the values are joined with commas.
+const REPEATED: &[&str] = &["--api-host"];
+
 /// Settings of parts that this build does not have: flag and what it belongs to. Refused wherever given.
 const ABSENT: &[(&str, &str)] = &[
     ("--egress-socket", "egress"),
@@ -99,7 +118,6 @@ const ABSENT: &[(&str, &str)] = &[
     ("--mcp-runtime", "MCP"),
     ("--mcp-image", "MCP"),
     ("--policy", "automatic approval"),
-    ("--api-behind-proxy", "an API behind a proxy"),
     ("--ca-file", "upstream TLS"),
 ];
 
@@ -115,10 +133,11 @@ impl Flags {
     /// Reads the words after `serve`. A flag's value may follow it as the next word or after `=`.
     pub fn from_words(words: &[&str]) -> Result<Self, ConfigError> {
         let mut split = Vec::with_capacity(words.len());
-        for word in words {
+        let words = joined(words);
+        for word in &words {
             let (flag, value) = match word.split_once('=') {
                 Some((flag, value)) if word.starts_with("--") => (flag, Some(value)),
-                _ => (*word, None),
+                _ => (word.as_str(), None),
             };
             if let Some((flag, part)) = ABSENT.iter().find(|(absent, _)| *absent == flag) {
                 return Err(ConfigError::absent(flag, part));
@@ -154,17 +173,23 @@ impl Flags {
         if self.config.is_none() {
             self.config = read("IRONCLAW_CONFIG");
         }
-        if let (false, Some(text)) = (self.dev, read("IRONCLAW_DEV")) {
-            self.dev = truth("IRONCLAW_DEV", &text)?;
+        for (slot, variable) in
+            [(&mut self.dev, "IRONCLAW_DEV"), (&mut self.api_behind_proxy, "IRONCLAW_API_BEHIND_PROXY")]
+        {
+            if let (false, Some(text)) = (*slot, read(variable)) {
+                *slot = truth(variable, &text)?;
+            }
         }
         Ok(())
     }
 
     /// Takes one setting of the file, when neither flag nor environment set it.
     pub(super) fn fill_one(&mut self, key: &str, text: String) -> Result<(), ConfigError> {
-        if key == "dev" {
-            self.dev = self.dev || truth("dev", &text)?;
-            return Ok(());
+        for (slot, name) in [(&mut self.dev, "dev"), (&mut self.api_behind_proxy, "api_behind_proxy")] {
+            if key == name {
+                *slot = *slot || truth(name, &text)?;
+                return Ok(());
+            }
         }
         if let Some((flag, part)) = ABSENT.iter().find(|(flag, _)| key_name(flag) == key) {
             return Err(ConfigError::absent(&key_name(flag), part));
@@ -175,13 +200,41 @@ impl Flags {
             None => {
                 let known: Vec<&str> = SETTINGS.iter().map(|(_, _, key)| *key).collect();
                 return Err(ConfigError::Usage(format!(
-                    "the configuration file sets `{key}`, which is no setting; known are dev, {}",
+                    "the configuration file sets `{key}`, which is no setting; known are dev, api_behind_proxy, {}",
                     known.join(", ")
                 )));
             }
         }
         Ok(())
     }
+}
+
+/// The words with the values of a [`REPEATED`] flag in one word, where it was given first.
+fn joined(words: &[&str]) -> Vec<String> {
+    let mut all: Vec<String> = Vec::with_capacity(words.len());
+    let mut rest = words.iter().copied();
+    while let Some(word) = rest.next() {
+        let (flag, value) = match word.split_once('=') {
+            Some((flag, value)) => (flag, Some(value)),
+            None => (word, None),
+        };
+        // Without a value it goes on as it is, and is refused as every flag without one.
+        let Some(value) = value.or_else(|| REPEATED.contains(&flag).then(|| rest.next()).flatten()) else {
+            all.push(word.to_owned());
+            continue;
+        };
+        if !REPEATED.contains(&flag) {
+            all.push(word.to_owned());
+            continue;
+        }
+        let first =
+            all.iter_mut().find(|known| known.split_once('=').is_some_and(|(known, _)| known == flag));
+        match first {
+            Some(known) => *known = format!("{known},{value}"),
+            None => all.push(format!("{flag}={value}")),
+        }
+    }
+    all
 }
 
 fn truth(name: &str, text: &str) -> Result<bool, ConfigError> {
