@@ -73,6 +73,8 @@ impl<'a> Serve<'a> {
             ("--model-proxy-socket", self.home.model_socket().display().to_string()),
             ("--api-addr", address.to_string()),
             ("--runtime", self.runtime),
+            // Tests look at a number again and again until it changes.
+            ("--token-rate", "0".to_owned()),
         ] {
             if !self.words.iter().any(|word| word == flag) {
                 words.extend([flag.to_owned(), value]);

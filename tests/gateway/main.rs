@@ -1,0 +1,15 @@
+//! The one gateway and the door before it, from outside: who may come in, over what, as whom, and what becomes of
+//! what they ask for. Every test starts the real executable and speaks to it as a user does.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "these are tests"
+)]
+
+#[path = "../world/mod.rs"]
+mod world;
+
+mod door;
