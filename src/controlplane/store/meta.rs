@@ -22,3 +22,12 @@ pub fn set(tx: &Transaction<'_>, name: &str, value: &str) -> Result<(), StoreErr
     tx.prepare_cached(sql)?.execute([name, value])?;
     Ok(())
 }
+
+/// Removes the value, if there is one.
+///
+/// # Errors
+/// SQLite's.
+pub fn remove(tx: &Transaction<'_>, name: &str) -> Result<(), StoreError> {
+    tx.prepare_cached("DELETE FROM meta WHERE name = ?1")?.execute([name])?;
+    Ok(())
+}

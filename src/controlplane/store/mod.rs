@@ -182,8 +182,10 @@ impl Ledger {
     }
 
     /// [`Ledger::read`] for a thread that may wait.
-    #[cfg(test)]
-    fn read_blocking<T, F>(&self, work: F) -> Result<T, StoreError>
+    ///
+    /// # Errors
+    /// As [`Ledger::read`].
+    pub fn read_blocking<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         F: FnOnce(&Connection) -> Result<T, StoreError>,
     {

@@ -38,7 +38,6 @@ impl Readers {
         Ok(Lease { connection: Some(connection), back: self.back.clone() })
     }
 
-    #[cfg(test)]
     pub(super) fn lease_blocking(&self) -> Result<Lease, StoreError> {
         let connection = self.idle.recv_blocking().map_err(|_| StoreError::Stopped)?;
         Ok(Lease { connection: Some(connection), back: self.back.clone() })
