@@ -13,6 +13,7 @@ use std::time::Duration;
 pub use door::{Door, Listen, Protection};
 pub use flags::Flags;
 
+use super::audit;
 use super::isolation::{GVISOR_PIDS, Limits};
 use super::telemetry::log::{Format, Level};
 use crate::contract::json::{self, Value};
@@ -61,6 +62,8 @@ pub struct Config {
     pub group_quota_bytes: u64,
     /// Quota of an agent group, files.
     pub group_quota_files: u64,
+    /// Size at which the audit file is closed and a new one begun, bytes.
+    pub audit_file_bytes: u64,
     /// Memory of one sandbox, bytes.
     pub sandbox_memory: u64,
     /// Processor time of one sandbox, hundredths of a core.
@@ -328,6 +331,7 @@ fn validate(
         },
         group_quota_bytes: size("--group-quota-bytes", &flags.group_quota_bytes, 256 << 20, 1 << 20)?,
         group_quota_files: number("--group-quota-files", &flags.group_quota_files, 20_000, 100, 100_000_000)?,
+        audit_file_bytes: size("--audit-file-bytes", &flags.audit_file_bytes, audit::FILE_BYTES, 1 << 10)?,
         sandbox_memory: size("--sandbox-memory", &flags.sandbox_memory, limits.memory_bytes, 64 << 20)?,
         sandbox_cpu_percent: small(number(
             "--sandbox-cpu-percent",

@@ -15,6 +15,7 @@ use smol::{Task, Timer};
 use super::api::readiness::{Readiness, Stage};
 use super::api::tls::{Certificate, TlsError};
 use super::api::{self, Api, Entrance};
+use super::audit::{self, Audit, Record};
 use super::brokers::model::ModelBroker;
 use super::config::{Config, MasterKeySource, Protection, Runtime};
 use super::isolation::{self, Claim, Identity, IsolationPaths, Limits, RuntimeChoice, RuntimeProblem};
@@ -26,6 +27,7 @@ use super::store::groups::{NewGroup, Tools};
 use super::store::{Ledger, StoreError, groups, retention};
 use super::telemetry::log;
 use crate::contract::ids::GroupName;
+use crate::contract::json::Value;
 use crate::contract::time::Millis;
 use crate::controlplane::tasks;
 use crate::os::{memory, process};
@@ -110,6 +112,7 @@ pub struct ControlPlane {
     state: Arc<StateDir>,
     run_dir: RunDir,
     ledger: Ledger,
+    audit: Audit,
     sessions: Sessions,
     readiness: Arc<Readiness>,
     server: api::Server,
@@ -172,6 +175,8 @@ impl ControlPlane {
         if config.dev {
             seed(&ledger)?;
         }
+        let audit = start_audit(&config, &ledger, &state, &readiness)?;
+        tell_audit(&audit, "daemon.started").await;
         let paths = IsolationPaths {
             state_dir: state.path().to_owned(),
             bundle_root: config.bundle_root.clone().unwrap_or_else(|| state.join("bundles")),
@@ -198,6 +203,7 @@ impl ControlPlane {
             ledger.clone(),
             keyring,
             sessions.clone(),
+            audit.clone(),
             Arc::new(token),
             config.door.token_rate,
             server.closing(),
@@ -214,6 +220,7 @@ impl ControlPlane {
             state,
             run_dir,
             ledger,
+            audit,
             sessions,
             readiness,
             server,
@@ -249,12 +256,42 @@ impl ControlPlane {
         self.sessions.close().await;
         // A self-test under way has processes that must not be left behind; it ends by itself.
         self.preparing.await;
+        self.audit.flush_logins().await;
+        tell_audit(&self.audit, "daemon.stopped").await;
+        self.audit.stop().await;
         let ledger = self.ledger.clone();
         smol::unblock(move || ledger.stop()).await;
         if let Err(error) = self.run_dir.remove() {
             log::warn("run_dir.not_removed", &[("error", &error)]);
         }
         log::info("daemon.stopped", &[]);
+    }
+}
+
+/// The exporter; a disagreement that it finds, or that nobody acknowledged, keeps `/readyz` from being ready.
+fn start_audit(
+    config: &Config,
+    ledger: &Ledger,
+    state: &StateDir,
+    readiness: &Arc<Readiness>,
+) -> Result<Audit, StartError> {
+    let readiness = readiness.clone();
+    let tell = move |wrong: Option<String>| {
+        let next = "find out who changed the files, then run `ironclaw ctl audit acknowledge`";
+        readiness.hold("audit", wrong.map(|wrong| format!("the audit chain: {wrong}; {next}")));
+    };
+    Audit::start_with(ledger.clone(), state.path(), config.audit_file_bytes, Box::new(tell))
+        .map_err(|error| StartError::System("there is no thread for the audit chain", error))
+}
+
+/// Records what the host itself did. A chain that cannot be written now does not keep it from that.
+async fn tell_audit(audit: &Audit, act: &'static str) {
+    let noted = audit.note(move |tx| {
+        let detail = Value::object([("version", Value::from(env!("CARGO_PKG_VERSION")))]);
+        audit::record(tx, &Record { act, actor: "host", via: "", group: None, object: "daemon", detail })
+    });
+    if let Err(error) = noted.await {
+        log::warn("audit.not_recorded", &[("act", &act), ("error", &error)]);
     }
 }
 

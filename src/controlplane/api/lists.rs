@@ -9,6 +9,7 @@ use super::router::Query;
 use crate::contract::ids::{GroupName, SessionId};
 use crate::contract::json::Value;
 use crate::contract::time::Millis;
+use crate::controlplane::audit::ActError;
 use crate::controlplane::http::{Body, json_response};
 use crate::controlplane::session::{Live, ReleaseError};
 use crate::controlplane::store::groups::{self, Tools};
@@ -80,11 +81,15 @@ pub(super) async fn session(api: &Api, name: &str) -> Result<Response<Body>, Pro
 /// `POST /v1/sessions/{id}/release`
 pub(super) async fn release(api: &Api, name: &str) -> Result<Response<Body>, Problem> {
     let id = SessionId::parse(name).map_err(|_| Problem::no_session(name))?;
-    match api.actors.release(&id).await {
+    match api.actors.release(&id, &api.audit, super::owner()).await {
         Ok(()) => session(api, name).await,
         Err(ReleaseError::NoSession) => Err(Problem::no_session(name)),
         Err(ReleaseError::NotParked) => Err(Problem::not_parked()),
-        Err(ReleaseError::Store(error)) => Err(error.into()),
+        Err(ReleaseError::Act(ActError::Unavailable(reason))) => Err(Problem::audit_unavailable(&reason)),
+        Err(ReleaseError::Act(ActError::Unexported { reason, .. })) => {
+            Err(Problem::unexported(&reason, id.as_str(), "ready"))
+        }
+        Err(ReleaseError::Act(ActError::Store(error))) => Err(error.into()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The HTTP interface: who may come in, what each path does, one file per noun, errors as problem documents.
-//! Touches the ledger and the session actors through their functions, and the listener.
+//! Touches the ledger, the audit chain and the session actors through their functions, and the listener.
 
+mod audit;
 mod certificate;
 mod chat;
 mod door;
@@ -30,6 +31,7 @@ use self::problem::Problem;
 use self::router::{Guarded, Query};
 pub use self::server::{Entrance, Server};
 use self::throttle::Source;
+use super::audit::{Audit, By};
 use super::http::{self, Body, Closing};
 use super::keys::{ApiToken, Keyring};
 use super::session::Sessions;
@@ -68,6 +70,7 @@ pub struct Api {
     ledger: Ledger,
     keyring: Keyring,
     actors: Sessions,
+    audit: Audit,
     token: Arc<ApiToken>,
     closing: Closing,
     failures: throttle::Failures,
@@ -83,6 +86,7 @@ impl Api {
         ledger: Ledger,
         keyring: Keyring,
         actors: Sessions,
+        audit: Audit,
         token: Arc<ApiToken>,
         token_rate: u32,
         closing: Closing,
@@ -91,6 +95,7 @@ impl Api {
             ledger,
             keyring,
             actors,
+            audit,
             token,
             closing,
             failures: throttle::Failures::default(),
@@ -110,6 +115,7 @@ impl Api {
     ) -> Result<Response<Body>, Problem> {
         let now = Instant::now();
         if !door::bearer(request.headers()).is_some_and(|token| self.token.matches(token)) {
+            self.audit.login_failed(visitor.peer.ip());
             return Err(self.failures.note(source, now));
         }
         visitor.is_known();
@@ -138,6 +144,17 @@ impl Api {
             }
             Guarded::History { agent } => chat::page(self, &agent, query).await,
             Guarded::Events { agent } => events::stream(self, &agent, &request).await,
+            Guarded::Audit => audit::list(self, query).await,
+            Guarded::AuditEvents => audit::events(self, &request).await,
+            Guarded::AuditVerify => {
+                Query::read(query, &[])?;
+                audit::verify(self)
+            }
+            Guarded::AuditAcknowledge => {
+                Query::read(query, &[])?;
+                no_fields(request).await?;
+                audit::acknowledge(self).await
+            }
         }
     }
 
@@ -151,6 +168,11 @@ impl Api {
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
         Ok(response)
     }
+}
+
+/// Whoever holds the token.
+fn owner() -> By {
+    By { actor: "local:owner".to_owned(), via: "token:api-token".to_owned() }
 }
 
 /// The JSON body of a request that must have one.

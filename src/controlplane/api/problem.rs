@@ -18,6 +18,8 @@ pub(super) struct Problem {
     pub(super) detail: String,
     /// When the same may be tried again, where there is something to say about it.
     retry_after: Option<u64>,
+    /// Further fields of the document.
+    more: Vec<(&'static str, Value)>,
 }
 
 impl Problem {
@@ -26,7 +28,7 @@ impl Problem {
             StatusCode::TOO_MANY_REQUESTS => Some(60),
             _ => None,
         };
-        Self { status, code, title, detail: detail.into(), retry_after }
+        Self { status, code, title, detail: detail.into(), retry_after, more: Vec::new() }
     }
 
     pub(super) fn invalid(detail: impl Into<String>) -> Self {
@@ -116,6 +118,35 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", "Too many event streams", detail)
     }
 
+    pub(super) fn nothing_to_acknowledge() -> Self {
+        let detail = "the audit files and the ledger did not disagree, or that was acknowledged already";
+        Self::new(StatusCode::CONFLICT, "nothing_to_acknowledge", "There is nothing to acknowledge", detail)
+    }
+
+    /// Nothing was done, because it could not be recorded.
+    pub(super) fn audit_unavailable(reason: &str) -> Self {
+        let detail = format!(
+            "nothing was done, because it could not be recorded: {reason}; make the state directory writable again \
+             and try again"
+        );
+        let title = "The audit file cannot be written";
+        let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "audit_unavailable", title, detail);
+        problem.more.push(("committed", Value::from(false)));
+        problem
+    }
+
+    /// It was done, and its record will be in the audit file later.
+    pub(super) fn unexported(reason: &str, id: &str, state: &str) -> Self {
+        let detail = format!(
+            "it is done and stored, but its record is not in the audit file yet: {reason}; make the state directory \
+             writable again, and do not repeat it"
+        );
+        let mut problem = Self { detail, ..Self::audit_unavailable("") };
+        problem.more =
+            vec![("committed", Value::from(true)), ("id", Value::from(id)), ("state", Value::from(state))];
+        problem
+    }
+
     pub(super) fn starting() -> Self {
         let detail = "the control plane still opens its state; try again in a moment";
         let mut problem =
@@ -130,14 +161,15 @@ impl Problem {
     }
 
     pub(super) fn into_response(self, request_id: &str) -> Response<Body> {
-        let document = Value::object([
+        let mut fields = vec![
             ("type", Value::from(self.code)),
             ("title", Value::from(self.title)),
             ("status", Value::from(u64::from(self.status.as_u16()))),
             ("detail", Value::from(self.detail)),
             ("request_id", Value::from(request_id)),
-        ]);
-        let mut response = http::json_response(self.status, &document);
+        ];
+        fields.extend(self.more);
+        let mut response = http::json_response(self.status, &Value::object(fields));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if self.status == StatusCode::UNAUTHORIZED {

@@ -1,6 +1,8 @@
 //! Whether sandboxes can be launched, as `/readyz` tells it: set by the start-up sequence, read by the API
-//! and by whoever waits for the start to be over. Touches nothing.
+//! and by whoever waits for the start to be over; and what else a person has to look at before all is well. Touches
+//! nothing.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Mutex, PoisonError};
 
@@ -40,12 +42,14 @@ pub struct Readiness {
 struct Inner {
     stage: Stage,
     waiting: Vec<Sender<Infallible>>,
+    /// What keeps it from being ready though sandboxes can be launched, by who says so.
+    held: BTreeMap<&'static str, String>,
 }
 
 impl Default for Readiness {
     fn default() -> Self {
         let stage = Stage::Starting { doing: "the control plane starts".to_owned() };
-        Self { inner: Mutex::new(Inner { stage, waiting: Vec::new() }) }
+        Self { inner: Mutex::new(Inner { stage, waiting: Vec::new(), held: BTreeMap::new() }) }
     }
 }
 
@@ -56,6 +60,23 @@ impl Readiness {
         inner.stage = stage;
         // Dropping the senders wakes everybody who waits.
         inner.waiting.clear();
+    }
+
+    /// Says that somebody has to look at something, or with `None` that nobody has to any more. Launches and
+    /// messages go on all the same.
+    pub fn hold(&self, who: &'static str, reason: Option<String>) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        match reason {
+            Some(reason) => drop(inner.held.insert(who, reason)),
+            None => drop(inner.held.remove(who)),
+        }
+    }
+
+    /// What somebody has to look at.
+    pub fn held(&self) -> Option<String> {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let reasons: Vec<&str> = inner.held.values().map(String::as_str).collect();
+        (!reasons.is_empty()).then(|| reasons.join("; "))
     }
 
     /// The stage now.
@@ -98,5 +119,18 @@ mod tests {
         readiness.set(broken.clone());
         assert_eq!(tasks::block_on(waiting), broken);
         assert_eq!(readiness.get(), broken);
+    }
+
+    #[test]
+    fn what_is_held_stays_held_until_its_holder_lets_go() {
+        let readiness = Readiness::default();
+        assert_eq!(readiness.held(), None);
+        readiness.hold("a", Some("one".into()));
+        readiness.hold("b", Some("two".into()));
+        readiness.hold("a", Some("three".into()));
+        assert_eq!(readiness.held().as_deref(), Some("three; two"));
+        readiness.hold("a", None);
+        readiness.hold("c", None);
+        assert_eq!(readiness.held().as_deref(), Some("two"));
     }
 }

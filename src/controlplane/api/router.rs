@@ -26,6 +26,10 @@ pub(super) enum Guarded {
     Send { agent: String },
     History { agent: String },
     Events { agent: String },
+    Audit,
+    AuditEvents,
+    AuditVerify,
+    AuditAcknowledge,
 }
 
 /// Finds the route of a method and path.
@@ -49,6 +53,10 @@ pub(super) fn route(method: &Method, path: &str) -> Result<Route, Problem> {
             guarded(Guarded::Send { agent: owned(agent) }),
         ),
         ["v1", "chat", agent, "events"] => (guarded(Guarded::Events { agent: owned(agent) }), None),
+        ["v1", "audit"] => (guarded(Guarded::Audit), None),
+        ["v1", "audit", "events"] => (guarded(Guarded::AuditEvents), None),
+        ["v1", "audit", "verify"] => (guarded(Guarded::AuditVerify), None),
+        ["v1", "audit", "acknowledge"] => (None, guarded(Guarded::AuditAcknowledge)),
         _ => return Err(Problem::no_route()),
     };
     let allowed = match (&get, &post) {

@@ -233,7 +233,9 @@ impl Front {
         }
         match router::route(request.method(), request.uri().path())? {
             Route::Health => Query::read(query, &[]).map(|_| health()),
-            Route::Ready => Query::read(query, &[]).map(|_| ready(self.readiness.get())),
+            Route::Ready => {
+                Query::read(query, &[]).map(|_| ready(self.readiness.get(), self.readiness.held()))
+            }
             Route::Guarded(route) => match self.api.get() {
                 Some(api) => {
                     let source = match self.entrance.site.is_behind_proxy() {
@@ -253,17 +255,21 @@ fn health() -> Response<Body> {
     json_response(StatusCode::OK, &Value::object([("status", Value::from("ok")), ("version", version)]))
 }
 
-fn ready(stage: Stage) -> Response<Body> {
-    let (status, fields) = match stage {
-        Stage::Starting { doing } => (
+fn ready(stage: Stage, held: Option<String>) -> Response<Body> {
+    let (status, fields) = match (stage, held) {
+        (Stage::Starting { doing }, _) => (
             StatusCode::SERVICE_UNAVAILABLE,
             vec![("status", Value::from("starting")), ("reason", Value::from(doing))],
         ),
-        Stage::Broken { reason } => (
+        (Stage::Broken { reason }, _) => (
             StatusCode::SERVICE_UNAVAILABLE,
             vec![("status", Value::from("broken")), ("reason", Value::from(reason))],
         ),
-        Stage::Ready { back_end, description, notes } => (
+        (Stage::Ready { .. }, Some(reason)) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            vec![("status", Value::from("held")), ("reason", Value::from(reason))],
+        ),
+        (Stage::Ready { back_end, description, notes }, None) => (
             StatusCode::OK,
             vec![
                 ("status", Value::from("ready")),

@@ -91,6 +91,8 @@ settings! {
     group_quota_bytes, "--group-quota-bytes", "IRONCLAW_GROUP_QUOTA_BYTES";
     /// how many files one agent group may have (20000)
     group_quota_files, "--group-quota-files", "IRONCLAW_GROUP_QUOTA_FILES";
+    /// size at which the audit file is closed and a new one begun (64MiB)
+    audit_file_bytes, "--audit-file-bytes", "IRONCLAW_AUDIT_FILE_BYTES";
     /// memory of one sandbox (256MiB)
     sandbox_memory, "--sandbox-memory", "IRONCLAW_SANDBOX_MEMORY";
     /// processor time of one sandbox in hundredths of a core (200)

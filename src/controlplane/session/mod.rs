@@ -33,7 +33,9 @@ use self::capacity::Occupation;
 use self::context::{Context, Runtime};
 use self::disk::Room;
 use crate::contract::ids::{GroupName, SessionId};
+use crate::contract::json::Value;
 use crate::contract::time::Millis;
+use crate::controlplane::audit::{self, ActError, Audit, By, Record};
 use crate::controlplane::brokers::model::ModelBroker;
 use crate::controlplane::config::Config;
 use crate::controlplane::isolation::{IsolationPaths, Isolator};
@@ -41,7 +43,7 @@ use crate::controlplane::keys::Keyring;
 use crate::controlplane::state::Wall;
 use crate::controlplane::store::history::News;
 use crate::controlplane::store::sessions::SessionState;
-use crate::controlplane::store::{Ledger, StoreError, sessions};
+use crate::controlplane::store::{Ledger, Step, StoreError, sessions};
 use crate::controlplane::tasks;
 use crate::controlplane::telemetry::log;
 use crate::controlplane::telemetry::metrics::METRICS;
@@ -67,8 +69,8 @@ pub enum ReleaseError {
     NoSession,
     /// It is not parked.
     NotParked,
-    /// The ledger failed.
-    Store(StoreError),
+    /// It was not done, or not recorded yet.
+    Act(ActError<()>),
 }
 
 struct Handle {
@@ -163,19 +165,45 @@ impl Sessions {
         self.post_or_spawn(session, Event::Wake);
     }
 
-    /// Lets a parked session go on.
+    /// Lets a parked session go on. One whose release could not be recorded goes on when it is.
     ///
     /// # Errors
-    /// When there is no such session, when it is not parked, and when the ledger fails.
-    pub async fn release(&self, session: &SessionId) -> Result<(), ReleaseError> {
+    /// When there is no such session, when it is not parked, and when the ledger or the audit file fails.
+    pub async fn release(&self, session: &SessionId, audit: &Audit, by: By) -> Result<(), ReleaseError> {
         let id = session.clone();
-        let released =
-            self.context().ledger.write(move |tx| match sessions::get(tx, &id)?.map(|row| row.state) {
-                None => Ok(Err(ReleaseError::NoSession)),
-                Some(SessionState::Ready) => Ok(Err(ReleaseError::NotParked)),
-                Some(SessionState::Parked { .. }) => sessions::release(tx, &id).map(Ok),
-            });
-        released.await.map_err(ReleaseError::Store)??;
+        let released = audit.act(Step::Other, move |tx| {
+            let Some(row) = sessions::get(tx, &id)? else { return Ok(Err(ReleaseError::NoSession)) };
+            let SessionState::Parked { reason } = row.state else { return Ok(Err(ReleaseError::NotParked)) };
+            sessions::release(tx, &id)?;
+            let record = Record {
+                act: "session.released",
+                actor: &by.actor,
+                via: &by.via,
+                group: Some(&row.partition.group),
+                object: id.as_str(),
+                detail: Value::object([("was_parked_for", Value::from(reason))]),
+            };
+            audit::record(tx, &record)?;
+            Ok(Ok(()))
+        });
+        match released.await {
+            Ok(released) => released?,
+            Err(ActError::Unexported { done, reason }) => {
+                done?;
+                // It runs again once the record of it is where it belongs.
+                let (sessions, session, audit) = (self.clone(), session.clone(), audit.clone());
+                tasks::spawn(async move {
+                    audit.settled().await;
+                    sessions.post_or_spawn(&session, Event::Released);
+                })
+                .detach();
+                return Err(ReleaseError::Act(ActError::Unexported { done: (), reason }));
+            }
+            Err(ActError::Unavailable(reason)) => {
+                return Err(ReleaseError::Act(ActError::Unavailable(reason)));
+            }
+            Err(ActError::Store(error)) => return Err(ReleaseError::Act(ActError::Store(error))),
+        }
         log::info("session.released", &[("session", session)]);
         self.post_or_spawn(session, Event::Released);
         Ok(())
