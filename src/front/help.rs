@@ -21,6 +21,11 @@ const TOPICS: &[(&str, &str, &str)] = &[
     ),
     ("chat", "talking to an agent from the command line", include_str!("../help/chat.md")),
     ("keys", "master key, token, what is encrypted with what", include_str!("../help/keys.md")),
+    (
+        "audit",
+        "what was done and by whom, and how to check that nobody changed it",
+        include_str!("../help/audit.md"),
+    ),
     ("configuration", "flags, environment, file", include_str!("../help/configuration.md")),
     ("api", "routes, errors, events", include_str!("../help/api.md")),
     ("tls", "the API from other machines: TLS, tailnet, proxy", include_str!("../help/tls.md")),

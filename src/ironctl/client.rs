@@ -179,6 +179,16 @@ impl Client {
         self.judge(self.get_any(path)?)
     }
 
+    /// The document at a path whose answer may take long to begin; signs of life come meanwhile.
+    pub(super) fn get_slowly(&self, path: &str) -> Result<Value, Refused> {
+        let mut request = self.streaming.get(format!("{}{path}", self.target.base));
+        if let Some(token) = &self.target.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let answer = self.document(request.call())?;
+        self.judge(answer)
+    }
+
     /// Status and document of a path, whatever the status.
     pub(super) fn get_any(&self, path: &str) -> Result<(u16, Value), Refused> {
         let mut request = self.quick.get(format!("{}{path}", self.target.base));

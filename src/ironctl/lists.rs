@@ -39,7 +39,7 @@ fn all(client: &Client, path: &str, key: &str) -> Result<Vec<Value>, Failure> {
     }
 }
 
-fn cell(row: &Value, key: &str) -> String {
+pub(super) fn cell(row: &Value, key: &str) -> String {
     match row.get(key) {
         None | Some(Value::Null) => String::new(),
         Some(Value::String(text)) => text.clone(),
@@ -107,7 +107,7 @@ pub(super) fn release(client: &Client, id: &str, output: Output) -> Result<(), F
     one(&client.post(&format!("/v1/sessions/{}/release", encode(id)), &empty)?, output)
 }
 
-fn one(document: &Value, output: Output) -> Result<(), Failure> {
+pub(super) fn one(document: &Value, output: Output) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     if output == Output::Json {
         writeln!(out, "{document}")?;
@@ -165,6 +165,9 @@ pub(super) fn status(client: &Client, output: Output) -> Result<(), Failure> {
     match failure {
         Some(text) => Err(Failure::of(text)),
         None if is_ready => Ok(()),
+        None if cell(ready, "status") == "held" => Err(Failure::of(
+            "messages go on, but somebody has to look at something first (the reason is above)",
+        )),
         None => Err(Failure::of(
             "sandboxes cannot be launched now; messages are kept and wait (the reason is above)",
         )),

@@ -1,6 +1,7 @@
 //! The admin command line: a client of the HTTP interface and nothing more. Words come in, requests go out,
 //! tables and texts are printed. Touches the network, the terminal, and the token file it is pointed to.
 
+mod audit;
 mod chat;
 mod client;
 mod events;
@@ -68,6 +69,7 @@ enum Command {
     Chat(Chat),
     Session(Session),
     Agent(Agent),
+    Audit(Audit),
     Status(Status),
     Version(Version),
 }
@@ -159,6 +161,55 @@ struct AgentList {
     json: bool,
 }
 
+/// What was done and by whom: the newest records, the oldest of them first; or check the chain.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "audit")]
+struct Audit {
+    /// how many records (50)
+    #[argh(option, default = "50")]
+    limit: u64,
+    /// go on with new records as they come
+    #[argh(switch)]
+    follow: bool,
+    /// print JSON; with --follow an object a line
+    #[argh(switch)]
+    json: bool,
+    #[argh(subcommand)]
+    verb: Option<AuditVerb>,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+enum AuditVerb {
+    Verify(AuditVerify),
+    Acknowledge(AuditAcknowledge),
+}
+
+/// Check that nothing was changed, taken out or put in: all files against the ledger, or without a control plane
+/// the files that are named.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "verify")]
+struct AuditVerify {
+    /// a file of the chain, to check by itself; give all of them, in any order
+    #[argh(option)]
+    file: Vec<String>,
+    /// further files
+    #[argh(positional)]
+    more: Vec<String>,
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Say that you know that files and ledger disagreed, so that the control plane is ready again.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "acknowledge")]
+struct AuditAcknowledge {
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
+}
+
 /// Whether the control plane answers and can launch sandboxes; exit 1 when not.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "status")]
@@ -176,7 +227,6 @@ struct Version {}
 /// Commands of later builds, with their second word where only that one is missing.
 const ABSENT: &[(&str, Option<&str>)] = &[
     ("change", None),
-    ("audit", None),
     ("tools", None),
     ("skill", None),
     ("mcp", None),
@@ -194,7 +244,8 @@ const ABSENT: &[(&str, Option<&str>)] = &[
 ];
 
 /// Options with a value, which may follow `=` as well.
-const VALUED: &[&str] = &["--addr", "--token", "--token-file", "--ca-file", "--tls-fingerprint", "--chat"];
+const VALUED: &[&str] =
+    &["--addr", "--token", "--token-file", "--ca-file", "--tls-fingerprint", "--chat", "--limit", "--file"];
 
 /// Runs one command. `words` are those after `ctl`.
 ///
@@ -244,6 +295,21 @@ pub fn run(words: &[&str]) -> Result<(), Failure> {
         },
         Command::Agent(Agent { verb: AgentVerb::List(AgentList { json }) }) => {
             lists::agents(&client()?, lists::Output::of(json))
+        }
+        Command::Audit(Audit { limit, follow, json, verb: None }) => {
+            audit::show(&client()?, limit, follow.into(), lists::Output::of(json))
+        }
+        Command::Audit(Audit {
+            verb: Some(AuditVerb::Verify(AuditVerify { mut file, more, json })), ..
+        }) => {
+            file.extend(more);
+            match file.as_slice() {
+                [] => audit::verify(&client()?, lists::Output::of(json)),
+                files => audit::verify_files(files, lists::Output::of(json)),
+            }
+        }
+        Command::Audit(Audit { verb: Some(AuditVerb::Acknowledge(AuditAcknowledge { json })), .. }) => {
+            audit::acknowledge(&client()?, lists::Output::of(json))
         }
         Command::Status(Status { json }) => lists::status(&client()?, lists::Output::of(json)),
         Command::Version(Version {}) => version(),

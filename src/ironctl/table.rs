@@ -6,19 +6,28 @@ use crate::contract::plain;
 
 /// Prints rows under a head, columns two spaces apart.
 pub(super) fn print(head: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
+    print_from(head, rows, &[]).map(drop)
+}
+
+/// The same with columns at least this wide; gives how wide they are, for rows that come later.
+pub(super) fn print_from(head: &[&str], rows: &[Vec<String>], least: &[usize]) -> io::Result<Vec<usize>> {
     let dim = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let mut lines = render(head, rows).into_iter();
+    let (lines, widths) = render(head, rows, least);
+    let mut lines = lines.into_iter();
     let mut out = io::stdout().lock();
-    if let Some(head) = lines.next() {
+    if let Some(head) = lines.next()
+        && !head.is_empty()
+    {
         if dim { writeln!(out, "\x1b[2m{head}\x1b[0m")? } else { writeln!(out, "{head}")? }
     }
     for line in lines {
         writeln!(out, "{line}")?;
     }
-    out.flush()
+    out.flush()?;
+    Ok(widths)
 }
 
-fn render(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
+fn render(head: &[&str], rows: &[Vec<String>], least: &[usize]) -> (Vec<String>, Vec<usize>) {
     let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();
     let shown = |row: &Vec<String>| -> Vec<String> {
         row.iter()
@@ -28,7 +37,8 @@ fn render(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     let all: Vec<Vec<String>> = std::iter::once(head).chain(rows.iter().map(shown)).collect();
     let columns = all.iter().map(Vec::len).max().unwrap_or(0);
     let width = |at: usize| {
-        all.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+        let widest = all.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max();
+        widest.unwrap_or(0).max(least.get(at).copied().unwrap_or(0))
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let line = |row: &Vec<String>| {
@@ -36,7 +46,7 @@ fn render(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
             row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         cells.join("  ").trim_end().to_owned()
     };
-    all.iter().map(line).collect()
+    (all.iter().map(line).collect(), widths)
 }
 
 /// A text of an agent: escaped on a terminal, as it is in a pipe.
@@ -61,7 +71,7 @@ mod tests {
             vec!["bbb".into(), "\u{1b}x".into(), "z".into()],
         ];
         assert_eq!(
-            render(&["ID", "NAME", "X"], &rows),
+            render(&["ID", "NAME", "X"], &rows, &[]).0,
             ["ID   NAME     X", "a    long é   -", "bbb  \\u{1b}x  z"]
         );
     }
