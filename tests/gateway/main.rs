@@ -12,4 +12,5 @@
 #[path = "../world/mod.rs"]
 mod world;
 
+mod audit;
 mod door;
