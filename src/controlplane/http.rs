@@ -81,7 +81,7 @@ where
             .header_read_timeout(head_wait)
             .max_buf_size(HEAD_BYTES)
             .max_headers(HEADERS)
-            .serve_connection(FuturesIo::new(Patient { stream, stall: None }), service)
+            .serve_connection(FuturesIo::new(Patient { stream, most: WRITE_STALL, stall: None }), service)
     );
     let closed = async {
         let _ = closing.recv().await;
@@ -201,9 +201,11 @@ pub fn says_json(headers: &hyper::HeaderMap) -> bool {
     essence.is_some_and(|essence| essence.eq_ignore_ascii_case("application/json"))
 }
 
-/// A stream whose writes fail when the peer takes nothing for [`WRITE_STALL`].
+/// A stream whose writes fail when the peer takes nothing for so long; its end too, where there is something to
+/// say first, as in TLS.
 struct Patient<S> {
     stream: S,
+    most: Duration,
     stall: Option<Timer>,
 }
 
@@ -213,7 +215,8 @@ impl<S: Unpin> Patient<S> {
             self.stall = None;
             return result;
         }
-        let timer = self.stall.get_or_insert_with(|| Timer::after(WRITE_STALL));
+        let most = self.most;
+        let timer = self.stall.get_or_insert_with(|| Timer::after(most));
         match Pin::new(timer).poll(cx) {
             Poll::Ready(_) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Pending => Poll::Pending,
@@ -243,7 +246,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_close(cx)
+        let result = Pin::new(&mut self.stream).poll_close(cx);
+        self.judge(cx, result)
     }
 }
 
@@ -288,6 +292,34 @@ mod tests {
         let said = said_to(b"GET /abc HTTP/1.1\r\nhost: x\r\n\r\nGET", quick);
         assert_eq!(said.matches("HTTP/1.1 200").count(), 1, "{said}");
         assert!(said.contains("x-length: 4"), "{said}");
+    }
+
+    /// Takes nothing, and does not end.
+    struct Deaf;
+
+    impl AsyncWrite for Deaf {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    #[test]
+    fn who_takes_nothing_is_gone() {
+        use smol::io::AsyncWriteExt;
+        let most = Duration::from_millis(20);
+        let patient = || Patient { stream: Deaf, most, stall: None };
+        let late = |result: io::Result<()>| assert_eq!(result.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        late(tasks::block_on(async { patient().write_all(b"x").await }));
+        late(tasks::block_on(async { patient().flush().await }));
+        late(tasks::block_on(async { patient().close().await }));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use rustix::fs::{FlockOperation, flock};
 use smol::future::FutureExt;
 use smol::stream::StreamExt;
 
+use crate::contract::address::{is_loopback, is_tailnet};
 use crate::contract::ids::SessionId;
 use crate::contract::plain;
 use crate::controlplane::api::readiness::Stage;
@@ -71,6 +72,7 @@ pub fn run(words: &[&str]) -> Result<(), Failure> {
             return Err(Failure::usage(format!("{}; see `ironclaw demo --help`", said.join(" "))));
         }
     };
+    keeps_to_itself(&words)?;
     let uid = rustix::process::geteuid().as_raw();
     let base = base(uid);
     sweep(&base, uid);
@@ -143,6 +145,20 @@ async fn show(plane: &ControlPlane, config: &Config, home: &Home, words: &Words)
     out.flush()?;
     drop(out);
     smol::future::pending().await
+}
+
+/// Refuses an address that others reach, before anything is made.
+fn keeps_to_itself(words: &Words) -> Result<(), Failure> {
+    let named = words.addr.as_deref().and_then(|addr| addr.parse::<SocketAddr>().ok());
+    if let Some(addr) = named.filter(|addr| !is_loopback(addr.ip()) && !is_tailnet(addr.ip())) {
+        // What protects an API that others reach is a matter of `serve`, whose flags the demo has not.
+        return Err(Failure::usage(format!(
+            "--addr: others could read the token on its way to {addr}; use 127.0.0.1:{}, or `ironclaw serve` with TLS \
+             (ironclaw help tls)",
+            addr.port()
+        )));
+    }
+    Ok(())
 }
 
 fn config(words: &Words, home: &Home, uid: u32) -> Result<Config, Failure> {
