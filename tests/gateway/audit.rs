@@ -89,24 +89,16 @@ fn whole(home: &Home, daemon: &Daemon) {
 /// Waits until the control plane is held with a reason that names this; gives the reason.
 #[track_caller]
 fn held(daemon: &mut Daemon, named: &str) -> String {
-    eventually("it is held", || {
+    let reason = eventually("it is held", || {
         assert!(!daemon.has_ended(), "it ended:\n{}", daemon.log.text());
         let answer = Request::get("/readyz").send(daemon.address).ok()?;
         assert_ne!(answer.status, 200, "it is ready");
         let document = answer.json();
         (document["status"] == "held").then(|| document["reason"].as_str().unwrap().to_owned())
-    })
-    .tap(|reason| assert!(reason.contains(named), "no {named:?} in {reason}"))
+    });
+    assert!(reason.contains(named), "no {named:?} in {reason}");
+    reason
 }
-
-trait Tap: Sized {
-    fn tap(self, look: impl FnOnce(&Self)) -> Self {
-        look(&self);
-        self
-    }
-}
-
-impl Tap for String {}
 
 fn acknowledge(daemon: &Daemon) -> crate::world::http::Answer {
     daemon.send(Request::post("/v1/audit/acknowledge", &json!({})))

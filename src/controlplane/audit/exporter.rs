@@ -20,6 +20,10 @@ use crate::controlplane::telemetry::log;
 
 /// From a nudge to the export.
 const BATCH: Duration = Duration::from_millis(100);
+/// Why acts are refused at the end.
+const STOPPED: &str = "the control plane stops";
+/// What is read from the ledger is written in pieces of about this size, with a sync for each.
+const PIECE: u64 = 1 << 20;
 /// Between two tries while the files cannot be written.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -118,6 +122,8 @@ impl Exporter {
             }
             if !stops.is_empty() {
                 self.leave_a_mark();
+                // Said before the answer, so that no act slips in after it.
+                let _ = self.shared.set_failing(Some(STOPPED.to_owned()));
                 for reply in stops {
                     let _ = reply.try_send(());
                 }
@@ -200,12 +206,19 @@ impl Exporter {
             return self.append(&links);
         }
         loop {
-            let after = self.state.as_ref().map_or(0, |state| state.last);
-            let page = self.ledger.read_blocking(|conn| audit::after(conn, after, PAGE))?;
-            if page.is_empty() {
+            let mut after = self.state.as_ref().map_or(0, |state| state.last);
+            let (mut piece, mut bytes) = (Vec::new(), 0);
+            while bytes < PIECE.min(self.most) {
+                let page = self.ledger.read_blocking(|conn| audit::after(conn, after, PAGE))?;
+                let Some(last) = page.last() else { break };
+                after = last.seq;
+                bytes += page.iter().map(|link| link.line.len() as u64).sum::<u64>();
+                piece.extend(page);
+            }
+            if piece.is_empty() {
                 return Ok(());
             }
-            self.append(&page)?;
+            self.append(&piece)?;
         }
     }
 
@@ -286,7 +299,7 @@ impl Drop for Ended {
             log::error("audit.exporter_broke", &[]);
             "the exporter broke; restart the control plane"
         } else {
-            "the control plane stops"
+            STOPPED
         };
         let _ = self.0.set_failing(Some(why.to_owned()));
         self.0.ring();

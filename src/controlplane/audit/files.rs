@@ -218,7 +218,7 @@ impl Current {
 
     /// Closes it under the name of its first record.
     pub(super) fn close(&self) -> io::Result<()> {
-        self.directory.rename(CURRENT, &format!("audit-{:012}.jsonl", self.first))?;
+        self.directory.rename(CURRENT, &self.closed_name())?;
         fault::point("export.rotated");
         Ok(())
     }

@@ -310,15 +310,20 @@ impl Audit {
         }
     }
 
-    /// Waits until everything that is in the ledger now is in the audit files, however long they fail.
+    /// Waits until everything that is in the ledger now is in the audit files and acts are taken again, however long
+    /// that is. Once the exporter has ended it waits for ever.
     pub async fn settled(&self) {
         loop {
             // Watched before it is asked, so that what comes between the two rings.
             let rung = self.watch();
             let tip = self.ledger.read(audit::tip).await.map(|(last, _)| last);
             match tip {
-                Ok(last) if self.shared.exported.load(Ordering::SeqCst) >= last => return,
-                Err(StoreError::Stopped) => return,
+                Ok(last)
+                    if self.shared.failing().is_none()
+                        && self.shared.exported.load(Ordering::SeqCst) >= last =>
+                {
+                    return;
+                }
                 _ => self.nudge(),
             }
             let _ = rung.recv().await;
