@@ -1,6 +1,7 @@
 //! The listener and what is the same for every request: a place, a number, the site's check, headers, the log
-//! line. Where the entrance has TLS, it comes before all of them. It answers from the first moment on; while the control plane still opens its state, `/healthz` and
-//! `/readyz` are all that it has, and everything else is told to come again. Touches the listener.
+//! line. Where the entrance has TLS, it comes before all of them. It answers from the first moment on; while the
+//! control plane still opens its state, `/healthz` and `/readyz` are all that it has, and everything else is told to
+//! come again. Touches the listener.
 
 use std::convert::Infallible;
 use std::net::{TcpListener, TcpStream};
