@@ -3,6 +3,7 @@
 
 pub mod action;
 pub mod address;
+pub mod catalogue;
 pub mod chain;
 pub mod cipher;
 pub mod conveyor;

@@ -3,6 +3,7 @@
 //! sentence. It accepts exactly RFC 8259 in UTF-8, within [`Limits`], and refuses duplicate keys. The derive
 //! macros of `nanoserde` run only on text that has passed it ([`decode`]). It touches nothing but memory.
 
+mod canonical;
 mod decode;
 mod error;
 mod parse;
@@ -14,6 +15,7 @@ mod corpus;
 #[cfg(test)]
 mod fuzz;
 
+pub use canonical::canonical;
 pub use decode::{decode, encode};
 pub use error::{JsonError, Problem};
 pub use parse::{Limits, parse, parse_within};

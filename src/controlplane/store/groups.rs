@@ -49,6 +49,65 @@ impl Tools {
     }
 }
 
+/// A document of an agent's persona.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Document {
+    /// Who the agent is.
+    Identity,
+    /// What it cares about and how it speaks.
+    Soul,
+    /// What it does and how.
+    Instructions,
+}
+
+impl Document {
+    /// All of them, in the order in which the agent reads them.
+    pub const ALL: [Self; 3] = [Self::Identity, Self::Soul, Self::Instructions];
+
+    /// The word; also the column.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+            Self::Soul => "soul",
+            Self::Instructions => "instructions",
+        }
+    }
+
+    /// Reads the word.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|document| document.as_str() == word)
+    }
+}
+
+/// The documents of a persona; empty ones are not there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Persona {
+    /// Who the agent is.
+    pub identity: String,
+    /// What it cares about.
+    pub soul: String,
+    /// What it does.
+    pub instructions: String,
+}
+
+impl Persona {
+    /// One document.
+    pub fn document(&self, document: Document) -> &str {
+        match document {
+            Document::Identity => &self.identity,
+            Document::Soul => &self.soul,
+            Document::Instructions => &self.instructions,
+        }
+    }
+
+    /// As the agent is told of it: the documents that there are, each under its name.
+    pub fn told(&self) -> String {
+        let titled = [("Identity", &self.identity), ("Soul", &self.soul), ("Instructions", &self.instructions)];
+        let there = titled.into_iter().filter(|(_, text)| !text.trim().is_empty());
+        there.map(|(title, text)| format!("### {title}\n\n{}", text.trim())).collect::<Vec<_>>().join("\n\n")
+    }
+}
+
 /// What is needed to make one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewGroup {
@@ -77,15 +136,20 @@ pub struct AgentGroup {
     pub model: String,
     /// Its tools.
     pub tools: Tools,
+    /// Who it is.
+    pub persona: Persona,
     /// The host's user and group id of its sandboxes, once one was needed.
     pub host_id: Option<u32>,
     /// When it was made.
     pub created_at: Millis,
-    /// Counts the changes, from 1.
+    /// Counts the changes of what the agent is told, from 1.
     pub revision: u64,
+    /// When it was deleted. Its name stays taken, for its files and its history bear it.
+    pub deleted_at: Option<Millis>,
 }
 
-const COLUMNS: &str = "name, title, provider, model, tools, host_id, created_at, revision";
+const COLUMNS: &str = "name, title, provider, model, tools, host_id, created_at, revision, identity, soul, instructions,
+    deleted_at";
 
 fn read(row: &Row<'_>) -> Result<AgentGroup, StoreError> {
     Ok(AgentGroup {
@@ -98,6 +162,8 @@ fn read(row: &Row<'_>) -> Result<AgentGroup, StoreError> {
         host_id: row.get(5)?,
         created_at: Millis(row.get(6)?),
         revision: row.get(7)?,
+        persona: Persona { identity: row.get(8)?, soul: row.get(9)?, instructions: row.get(10)? },
+        deleted_at: row.get::<_, Option<i64>>(11)?.map(Millis),
     })
 }
 
@@ -125,7 +191,76 @@ pub fn ensure(tx: &Transaction<'_>, new: &NewGroup) -> Result<bool, StoreError> 
     Ok(made == 1)
 }
 
-/// The group of that name.
+fn change(
+    tx: &Transaction<'_>,
+    name: &GroupName,
+    set: &str,
+    values: (&str, &str),
+) -> Result<(), StoreError> {
+    let sql = format!(
+        "UPDATE agent_groups SET {set}, revision = revision + 1 WHERE name = ?1 AND deleted_at IS NULL"
+    );
+    match tx.prepare_cached(&sql)?.execute(params![name.as_str(), values.0, values.1])? {
+        1 => Ok(()),
+        _ => Err(StoreError::NoGroup(name.clone())),
+    }
+}
+
+/// Replaces a document of the persona.
+///
+/// # Errors
+/// [`StoreError::NoGroup`], or SQLite's.
+pub fn set_document(
+    tx: &Transaction<'_>,
+    name: &GroupName,
+    document: Document,
+    text: &str,
+) -> Result<(), StoreError> {
+    change(tx, name, &format!("{} = ?2 || ?3", document.as_str()), (text, ""))
+}
+
+/// Sets the tools.
+///
+/// # Errors
+/// [`StoreError::NoGroup`], or SQLite's.
+pub fn set_tools(tx: &Transaction<'_>, name: &GroupName, tools: &Tools) -> Result<(), StoreError> {
+    change(tx, name, "tools = ?2 || ?3", (&tools.encode(), ""))
+}
+
+/// Sets the model.
+///
+/// # Errors
+/// [`StoreError::NoGroup`], or SQLite's.
+pub fn set_model(tx: &Transaction<'_>, name: &GroupName, provider: &str, model: &str) -> Result<(), StoreError> {
+    change(tx, name, "provider = ?2, model = ?3", (provider, model))
+}
+
+/// Gives it another title, which is no capability.
+///
+/// # Errors
+/// [`StoreError::NoGroup`], or SQLite's.
+pub fn set_title(tx: &Transaction<'_>, name: &GroupName, title: &str) -> Result<(), StoreError> {
+    change(tx, name, "title = ?2 || ?3", (title, ""))
+}
+
+/// Deletes it: it answers no more, and nothing can be granted to it. Says whether it was there.
+///
+/// # Errors
+/// SQLite's.
+pub fn delete(tx: &Transaction<'_>, name: &GroupName) -> Result<bool, StoreError> {
+    let sql = "UPDATE agent_groups SET deleted_at = ?2 WHERE name = ?1 AND deleted_at IS NULL";
+    Ok(tx.prepare_cached(sql)?.execute(params![name.as_str(), Millis::now().0])? == 1)
+}
+
+/// The group of that name, if it was not deleted.
+///
+/// # Errors
+/// SQLite's, or [`StoreError::BadRow`].
+pub fn live(conn: &Connection, name: &GroupName) -> Result<Option<AgentGroup>, StoreError> {
+    Ok(get(conn, name)?.filter(|group| group.deleted_at.is_none()))
+}
+
+/// The group of that name, deleted ones too.
 ///
 /// # Errors
 /// SQLite's, or [`StoreError::BadRow`].
@@ -143,7 +278,7 @@ pub fn list(
     after: Option<&GroupName>,
     limit: usize,
 ) -> Result<Vec<AgentGroup>, StoreError> {
-    let sql = format!("SELECT {COLUMNS} FROM agent_groups WHERE name > ?1 ORDER BY name LIMIT ?2");
+    let sql = format!("SELECT {COLUMNS} FROM agent_groups WHERE name > ?1 AND deleted_at IS NULL ORDER BY name LIMIT ?2");
     let mut query = conn.prepare_cached(&sql)?;
     query.query_and_then(params![after.map_or("", GroupName::as_str), super::rows(limit)], read)?.collect()
 }

@@ -1,0 +1,310 @@
+//! What a change does, one small typed step at a time. The steps are what an approver sees, what the digest
+//! covers, and what is done: nothing else of a payload ever takes effect. Pure.
+
+use super::payload::{Refusal, Refusals, fields, list, optional, text};
+use crate::contract::ids::{GroupName, UserId};
+use crate::contract::json::Value;
+use crate::controlplane::store::groups::{Document, Tools};
+use crate::controlplane::store::roles::Role;
+use crate::controlplane::store::wirings::Terms;
+
+/// A chat on a platform.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chat {
+    /// The platform.
+    pub channel: String,
+    /// The account on it; empty where there is only one.
+    pub instance: String,
+    /// The chat.
+    pub chat: String,
+}
+
+impl Chat {
+    /// The three parts.
+    pub fn parts(&self) -> (&str, &str, &str) {
+        (&self.channel, &self.instance, &self.chat)
+    }
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Makes an agent group.
+    CreateAgent {
+        /// Its name.
+        group: GroupName,
+        /// What people call it.
+        title: String,
+        /// The provider of its model.
+        provider: String,
+        /// The model.
+        model: String,
+    },
+    /// Replaces a document of the persona.
+    SetDocument {
+        /// Whose.
+        group: GroupName,
+        /// Which.
+        document: Document,
+        /// The new text; empty takes the document away.
+        text: String,
+    },
+    /// Sets the tools.
+    SetTools {
+        /// Whose.
+        group: GroupName,
+        /// Which.
+        tools: Tools,
+    },
+    /// Sets the model.
+    SetModel {
+        /// Whose.
+        group: GroupName,
+        /// The provider.
+        provider: String,
+        /// The model, by the provider's name for it.
+        model: String,
+    },
+    /// Gives or takes a role.
+    SetRole {
+        /// Whose.
+        user: UserId,
+        /// Which.
+        role: Role,
+        /// For which group; `None` is all.
+        scope: Option<GroupName>,
+        /// Given, or taken.
+        given: bool,
+    },
+    /// Makes somebody a member, or no longer one.
+    SetMember {
+        /// Of which group.
+        group: GroupName,
+        /// Who.
+        user: UserId,
+        /// Made one, or no longer one.
+        given: bool,
+    },
+    /// Wires a chat, changes how it is wired, or unwires it.
+    SetWiring {
+        /// To which group.
+        group: GroupName,
+        /// The chat.
+        chat: Chat,
+        /// How; `None` takes it away.
+        terms: Option<Terms>,
+    },
+}
+
+impl Effect {
+    /// The name of the object that the step replaces, for its revision.
+    pub fn object(&self) -> String {
+        match self {
+            Self::CreateAgent { group, .. } => format!("agent/{group}"),
+            Self::SetDocument { group, document, .. } => format!("agent/{group}/{}", document.as_str()),
+            Self::SetTools { group, .. } => format!("agent/{group}/tools"),
+            Self::SetModel { group, .. } => format!("agent/{group}/model"),
+            Self::SetRole { user, role, scope, .. } => {
+                let scope = scope.as_ref().map_or("", GroupName::as_str);
+                format!("role/{scope}/{}/{user}", role.as_str())
+            }
+            Self::SetMember { group, user, .. } => format!("member/{group}/{user}"),
+            Self::SetWiring { group, chat, .. } => {
+                format!("wiring/{group}/{}/{}/{}", chat.channel, chat.instance, chat.chat)
+            }
+        }
+    }
+
+    /// The group that the step is about; `None` for a role that reaches over all of them.
+    pub fn group(&self) -> Option<&GroupName> {
+        match self {
+            Self::CreateAgent { group, .. }
+            | Self::SetDocument { group, .. }
+            | Self::SetTools { group, .. }
+            | Self::SetModel { group, .. }
+            | Self::SetMember { group, .. }
+            | Self::SetWiring { group, .. } => Some(group),
+            Self::SetRole { scope, .. } => scope.as_ref(),
+        }
+    }
+
+    /// As it is stored, shown and digested.
+    pub fn to_value(&self) -> Value {
+        let word = |word: &str| Value::from(word);
+        let fields = match self {
+            Self::CreateAgent { group, title, provider, model } => vec![
+                ("effect", word("create_agent")),
+                ("group", word(group.as_str())),
+                ("title", word(title)),
+                ("provider", word(provider)),
+                ("model", word(model)),
+            ],
+            Self::SetDocument { group, document, text } => vec![
+                ("effect", word("set_document")),
+                ("group", word(group.as_str())),
+                ("document", word(document.as_str())),
+                ("text", word(text)),
+            ],
+            Self::SetTools { group, tools } => {
+                vec![("effect", word("set_tools")), ("group", word(group.as_str())), ("tools", tools_value(tools))]
+            }
+            Self::SetModel { group, provider, model } => vec![
+                ("effect", word("set_model")),
+                ("group", word(group.as_str())),
+                ("provider", word(provider)),
+                ("model", word(model)),
+            ],
+            Self::SetRole { user, role, scope, given } => vec![
+                ("effect", word("set_role")),
+                ("user", word(&user.to_string())),
+                ("role", word(role.as_str())),
+                ("scope", word(scope.as_ref().map_or("all", GroupName::as_str))),
+                ("is_global", Value::from(scope.is_none())),
+                ("given", Value::from(*given)),
+            ],
+            Self::SetMember { group, user, given } => vec![
+                ("effect", word("set_member")),
+                ("group", word(group.as_str())),
+                ("user", word(&user.to_string())),
+                ("given", Value::from(*given)),
+            ],
+            Self::SetWiring { group, chat, terms } => {
+                let mut all = vec![
+                    ("effect", word("set_wiring")),
+                    ("group", word(group.as_str())),
+                    ("channel", word(&chat.channel)),
+                    ("instance", word(&chat.instance)),
+                    ("chat", word(&chat.chat)),
+                ];
+                all.push(("terms", terms.as_ref().map_or(Value::Null, terms_value)));
+                all
+            }
+        };
+        Value::object(fields)
+    }
+
+    /// Reads what [`Effect::to_value`] wrote, strictly.
+    ///
+    /// # Errors
+    /// What is not as it is written.
+    pub fn from_value(value: &Value) -> Result<Self, Refusals> {
+        let bad = |what: &str| vec![Refusal::new("effect", format!("the stored effect has a wrong {what}"))];
+        let group = || {
+            let name = text(value, "group", 63)?;
+            GroupName::parse(&name).map_err(|_| bad("group"))
+        };
+        let user = || UserId::parse(&text(value, "user", 512)?).map_err(|_| bad("user"));
+        let given = || value.get("given").and_then(Value::as_bool).ok_or_else(|| bad("mark"));
+        match value.get("effect").and_then(Value::as_str).unwrap_or_default() {
+            "create_agent" => {
+                fields(value, &["effect", "group", "title", "provider", "model"])?;
+                Ok(Self::CreateAgent {
+                    group: group()?,
+                    title: text(value, "title", usize::MAX)?,
+                    provider: text(value, "provider", usize::MAX)?,
+                    model: text(value, "model", usize::MAX)?,
+                })
+            }
+            "set_document" => {
+                fields(value, &["effect", "group", "document", "text"])?;
+                let document = Document::parse(&text(value, "document", 64)?).ok_or_else(|| bad("document"))?;
+                Ok(Self::SetDocument { group: group()?, document, text: text(value, "text", usize::MAX)? })
+            }
+            "set_tools" => {
+                fields(value, &["effect", "group", "tools"])?;
+                let tools = value.get("tools").and_then(tools_from).ok_or_else(|| bad("list of tools"))?;
+                Ok(Self::SetTools { group: group()?, tools })
+            }
+            "set_model" => {
+                fields(value, &["effect", "group", "provider", "model"])?;
+                Ok(Self::SetModel {
+                    group: group()?,
+                    provider: text(value, "provider", usize::MAX)?,
+                    model: text(value, "model", usize::MAX)?,
+                })
+            }
+            "set_role" => {
+                fields(value, &["effect", "user", "role", "scope", "is_global", "given"])?;
+                let scope = match value.get("is_global").and_then(Value::as_bool) {
+                    Some(true) => None,
+                    _ => Some(GroupName::parse(&text(value, "scope", 63)?).map_err(|_| bad("scope"))?),
+                };
+                let role = Role::parse(&text(value, "role", 64)?).ok_or_else(|| bad("role"))?;
+                Ok(Self::SetRole { user: user()?, role, scope, given: given()? })
+            }
+            "set_member" => {
+                fields(value, &["effect", "group", "user", "given"])?;
+                Ok(Self::SetMember { group: group()?, user: user()?, given: given()? })
+            }
+            "set_wiring" => {
+                fields(value, &["effect", "group", "channel", "instance", "chat", "terms"])?;
+                let terms = match value.get("terms") {
+                    None | Some(Value::Null) => None,
+                    Some(terms) => Some(terms_from(terms)?),
+                };
+                let chat = Chat {
+                    channel: text(value, "channel", usize::MAX)?,
+                    instance: text(value, "instance", usize::MAX)?,
+                    chat: text(value, "chat", usize::MAX)?,
+                };
+                Ok(Self::SetWiring { group: group()?, chat, terms })
+            }
+            _ => Err(bad("name")),
+        }
+    }
+}
+
+/// The tools as the interface writes them: `"all"`, `"none"` or their names.
+pub fn tools_value(tools: &Tools) -> Value {
+    match tools {
+        Tools::All => Value::from("all"),
+        Tools::None => Value::from("none"),
+        Tools::List(names) => Value::Array(names.iter().map(|name| Value::from(name.as_str())).collect()),
+    }
+}
+
+fn tools_from(value: &Value) -> Option<Tools> {
+    match value {
+        Value::String(word) if word == "all" => Some(Tools::All),
+        Value::String(word) if word == "none" => Some(Tools::None),
+        Value::Array(names) => {
+            names.iter().map(|name| name.as_str().map(str::to_owned)).collect::<Option<_>>().map(Tools::List)
+        }
+        _ => None,
+    }
+}
+
+/// How a chat is wired, as the interface writes it.
+pub fn terms_value(terms: &Terms) -> Value {
+    Value::object([
+        ("engage", Value::from(terms.engage.as_str())),
+        ("pattern", terms.pattern.as_deref().map_or(Value::Null, Value::from)),
+        ("senders", Value::from(terms.senders.as_str())),
+        ("ignored", Value::from(terms.ignored.as_str())),
+        ("sessions", Value::from(terms.sessions.as_str())),
+    ])
+}
+
+fn terms_from(value: &Value) -> Result<Terms, Refusals> {
+    fields(value, &["engage", "pattern", "senders", "ignored", "sessions"])?;
+    Ok(Terms {
+        engage: text(value, "engage", 64)?,
+        pattern: optional(value, "pattern", usize::MAX)?,
+        senders: text(value, "senders", 64)?,
+        ignored: text(value, "ignored", 64)?,
+        sessions: text(value, "sessions", 64)?,
+    })
+}
+
+/// All steps as one list.
+pub fn to_list(effects: &[Effect]) -> Value {
+    Value::Array(effects.iter().map(Effect::to_value).collect())
+}
+
+/// Reads what [`to_list`] wrote.
+///
+/// # Errors
+/// As [`Effect::from_value`].
+pub fn from_list(value: &Value) -> Result<Vec<Effect>, Refusals> {
+    list(value)?.iter().map(Effect::from_value).collect()
+}
