@@ -8,12 +8,14 @@ use std::io::{self, Write};
 use crate::controlplane::config::{Config, ConfigError};
 use crate::controlplane::serve;
 use crate::ironctl::Failure;
+use crate::os::memory;
 
 /// `ironclaw serve`
 ///
 /// # Errors
 /// One line with the next step, and the exit code.
 pub fn serve(words: &[&str]) -> Result<(), Failure> {
+    memory::restart_without_thread_caches();
     match Config::load(words) {
         Ok(config) => serve::run(config).map_err(|error| Failure::of(error.to_string())),
         Err(ConfigError::Help(text)) => Ok(io::stdout().write_all(text.as_bytes())?),

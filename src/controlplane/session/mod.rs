@@ -380,6 +380,8 @@ impl Sessions {
                 }
                 Timer::after(limits::SPACE_EVERY).await;
             }
+            // What the turns needed for a moment, and nobody needs now.
+            smol::unblock(memory::trim_heaps).await;
         }
     }
 }
