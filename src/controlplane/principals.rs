@@ -101,6 +101,11 @@ impl Standing {
         self.roles.iter().any(|held| held.role == role && (held.scope.is_none() || held.scope.as_ref() == group))
     }
 
+    /// Whether one of these roles is held for a group, or for all when there is none.
+    pub fn has_one_of(&self, roles: &[Role], group: Option<&GroupName>) -> bool {
+        roles.iter().any(|role| self.has(*role, group))
+    }
+
     /// Owner of everything.
     pub fn is_owner(&self) -> bool {
         self.has(Role::Owner, None)

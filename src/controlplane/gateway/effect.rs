@@ -8,6 +8,9 @@ use crate::controlplane::store::groups::{Document, Tools};
 use crate::controlplane::store::roles::Role;
 use crate::controlplane::store::wirings::Terms;
 
+/// The word for every group; no group can have it as its name.
+pub const EVERYWHERE: &str = "*";
+
 /// A chat on a platform.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chat {
@@ -158,8 +161,7 @@ impl Effect {
                 ("effect", word("set_role")),
                 ("user", word(&user.to_string())),
                 ("role", word(role.as_str())),
-                ("scope", word(scope.as_ref().map_or("all", GroupName::as_str))),
-                ("is_global", Value::from(scope.is_none())),
+                ("scope", word(scope.as_ref().map_or(EVERYWHERE, GroupName::as_str))),
                 ("given", Value::from(*given)),
             ],
             Self::SetMember { group, user, given } => vec![
@@ -224,10 +226,10 @@ impl Effect {
                 })
             }
             "set_role" => {
-                fields(value, &["effect", "user", "role", "scope", "is_global", "given"])?;
-                let scope = match value.get("is_global").and_then(Value::as_bool) {
-                    Some(true) => None,
-                    _ => Some(GroupName::parse(&text(value, "scope", 63)?).map_err(|_| bad("scope"))?),
+                fields(value, &["effect", "user", "role", "scope", "given"])?;
+                let scope = match text(value, "scope", 63)?.as_str() {
+                    EVERYWHERE => None,
+                    name => Some(GroupName::parse(name).map_err(|_| bad("scope"))?),
                 };
                 let role = Role::parse(&text(value, "role", 64)?).ok_or_else(|| bad("role"))?;
                 Ok(Self::SetRole { user: user()?, role, scope, given: given()? })

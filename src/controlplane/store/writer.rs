@@ -27,6 +27,10 @@ pub enum Step {
     Ingest,
     /// A message becomes done or failed by the host's word.
     Finish,
+    /// A change is asked for.
+    Submit,
+    /// A change is decided, and what it does is done.
+    Decide,
     /// Any other write: no crash point.
     Other,
 }
@@ -38,6 +42,8 @@ impl Step {
             Self::Launch => fault::point("launch.before_commit"),
             Self::Ingest => fault::point("ingest.before_commit"),
             Self::Finish => fault::point("finish.before_commit"),
+            Self::Submit => fault::point("submit.before_commit"),
+            Self::Decide => fault::point("decide.before_commit"),
             Self::Other => {}
         }
     }
@@ -48,6 +54,8 @@ impl Step {
             Self::Launch => fault::point("launch.after_commit"),
             Self::Ingest => fault::point("ingest.after_commit"),
             Self::Finish => fault::point("finish.after_commit"),
+            Self::Submit => fault::point("submit.after_commit"),
+            Self::Decide => fault::point("decide.after_commit"),
             Self::Other => {}
         }
     }

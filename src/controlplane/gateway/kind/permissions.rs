@@ -4,15 +4,12 @@
 use super::Reading;
 use crate::contract::ids::{GroupName, UserId};
 use crate::contract::json::Value;
-use crate::controlplane::gateway::effect::Effect;
+use crate::controlplane::gateway::effect::{EVERYWHERE, Effect};
 use crate::controlplane::gateway::payload::{Refusal, Refusals, choice, fields, optional_list, shown, text};
 use crate::controlplane::store::roles::Role;
 
 /// Steps of one kind in one change: what a person can still read.
 const MOST: usize = 50;
-
-/// The word for every group; no group can have it as its name.
-const EVERYWHERE: &str = "*";
 
 fn user(text: &str) -> Result<UserId, Refusals> {
     UserId::parse(text).map_err(|_| {

@@ -1,0 +1,116 @@
+//! Doing a step, in the transaction that decides its change; and what there is before it. Touches the ledger.
+
+use rusqlite::{Connection, Transaction};
+
+use super::effect::Effect;
+use super::payload::Refusal;
+use crate::controlplane::store::groups::{self, AgentGroup, NewGroup, Tools};
+use crate::controlplane::store::roles::{self, Role};
+use crate::controlplane::store::{StoreError, members, revisions, users, wirings};
+use crate::contract::ids::GroupName;
+
+/// Why a step cannot be done any more.
+const GONE: StoreError = StoreError::Conflict("what this change is about is not there any more");
+
+fn there(conn: &Connection, group: &GroupName) -> Result<AgentGroup, StoreError> {
+    groups::live(conn, group)?.ok_or_else(|| StoreError::NoGroup(group.clone()))
+}
+
+impl Effect {
+    /// What stands against the step in the ledger as it is; `created` is the group that the same change makes.
+    pub(super) fn objection(
+        &self,
+        conn: &Connection,
+        created: Option<&GroupName>,
+    ) -> Result<Option<Refusal>, StoreError> {
+        let refused = |field: &str, text: String| Ok(Some(Refusal::new(field, text)));
+        if let Self::CreateAgent { group, .. } = self {
+            return match groups::get(conn, group)? {
+                Some(_) => refused("group", format!("there is or was an agent {group}; choose another name")),
+                None => Ok(None),
+            };
+        }
+        if let Some(group) = self.group().filter(|group| Some(*group) != created)
+            && groups::live(conn, group)?.is_none()
+        {
+            return refused("group", format!("there is no agent {group}; `ironctl agent list` shows those there are"));
+        }
+        match self {
+            Self::SetRole { user, role: Role::Owner, given: false, .. }
+                if roles::has(conn, user, Role::Owner, None)? && roles::owners(conn)? == 1 =>
+            {
+                refused("revoke", format!("{user} is the last owner; make another one first"))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether the step would change anything.
+    pub(super) fn is_change(&self, conn: &Connection, created: Option<&GroupName>) -> Result<bool, StoreError> {
+        let is_new = |group: &GroupName| Some(group) == created;
+        Ok(match self {
+            Self::CreateAgent { .. } => true,
+            Self::SetDocument { group, .. } | Self::SetTools { group, .. } | Self::SetMember { group, .. }
+                if is_new(group) =>
+            {
+                // A new agent has no tools, so that one step is told for what it leaves out.
+                true
+            }
+            Self::SetDocument { group, document, text } => {
+                there(conn, group)?.persona.document(*document) != text
+            }
+            Self::SetTools { group, tools } => there(conn, group)?.tools != *tools,
+            Self::SetModel { group, provider, model } => {
+                let now = there(conn, group)?;
+                now.provider != *provider || now.model != *model
+            }
+            Self::SetRole { user, role, scope, given } => {
+                roles::has(conn, user, *role, scope.as_ref())? != *given
+            }
+            Self::SetMember { group, user, given } => members::has(conn, group, user)? != *given,
+            Self::SetWiring { group, chat, terms } => {
+                wirings::find(conn, group, chat.parts())?.map(|wiring| wiring.terms) != *terms
+            }
+        })
+    }
+
+    /// Does it.
+    pub(super) fn apply(&self, tx: &Transaction<'_>) -> Result<(), StoreError> {
+        match self {
+            Self::CreateAgent { group, title, provider, model } => {
+                let new = NewGroup {
+                    name: group.clone(),
+                    title: title.clone(),
+                    provider: provider.clone(),
+                    model: model.clone(),
+                    tools: Tools::None,
+                };
+                if !groups::ensure(tx, &new)? {
+                    return Err(GONE);
+                }
+            }
+            Self::SetDocument { group, document, text } => groups::set_document(tx, group, *document, text)?,
+            Self::SetTools { group, tools } => groups::set_tools(tx, group, tools)?,
+            Self::SetModel { group, provider, model } => groups::set_model(tx, group, provider, model)?,
+            Self::SetRole { user, role, scope, given: true } => {
+                users::put(tx, user, "")?;
+                roles::grant(tx, user, *role, scope.as_ref())?;
+            }
+            Self::SetRole { user, role, scope, given: false } => {
+                roles::revoke(tx, user, *role, scope.as_ref())?;
+            }
+            Self::SetMember { group, user, given: true } => {
+                users::put(tx, user, "")?;
+                members::add(tx, group, user)?;
+            }
+            Self::SetMember { group, user, given: false } => {
+                members::remove(tx, group, user)?;
+            }
+            Self::SetWiring { group, chat, terms: Some(terms) } => wirings::put(tx, group, chat.parts(), terms)?,
+            Self::SetWiring { group, chat, terms: None } => {
+                wirings::remove(tx, group, chat.parts())?;
+            }
+        }
+        revisions::bump(tx, &self.object())
+    }
+}

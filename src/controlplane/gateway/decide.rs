@@ -1,0 +1,351 @@
+//! Deciding: a compare-and-set on pending, digest and revisions, and what the change does, in one transaction. Nobody
+//! approves what they did not see. Touches the ledger.
+
+use rusqlite::Transaction;
+
+use super::effect::Effect;
+use super::kind::Kind;
+use super::payload::Refusals;
+use super::policy::Policy;
+use super::proposal::Proposal;
+use crate::contract::ids::{ChangeId, SessionId};
+use crate::contract::inbound::InboundKind;
+use crate::contract::json::{self, Value};
+use crate::contract::plain;
+use crate::contract::time::Millis;
+use crate::controlplane::audit::{self, Record};
+use crate::controlplane::keys::Keyring;
+use crate::controlplane::principals::{Principal, Scope, Standing};
+use crate::controlplane::store::changes::{self, Change, Decision, State};
+use crate::controlplane::store::inbox::{self, NewInbound};
+use crate::controlplane::store::roles::Role;
+use crate::controlplane::store::{StoreError, sessions};
+
+/// Longest note of a decider, in bytes.
+pub const MOST_NOTE: usize = 2000;
+/// Who decides what the operator's policy decides.
+const POLICY: &str = "policy";
+
+/// Yes or no.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It takes effect.
+    Approve,
+    /// It does not.
+    Reject,
+}
+
+/// What somebody decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decide {
+    /// Yes or no.
+    pub verdict: Verdict,
+    /// The digest of what they saw; an approval needs it.
+    pub digest: Option<String>,
+    /// What they say to whoever asked.
+    pub note: String,
+}
+
+/// What a decision did.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The change, as it is now.
+    pub change: Change,
+    /// The session that asked and has an answer waiting.
+    pub answered: Option<SessionId>,
+}
+
+/// Why nothing was decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotDecided {
+    /// There is no such change.
+    NoChange,
+    /// The one who decides may not, and why.
+    Forbidden(&'static str),
+    /// It was decided, withdrawn or has lapsed.
+    NotPending(Box<Change>),
+    /// An approval must name what was seen.
+    NoDigest,
+    /// The digest is not that of the change.
+    WrongDigest(Box<Change>),
+    /// Something that it replaces was replaced meanwhile; this is what it would do now.
+    Stale(Box<Change>),
+    /// It cannot be done any more.
+    Invalid(Refusals),
+    /// The note is too long.
+    TooLong,
+}
+
+/// Decides a pending change.
+///
+/// # Errors
+/// The ledger's; the inner ones are the decider's.
+pub fn decide(
+    tx: &Transaction<'_>,
+    keyring: &Keyring,
+    policy: &Policy,
+    principal: &Principal,
+    id: &ChangeId,
+    decide: &Decide,
+) -> Result<Result<Outcome, NotDecided>, StoreError> {
+    if decide.note.len() > MOST_NOTE {
+        return Ok(Err(NotDecided::TooLong));
+    }
+    let Some(change) = changes::get(tx, id)? else { return Ok(Err(NotDecided::NoChange)) };
+    let kind = kind_of(&change)?;
+    let effects = effects_of(&change)?;
+    if let Some(why) = objection(tx, policy, principal, &change, kind, &effects, decide.verdict)? {
+        return Ok(Err(NotDecided::Forbidden(why)));
+    }
+    let change = match if_pending(tx, keyring, change)? {
+        Ok(change) => change,
+        Err(change) => return Ok(Err(NotDecided::NotPending(Box::new(change)))),
+    };
+    let decision = Decision { by: principal.user.to_string(), via: principal.via(), at: Millis::now() };
+    if decide.verdict == Verdict::Reject {
+        return Ok(Ok(refuse(tx, keyring, &change, State::Rejected, &decision, &decide.note)?));
+    }
+    let Some(digest) = &decide.digest else { return Ok(Err(NotDecided::NoDigest)) };
+    if *digest != change.digest {
+        return Ok(Err(NotDecided::WrongDigest(Box::new(change))));
+    }
+    let payload = json::parse(change.payload.as_bytes()).map_err(|_| StoreError::BadRow("a change's payload"))?;
+    let proposal = match Proposal::of(tx, kind, &change.group, &payload)? {
+        Ok(proposal) => proposal,
+        Err(refusals) => return Ok(Err(NotDecided::Invalid(refusals))),
+    };
+    let now = proposal.stored(id, kind, &change.group);
+    if now.digest != change.digest {
+        changes::renew(tx, id, &now)?;
+        record(tx, "change.stale", &change, &decision, Some(("digest", &now.digest)))?;
+        let change = changes::get(tx, id)?.ok_or(StoreError::BadRow("a change"))?;
+        return Ok(Err(NotDecided::Stale(Box::new(change))));
+    }
+    Ok(Ok(approve(tx, keyring, &change, &proposal, &decision, &decide.note)?))
+}
+
+/// Approves what was just submitted, because the operator's policy says so.
+pub(super) fn by_policy(
+    tx: &Transaction<'_>,
+    keyring: &Keyring,
+    change: &Change,
+    kind: Kind,
+    proposal: &Proposal,
+) -> Result<Outcome, StoreError> {
+    debug_assert!(!kind.is_for_humans_only());
+    let decision = Decision { by: POLICY.to_owned(), via: POLICY.to_owned(), at: Millis::now() };
+    approve(tx, keyring, change, proposal, &decision, "")
+}
+
+/// Takes back what the same person or agent asked for.
+///
+/// # Errors
+/// The ledger's; the inner ones are the asker's.
+pub fn withdraw(
+    tx: &Transaction<'_>,
+    keyring: &Keyring,
+    principal: &Principal,
+    id: &ChangeId,
+) -> Result<Result<Outcome, NotDecided>, StoreError> {
+    let Some(change) = changes::get(tx, id)? else { return Ok(Err(NotDecided::NoChange)) };
+    let standing = Standing::of(tx, &principal.user)?;
+    let own = change.requested_by == principal.user.to_string();
+    if !principal.has(Scope::Operate) || !(own || standing.allows(Scope::Operate, Some(&change.group))) {
+        return Ok(Err(NotDecided::Forbidden(
+            "a change is withdrawn by whoever asked for it, or by an admin of its agent",
+        )));
+    }
+    let change = match if_pending(tx, keyring, change)? {
+        Ok(change) => change,
+        Err(change) => return Ok(Err(NotDecided::NotPending(Box::new(change)))),
+    };
+    let decision = Decision { by: principal.user.to_string(), via: principal.via(), at: Millis::now() };
+    Ok(Ok(refuse(tx, keyring, &change, State::Withdrawn, &decision, "")?))
+}
+
+/// Lets a change lapse whose time is over.
+///
+/// # Errors
+/// The ledger's.
+pub fn expire(tx: &Transaction<'_>, keyring: &Keyring, change: &Change) -> Result<Outcome, StoreError> {
+    let decision = Decision { by: "host".to_owned(), via: String::new(), at: Millis::now() };
+    refuse(tx, keyring, change, State::Expired, &decision, "")
+}
+
+/// The change if it is pending; one whose time is over lapses now, whenever somebody would have looked.
+fn if_pending(
+    tx: &Transaction<'_>,
+    keyring: &Keyring,
+    change: Change,
+) -> Result<Result<Change, Change>, StoreError> {
+    if change.state == State::Pending && change.expires_at <= Millis::now() {
+        return Ok(Err(expire(tx, keyring, &change)?.change));
+    }
+    Ok(if change.state == State::Pending { Ok(change) } else { Err(change) })
+}
+
+fn kind_of(change: &Change) -> Result<Kind, StoreError> {
+    Kind::parse(&change.kind).map_err(|_| StoreError::BadRow("a kind of change"))
+}
+
+/// The effects that are stored with a change: those that its approver sees.
+///
+/// # Errors
+/// [`StoreError::BadRow`].
+pub fn effects_of(change: &Change) -> Result<Vec<Effect>, StoreError> {
+    let list = json::parse(change.effects.as_bytes()).map_err(|_| StoreError::BadRow("a change's effects"))?;
+    super::effect::from_list(&list).map_err(|_| StoreError::BadRow("a change's effects"))
+}
+
+/// Why this person may not decide this change.
+fn objection(
+    tx: &Transaction<'_>,
+    policy: &Policy,
+    principal: &Principal,
+    change: &Change,
+    kind: Kind,
+    effects: &[Effect],
+    verdict: Verdict,
+) -> Result<Option<&'static str>, StoreError> {
+    if !principal.has(Scope::Approve) {
+        return Ok(Some("the token's scopes do not hold approve"));
+    }
+    let standing = Standing::of(tx, &principal.user)?;
+    // A group that is not there yet is nobody's.
+    let group = (kind != Kind::CreateAgent).then_some(&change.group);
+    if !standing.allows(Scope::Approve, group) {
+        return Ok(Some("your roles do not let you decide for this agent"));
+    }
+    if verdict == Verdict::Reject {
+        return Ok(None);
+    }
+    for effect in effects {
+        let Effect::SetRole { role, scope, .. } = effect else { continue };
+        if matches!(role, Role::Owner | Role::Admin) && !standing.is_owner() {
+            return Ok(Some("only an owner makes or unmakes owners and admins"));
+        }
+        if !standing.allows(Scope::Approve, scope.as_ref()) {
+            return Ok(Some("this role reaches further than your own"));
+        }
+    }
+    if let Some(roles) = policy.approvers(kind)
+        && !standing.has_one_of(roles, group)
+    {
+        return Ok(Some("the operator's policy leaves changes of this kind to other roles"));
+    }
+    if policy.wants_four_eyes() && change.requested_by == principal.user.to_string() {
+        return Ok(Some("the operator's policy wants somebody else to approve what you asked for"));
+    }
+    Ok(None)
+}
+
+fn approve(
+    tx: &Transaction<'_>,
+    keyring: &Keyring,
+    change: &Change,
+    proposal: &Proposal,
+    decision: &Decision,
+    note: &str,
+) -> Result<Outcome, StoreError> {
+    if !changes::decide(tx, &change.id, State::Approved, decision, note)? {
+        return Err(StoreError::Conflict("the change is not pending any more"));
+    }
+    record(tx, "change.approved", change, decision, Some(("digest", &change.digest)))?;
+    for effect in &proposal.effects {
+        effect.apply(tx)?;
+    }
+    changes::finish(tx, &change.id, None)?;
+    record(tx, "change.applied", change, decision, None)?;
+    told(tx, keyring, change, "was approved and is in effect", note)
+}
+
+fn refuse(
+    tx: &Transaction<'_>,
+    keyring: &Keyring,
+    change: &Change,
+    state: State,
+    decision: &Decision,
+    note: &str,
+) -> Result<Outcome, StoreError> {
+    if !changes::decide(tx, &change.id, state, decision, note)? {
+        return Err(StoreError::Conflict("the change is not pending any more"));
+    }
+    let (act, words) = match state {
+        State::Rejected => ("change.rejected", "was rejected; nothing was changed"),
+        State::Withdrawn => ("change.withdrawn", "was withdrawn; nothing was changed"),
+        _ => ("change.expired", "was not decided in time and has lapsed; nothing was changed"),
+    };
+    record(tx, act, change, decision, None)?;
+    told(tx, keyring, change, words, note)
+}
+
+fn record(
+    tx: &Transaction<'_>,
+    act: &'static str,
+    change: &Change,
+    decision: &Decision,
+    more: Option<(&str, &str)>,
+) -> Result<(), StoreError> {
+    let mut detail = vec![("kind".to_owned(), Value::from(change.kind.as_str()))];
+    detail.extend(more.map(|(name, text)| (name.to_owned(), Value::from(text))));
+    let record = Record {
+        act,
+        actor: &decision.by,
+        via: &decision.via,
+        group: Some(&change.group),
+        object: change.id.as_str(),
+        detail: Value::Object(detail),
+    };
+    audit::record(tx, &record).map(drop)
+}
+
+/// Tells an agent that asked, in a message that starts a turn.
+fn told(
+    tx: &Transaction<'_>,
+    keyring: &Keyring,
+    change: &Change,
+    words: &str,
+    note: &str,
+) -> Result<Outcome, StoreError> {
+    let session = change.via.strip_prefix("session:").and_then(|id| SessionId::parse(id).ok());
+    let answered = match session {
+        Some(session) => tell(tx, keyring, change, session, words, note)?,
+        None => None,
+    };
+    let change = changes::get(tx, &change.id)?.ok_or(StoreError::BadRow("a change"))?;
+    Ok(Outcome { change, answered })
+}
+
+fn tell(
+    tx: &Transaction<'_>,
+    keyring: &Keyring,
+    change: &Change,
+    session: SessionId,
+    words: &str,
+    note: &str,
+) -> Result<Option<SessionId>, StoreError> {
+    let Some(row) = sessions::get(tx, &session)? else { return Ok(None) };
+    let mut text = format!("The change {} ({}) that you asked for {words}.", change.id, change.kind);
+    if !note.trim().is_empty() {
+        text.push_str(&format!("\nNote of the person who decided: {}", plain::block(note.trim())));
+    }
+    let message = NewInbound {
+        place: row.partition.place.clone(),
+        partition: row.partition,
+        event_id: format!("change:{}", change.id),
+        kind: InboundKind::Answer,
+        engage: true,
+        sender_id: "system:gateway".to_owned(),
+        sender_name: "gateway".to_owned(),
+        text,
+        in_reply_to: None,
+        source_session: None,
+        hop: 0,
+    };
+    match inbox::accept(tx, keyring, &message) {
+        Ok(_) => Ok(Some(session)),
+        // A decision does not fail because its asker does not listen.
+        Err(StoreError::Crowded { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

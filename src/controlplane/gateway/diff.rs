@@ -1,0 +1,201 @@
+//! What would be different, in plain words, for the one who decides: before and after, line by line for texts.
+//! Everything that somebody else wrote is escaped, so that it cannot move the cursor, hide or turn around. Reads the
+//! ledger.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use similar::{ChangeTag, TextDiff};
+
+use super::effect::Effect;
+use crate::contract::chain;
+use crate::contract::ids::GroupName;
+use crate::contract::plain;
+use crate::controlplane::store::groups::{self, Tools};
+use crate::controlplane::store::wirings::{self, Terms};
+use crate::controlplane::store::{StoreError, roles};
+
+/// Most bytes of one text's difference; the rest is named by its length and its digest.
+const MOST: usize = 16 << 10;
+/// Lines around a difference.
+const AROUND: usize = 3;
+/// After so long the difference is the whole old text and the whole new one.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// All steps, one paragraph each.
+pub fn all(conn: &Connection, effects: &[Effect]) -> Result<String, StoreError> {
+    let mut shown = String::new();
+    for effect in effects {
+        if !shown.is_empty() {
+            shown.push('\n');
+        }
+        one(conn, effect, &mut shown)?;
+    }
+    Ok(shown)
+}
+
+fn one(conn: &Connection, effect: &Effect, shown: &mut String) -> Result<(), StoreError> {
+    // Writing into a text cannot fail.
+    let _ = match effect {
+        Effect::CreateAgent { group, title, provider, model } => writeln!(
+            shown,
+            "new agent {group} ({}), model {} of {}",
+            plain::line(title),
+            plain::line(model),
+            plain::line(provider)
+        ),
+        Effect::SetDocument { group, document, text } => {
+            let before = groups::live(conn, group)?
+                .map_or_else(String::new, |now| now.persona.document(*document).to_owned());
+            let _ = writeln!(
+                shown,
+                "{group}: {} of the persona, {} to {} bytes",
+                document.as_str(),
+                before.len(),
+                text.len()
+            );
+            lines(&before, text, shown);
+            Ok(())
+        }
+        Effect::SetTools { group, tools } => {
+            let before = groups::live(conn, group)?.map_or(Tools::None, |now| now.tools);
+            writeln!(shown, "{group}: tools\n- {}\n+ {}", tools_line(&before), tools_line(tools))
+        }
+        Effect::SetModel { group, provider, model } => {
+            let before = groups::live(conn, group)?
+                .map_or_else(|| "none".to_owned(), |now| format!("{} of {}", now.model, now.provider));
+            writeln!(
+                shown,
+                "{group}: model\n- {}\n+ {} of {}",
+                plain::line(&before),
+                plain::line(model),
+                plain::line(provider)
+            )
+        }
+        Effect::SetRole { user, role, scope, given } => {
+            let place = scope.as_ref().map_or_else(|| "all agents".to_owned(), GroupName::to_string);
+            let user = user.to_string();
+            let (sign, verb) = if *given { ('+', "gets") } else { ('-', "loses") };
+            let known = roles::of(conn, &crate::contract::ids::UserId::parse(&user).map_err(|_| StoreError::BadRow("a user's id"))?)?;
+            let has = if known.is_empty() {
+                "no role until now".to_owned()
+            } else {
+                let all: Vec<String> = known
+                    .iter()
+                    .map(|held| {
+                        let of = held.scope.as_ref().map_or("all agents", GroupName::as_str);
+                        format!("{} of {of}", held.role.as_str())
+                    })
+                    .collect();
+                format!("until now {}", all.join(", "))
+            };
+            writeln!(shown, "{} {verb} the role {} of {place} ({has})\n{sign} {}", plain::line(&user), role.as_str(), role.as_str())
+        }
+        Effect::SetMember { group, user, given } => {
+            let (sign, what) = if *given { ('+', "becomes a member") } else { ('-', "is no member any more") };
+            let user = user.to_string();
+            writeln!(shown, "{group}: {} {what}\n{sign} {}", plain::line(&user), plain::line(&user))
+        }
+        Effect::SetWiring { group, chat, terms } => {
+            let before = wirings::find(conn, group, chat.parts())?.map(|wiring| wiring.terms);
+            let account = if chat.instance.is_empty() { String::new() } else { format!("/{}", plain::line(&chat.instance)) };
+            let _ = writeln!(shown, "{group}: chat {} on {}{account}", plain::line(&chat.chat), plain::line(&chat.channel));
+            if let Some(before) = &before {
+                let _ = writeln!(shown, "- {}", terms_line(before));
+            }
+            match terms {
+                Some(terms) => writeln!(shown, "+ {}", terms_line(terms)),
+                None if before.is_none() => writeln!(shown, "- (not wired)"),
+                None => Ok(()),
+            }
+        }
+    };
+    Ok(())
+}
+
+fn tools_line(tools: &Tools) -> String {
+    match tools {
+        Tools::All => "all, also those of later versions".to_owned(),
+        Tools::None => "none".to_owned(),
+        Tools::List(names) => names.join(", "),
+    }
+}
+
+fn terms_line(terms: &Terms) -> String {
+    let pattern =
+        terms.pattern.as_ref().map_or_else(String::new, |pattern| format!(" {}", plain::line(pattern)));
+    format!(
+        "answers {}{pattern}; hears {}; what it does not answer: {}; conversations: {}",
+        terms.engage, terms.senders, terms.ignored, terms.sessions
+    )
+}
+
+/// The difference of two texts, with some lines around each place; cut where it is long.
+fn lines(before: &str, after: &str, shown: &mut String) {
+    let diff = TextDiff::configure().timeout(PATIENCE).diff_lines(before, after);
+    let mut text = String::new();
+    'all: for (number, group) in diff.grouped_ops(AROUND).iter().enumerate() {
+        if number > 0 {
+            text.push_str("  …\n");
+        }
+        for change in group.iter().flat_map(|op| diff.iter_changes(op)) {
+            let sign = match change.tag() {
+                ChangeTag::Delete => '-',
+                ChangeTag::Insert => '+',
+                ChangeTag::Equal => ' ',
+            };
+            let line = change.value();
+            let line = line.strip_suffix('\n').unwrap_or(line);
+            let _ = writeln!(text, "{sign} {}", plain::line(line));
+            if text.len() > MOST {
+                break 'all;
+            }
+        }
+    }
+    if text.len() > MOST {
+        let end = (0..=MOST).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+        let _ = write!(
+            text,
+            "\n… cut here: the whole new text has {} bytes, SHA-256 {}\n",
+            after.len(),
+            chain::hex(&chain::hash(after))
+        );
+    }
+    shown.push_str(&text);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(before: &str, after: &str) -> String {
+        let mut text = String::new();
+        lines(before, after, &mut text);
+        text
+    }
+
+    #[test]
+    fn lines_that_stay_are_left_out() {
+        let before: String = (0..50).map(|n| format!("line {n}\n")).collect();
+        let after = before.replace("line 25\n", "other\n");
+        let text = shown(&before, &after);
+        assert!(text.contains("- line 25\n+ other\n"), "{text}");
+        assert_eq!(text.lines().count(), 8, "{text}");
+    }
+
+    #[test]
+    fn nothing_written_by_an_agent_reaches_the_terminal() {
+        let text = shown("", "\u{1b}[2Jnice\r+ approved\u{202e}\n\u{200b}");
+        assert_eq!(text, "+ \\u{1b}[2Jnice\\u{d}+ approved\\u{202e}\n+ \\u{200b}\n");
+    }
+
+    #[test]
+    fn a_long_text_is_named_by_length_and_digest() {
+        let after = "x".repeat(MOST * 2);
+        let text = shown("", &after);
+        assert!(text.len() < MOST + 200);
+        assert!(text.contains(&format!("{} bytes, SHA-256 {}", after.len(), chain::hex(&chain::hash(&after)))));
+    }
+}

@@ -1,0 +1,261 @@
+//! Asking for a change: checked at once, stored as pending, and nothing else happens. Runs inside the transaction of
+//! whoever asks; touches the ledger.
+
+use rusqlite::Transaction;
+
+use super::decide::{self, Outcome};
+use super::kind::{Kind, NoKind};
+use super::payload::{Refusal, Refusals, shown};
+use super::policy::Policy;
+use super::proposal::Proposal;
+use crate::contract::ids::{ChangeId, GroupName, SessionId};
+use crate::contract::json::Value;
+use crate::contract::time::Millis;
+use crate::controlplane::audit::{self, Record};
+use crate::controlplane::keys::Keyring;
+use crate::controlplane::principals::{self, Principal, Scope};
+use crate::controlplane::store::changes::{self, Change, State};
+use crate::controlplane::store::{StoreError, groups};
+
+/// Pending changes that one asker may have for one group.
+pub const MOST_PENDING: u64 = 100;
+/// Pending changes that people may have for one group: scripts make mistakes too.
+const MOST_PENDING_PERSON: u64 = 10_000;
+/// Longest reason, in bytes.
+const MOST_REASON: usize = 2000;
+/// Longest key of a client, in bytes.
+const MOST_KEY: usize = 128;
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A person, with the token they came with and what the client calls them.
+    Person {
+        /// Who.
+        principal: Principal,
+        /// The client's own label, `--by`: shown, never believed.
+        label: String,
+    },
+    /// An agent, known by the session whose socket it spoke on.
+    Agent {
+        /// The session.
+        session: SessionId,
+        /// Its group: an agent asks for itself only.
+        group: GroupName,
+    },
+}
+
+impl Origin {
+    /// Who, as the ledger names them.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Person { principal, .. } => principal.user.to_string(),
+            Self::Agent { group, .. } => format!("agent:{group}"),
+        }
+    }
+
+    /// How they came in.
+    pub fn via(&self) -> String {
+        match self {
+            Self::Person { principal, .. } => principal.via(),
+            Self::Agent { session, .. } => format!("session:{session}"),
+        }
+    }
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The kind, as the asker wrote it.
+    pub kind: String,
+    /// The group that is to change.
+    pub group: GroupName,
+    /// The payload.
+    pub payload: Value,
+    /// Why.
+    pub reason: String,
+    /// The client's own key, so that a repeated request is one change.
+    pub key: Option<String>,
+}
+
+/// Why nothing was stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotSubmitted {
+    /// This build has no part that such a change could take effect on.
+    Unsupported(String),
+    /// The verifiers object.
+    Invalid(Refusals),
+    /// The asker may not ask for this.
+    Forbidden,
+    /// As many of theirs are pending as may be.
+    TooMany(u64),
+    /// The key was used for something else.
+    KeyReused(ChangeId),
+}
+
+/// What was stored, or was there before.
+#[derive(Clone, Debug)]
+pub struct Submitted {
+    /// The change, as it is now.
+    pub change: Change,
+    /// It had been submitted before; nothing was stored.
+    pub is_repeat: bool,
+    /// What a policy's approval of it did.
+    pub outcome: Option<Outcome>,
+}
+
+fn invalid(field: &str, text: String) -> NotSubmitted {
+    NotSubmitted::Invalid(vec![Refusal::new(field, text)])
+}
+
+fn parse_kind(word: &str) -> Result<Kind, NotSubmitted> {
+    Kind::parse(word).map_err(|no| match no {
+        NoKind::Absent => NotSubmitted::Unsupported(format!(
+            "this build has nothing that a change of kind {word} could take effect on, so it takes none"
+        )),
+        NoKind::Unknown => {
+            let kinds: Vec<&str> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
+            invalid("kind", format!("{} is no kind of change; expected one of: {}", shown(word), kinds.join(", ")))
+        }
+    })
+}
+
+/// Checks a request and stores it as pending.
+///
+/// # Errors
+/// The ledger's; the inner ones are the asker's.
+pub fn submit(
+    tx: &Transaction<'_>,
+    keyring: &Keyring,
+    policy: &Policy,
+    lifetime: i64,
+    origin: &Origin,
+    request: &Request,
+) -> Result<Result<Submitted, NotSubmitted>, StoreError> {
+    let group = &request.group;
+    let kind = match parse_kind(&request.kind) {
+        Ok(kind) => kind,
+        Err(refused) => return Ok(Err(refused)),
+    };
+    match origin {
+        Origin::Person { principal, .. } => {
+            if !principals::may(tx, principal, Scope::Operate, Some(group))? {
+                return Ok(Err(NotSubmitted::Forbidden));
+            }
+            // Who makes agents must be able to reach all of them.
+            if kind == Kind::CreateAgent && !principals::may(tx, principal, Scope::Operate, None)? {
+                return Ok(Err(NotSubmitted::Forbidden));
+            }
+        }
+        Origin::Agent { group: own, .. } if kind != Kind::CreateAgent && own != group => {
+            return Ok(Err(NotSubmitted::Forbidden));
+        }
+        Origin::Agent { .. } => {}
+    }
+    for (name, text, most) in [
+        ("reason", request.reason.as_str(), MOST_REASON),
+        ("idempotency_key", request.key.as_deref().unwrap_or_default(), MOST_KEY),
+    ] {
+        if text.len() > most {
+            return Ok(Err(invalid(name, format!("{name} has {} bytes, and {most} are the most", text.len()))));
+        }
+    }
+    let (name, via) = (origin.name(), origin.via());
+    let proposal = match Proposal::of(tx, kind, group, &request.payload)? {
+        Ok(proposal) => proposal,
+        // What is asked again after it was done would change nothing, and is the same request all the same.
+        Err(refusals) => {
+            return Ok(match repeated(tx, &via, request, kind, None)? {
+                Some(Ok(change)) => Ok(Submitted { change, is_repeat: true, outcome: None }),
+                Some(Err(refused)) => Err(refused),
+                None => Err(NotSubmitted::Invalid(refusals)),
+            });
+        }
+    };
+    let payload = proposal.payload.to_string();
+    if let Some(found) = repeated(tx, &via, request, kind, Some(&payload))? {
+        return Ok(found.map(|change| Submitted { change, is_repeat: true, outcome: None }));
+    }
+    let most = match origin {
+        Origin::Agent { .. } => {
+            // An agent that asks for the same again while it waits has asked once.
+            if let Some(change) = changes::twin(tx, group, &name, kind.as_str(), &payload)? {
+                return Ok(Ok(Submitted { change, is_repeat: true, outcome: None }));
+            }
+            MOST_PENDING
+        }
+        Origin::Person { .. } => MOST_PENDING_PERSON,
+    };
+    if changes::pending_of(tx, group, &name)? >= most {
+        return Ok(Err(NotSubmitted::TooMany(most)));
+    }
+    let id = ChangeId::mint();
+    let shown = proposal.stored(&id, kind, group);
+    let now = Millis::now();
+    let change = Change {
+        id: id.clone(),
+        kind: kind.as_str().to_owned(),
+        group: group.clone(),
+        state: State::Pending,
+        requested_by: name,
+        via,
+        label: if let Origin::Person { label, .. } = origin { label.clone() } else { String::new() },
+        reason: request.reason.clone(),
+        payload,
+        effects: shown.effects,
+        diff: shown.diff,
+        base: shown.base,
+        digest: shown.digest,
+        idempotency_key: request.key.clone(),
+        submitted_at: now,
+        expires_at: Millis(now.0.saturating_add(lifetime)),
+        decision: None,
+        note: String::new(),
+        failure: None,
+        finished_at: None,
+    };
+    changes::add(tx, &change)?;
+    audit::record(
+        tx,
+        &Record {
+            act: "change.submitted",
+            actor: &change.requested_by,
+            via: &change.via,
+            group: Some(group),
+            object: id.as_str(),
+            detail: Value::object([
+                ("kind", Value::from(kind.as_str())),
+                ("digest", Value::from(change.digest.as_str())),
+            ]),
+        },
+    )?;
+    if !policy.approves(kind) {
+        return Ok(Ok(Submitted { change, is_repeat: false, outcome: None }));
+    }
+    let outcome = decide::by_policy(tx, keyring, &change, kind, &proposal)?;
+    Ok(Ok(Submitted { change: outcome.change.clone(), is_repeat: false, outcome: Some(outcome) }))
+}
+
+/// The change that a client's key names, when it asked for the same; the payload of now may not be known.
+fn repeated(
+    tx: &Transaction<'_>,
+    via: &str,
+    request: &Request,
+    kind: Kind,
+    payload: Option<&str>,
+) -> Result<Option<Result<Change, NotSubmitted>>, StoreError> {
+    let Some(key) = &request.key else { return Ok(None) };
+    let Some(change) = changes::by_key(tx, via, key)? else { return Ok(None) };
+    let is_same = change.kind == kind.as_str()
+        && change.group == request.group
+        && payload.is_none_or(|payload| payload == change.payload);
+    Ok(Some(if is_same { Ok(change) } else { Err(NotSubmitted::KeyReused(change.id)) }))
+}
+
+/// Whether a group can be asked for at all.
+///
+/// # Errors
+/// The ledger's.
+pub fn is_group(tx: &Transaction<'_>, group: &GroupName) -> Result<bool, StoreError> {
+    Ok(groups::live(tx, group)?.is_some())
+}
