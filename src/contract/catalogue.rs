@@ -13,8 +13,6 @@ pub struct Tool {
     pub description: &'static str,
     /// The family it belongs to.
     pub category: &'static str,
-    /// What it asks for is held until a person decides.
-    pub is_held: bool,
 }
 
 /// Every tool of this build.
@@ -24,22 +22,12 @@ pub const TOOLS: &[Tool] = &[
         title: "Read files",
         description: "Reads text files of the agent's workspace.",
         category: "files",
-        is_held: false,
     },
     Tool {
         name: "write_file",
         title: "Write files",
         description: "Writes text files of the agent's workspace.",
         category: "files",
-        is_held: false,
-    },
-    Tool {
-        name: "request_capability_change",
-        title: "Ask for a change",
-        description: "Asks the owner to change the agent's persona, tools, model or permissions. Nothing changes until \
-                      a person has seen what would change and approved it.",
-        category: "host",
-        is_held: true,
     },
 ];
 
@@ -83,7 +71,7 @@ pub const TEMPLATES: &[Template] = &[
         instructions: "Keep what the person may need again in files of your workspace, one subject to a file, and look \
                        there before you ask twice. Before you do anything that cannot be undone, say what you are \
                        about to do.",
-        tools: &["read_file", "write_file", "request_capability_change"],
+        tools: &["read_file", "write_file"],
     },
     Template {
         id: "researcher",

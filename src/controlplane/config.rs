@@ -72,6 +72,10 @@ pub struct Config {
     pub sandbox_pids: u32,
     /// First of the host ids for sandboxes (only used by root).
     pub sandbox_uid_base: u32,
+    /// The operator's policy, a file.
+    pub policy: Option<PathBuf>,
+    /// How long a change waits for a decision.
+    pub change_lifetime: Duration,
     /// Where the master key comes from.
     pub master_key: MasterKeySource,
     /// The API's token, when the environment gave one.
@@ -319,6 +323,13 @@ fn validate(
                 return Err(usage("--log-level", &wrong));
             }
         },
+        policy: flags.policy.as_deref().map(|path| absolute("--policy", path)).transpose()?,
+        change_lifetime: duration(
+            "--change-lifetime",
+            &flags.change_lifetime,
+            14 * 24 * 3600 * second,
+            60 * second,
+        )?,
         linger: duration("--linger", &flags.linger, 30 * second, Duration::ZERO)?,
         turn_timeout: duration("--turn-timeout", &flags.turn_timeout, 600 * second, second)?,
         launch_timeout: duration("--launch-timeout", &flags.launch_timeout, 30 * second, second)?,

@@ -3,6 +3,7 @@
 
 use rusqlite::Connection;
 
+use super::audit::By;
 use super::store::roles::{self, Role, RoleGrant};
 use super::store::{StoreError, members};
 use crate::contract::ids::{GroupName, UserId};
@@ -76,6 +77,11 @@ impl Principal {
         format!("token:{}", self.token)
     }
 
+    /// As the audit names them.
+    pub fn by(&self) -> By {
+        By { actor: self.user.to_string(), via: self.via() }
+    }
+
     /// Whether the token lets this through at all.
     pub fn has(&self, scope: Scope) -> bool {
         self.scopes.contains(&scope)
@@ -98,7 +104,9 @@ impl Standing {
     }
 
     fn has(&self, role: Role, group: Option<&GroupName>) -> bool {
-        self.roles.iter().any(|held| held.role == role && (held.scope.is_none() || held.scope.as_ref() == group))
+        self.roles
+            .iter()
+            .any(|held| held.role == role && (held.scope.is_none() || held.scope.as_ref() == group))
     }
 
     /// Whether one of these roles is held for a group, or for all when there is none.
@@ -122,8 +130,7 @@ impl Standing {
 
     /// Whether the roles allow this for some group at least.
     pub fn allows_somewhere(&self, scope: Scope) -> bool {
-        self.allows(scope, None)
-            || self.roles.iter().any(|held| self.allows(scope, held.scope.as_ref()))
+        self.allows(scope, None) || self.roles.iter().any(|held| self.allows(scope, held.scope.as_ref()))
     }
 }
 
@@ -175,7 +182,9 @@ mod tests {
         for scope in Scope::ALL {
             assert!(owner.allows(scope, None) && owner.allows(scope, Some(&a)));
             assert!(!standing(&[]).allows(scope, Some(&a)));
-            assert!(admin.allows(scope, Some(&a)) && !admin.allows(scope, Some(&b)) && !admin.allows(scope, None));
+            assert!(
+                admin.allows(scope, Some(&a)) && !admin.allows(scope, Some(&b)) && !admin.allows(scope, None)
+            );
             let decides = matches!(scope, Scope::Read | Scope::Approve);
             assert_eq!(approver.allows(scope, Some(&a)), decides, "{scope:?}");
             assert!(!approver.allows(scope, Some(&b)) && !approver.allows(scope, None));

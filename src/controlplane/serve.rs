@@ -18,6 +18,8 @@ use super::api::{self, Api, Entrance};
 use super::audit::{self, Audit, Record};
 use super::brokers::model::ModelBroker;
 use super::config::{Config, MasterKeySource, Protection, Runtime};
+use super::gateway::Gateway;
+use super::gateway::policy::{Policy, PolicyError};
 use super::isolation::{self, Claim, Identity, IsolationPaths, Limits, RuntimeChoice, RuntimeProblem};
 use super::keys::{self, ApiToken, CredentialMaster, FileMaster, KeyError, MasterKey, PassphraseMaster};
 use super::listen::{self, listen};
@@ -26,6 +28,7 @@ use super::state::{RunDir, StateDir, StateError, Wall};
 use super::store::groups::{NewGroup, Tools};
 use super::store::{Ledger, StoreError, groups, retention};
 use super::telemetry::log;
+use super::tokens::Tokens;
 use crate::contract::ids::GroupName;
 use crate::contract::json::Value;
 use crate::contract::time::Millis;
@@ -44,6 +47,8 @@ pub enum StartError {
     Key(KeyError),
     /// The ledger.
     Store(StoreError),
+    /// The operator's policy.
+    Policy(PolicyError),
     /// The API's address.
     Listen(SocketAddr, std::io::Error),
     /// There is no tunnel with the address to listen on.
@@ -62,6 +67,7 @@ impl fmt::Display for StartError {
             Self::State(error) => error.fmt(f),
             Self::Key(error) => error.fmt(f),
             Self::Store(error) => error.fmt(f),
+            Self::Policy(error) => error.fmt(f),
             Self::Runtime(problem) => problem.fmt(f),
             Self::Tailnet(wrong) => f.write_str(wrong),
             Self::Tls(error) => error.fmt(f),
@@ -133,6 +139,10 @@ impl ControlPlane {
             .map_err(|error| StartError::System("children cannot be collected by this process", error))?;
         process::raise_open_files();
         memory::share_heaps(2);
+        let policy = match &config.policy {
+            Some(path) => Policy::load(path).map_err(StartError::Policy)?,
+            None => Policy::default(),
+        };
         let choice = runtime_choice(&config.runtime);
         if matches!(config.runtime, Runtime::Runsc | Runtime::Path(_)) {
             isolation::find_runtime(&choice).map_err(StartError::Runtime)?;
@@ -198,13 +208,22 @@ impl ControlPlane {
             wall,
             ModelBroker::new(),
         );
+        let tokens = Tokens::open(&ledger, &token)?;
+        let gateway = Gateway::new(
+            ledger.clone(),
+            keyring.clone(),
+            sessions.clone(),
+            Arc::new(policy),
+            i64::try_from(config.change_lifetime.as_millis()).unwrap_or(i64::MAX),
+        );
         let token_file = (token.path().map(Path::to_owned), token.was_minted());
         server.open(Api::new(
             ledger.clone(),
             keyring,
             sessions.clone(),
             audit.clone(),
-            Arc::new(token),
+            tokens,
+            gateway.clone(),
             config.door.token_rate,
             server.closing(),
         ));
@@ -212,7 +231,8 @@ impl ControlPlane {
 
         let preparing =
             tasks::spawn(prepare_runtime(choice, claim, limits, sessions.clone(), readiness.clone()));
-        let background = tasks::spawn(slow_pass(config.sweep_interval, ledger.clone(), sessions.clone()));
+        let background =
+            tasks::spawn(slow_pass(config.sweep_interval, ledger.clone(), sessions.clone(), gateway.clone()));
         let token = token_file;
         Ok(Self {
             address,
@@ -424,10 +444,13 @@ async fn prepare_runtime(
 }
 
 /// The slow safety pass: what is owed is woken, what is old is pruned. Nothing depends on it in time.
-async fn slow_pass(interval: Duration, ledger: Ledger, sessions: Sessions) {
+async fn slow_pass(interval: Duration, ledger: Ledger, sessions: Sessions, gateway: Gateway) {
     loop {
         Timer::after(interval).await;
         if let Err(error) = sessions.wake_owed().await {
+            log::warn("pass.failed", &[("error", &error)]);
+        }
+        if let Err(error) = gateway.lapse().await {
             log::warn("pass.failed", &[("error", &error)]);
         }
         let now = Millis::now();

@@ -15,11 +15,12 @@ use smol::lock::SemaphoreGuardArc;
 
 use super::problem::Problem;
 use super::router::Query;
-use super::{Api, owner};
+use super::Api;
 use crate::contract::chain;
 use crate::contract::json::{self, Value};
 use crate::controlplane::audit::ActError;
 use crate::controlplane::http::{Body, json_response, pieces};
+use crate::controlplane::principals::Principal;
 use crate::controlplane::store::audit::{self as rows, Link};
 use crate::controlplane::store::{Ledger, StoreError};
 use crate::controlplane::telemetry::log;
@@ -74,8 +75,8 @@ fn record_json(link: &Link) -> Result<Value, StoreError> {
 }
 
 /// `POST /v1/audit/acknowledge`
-pub(super) async fn acknowledge(api: &Api) -> Result<Response<Body>, Problem> {
-    match api.audit.acknowledge(owner()).await {
+pub(super) async fn acknowledge(api: &Api, principal: &Principal) -> Result<Response<Body>, Problem> {
+    match api.audit.acknowledge(principal.by()).await {
         Ok(Some(wrong)) => {
             let document = Value::object([("acknowledged", Value::from(wrong))]);
             Ok(json_response(StatusCode::OK, &document))

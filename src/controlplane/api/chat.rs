@@ -11,10 +11,11 @@ use crate::contract::ids::GroupName;
 use crate::contract::inbound::InboundKind;
 use crate::contract::json::{Value, only_fields};
 use crate::controlplane::http::{Body, json_response};
+use crate::controlplane::principals::{self, Principal, Scope};
 use crate::controlplane::store::history::{self, Direction, Entry};
 use crate::controlplane::store::inbox::{self, NewInbound};
 use crate::controlplane::store::sessions::{self, Partition, Place};
-use crate::controlplane::store::{Step, groups};
+use crate::controlplane::store::{Step, StoreError, groups};
 use crate::controlplane::telemetry::log;
 use crate::controlplane::telemetry::metrics::METRICS;
 
@@ -47,23 +48,37 @@ pub(super) fn partition(agent: &str, chat: Option<&str>) -> Result<Partition, Pr
 /// `POST /v1/chat/{agent}/messages`
 pub(super) async fn send(
     api: &Api,
+    principal: &Principal,
     agent: &str,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Problem> {
     let document = body(request, BODY_BYTES).await?;
-    let new = read(agent, &document)?;
+    let mut new = read(agent, &document)?;
+    new.sender_id = principal.user.to_string();
+    new.sender_name = principal.user.handle().to_owned();
+    let talker = principal.clone();
     let (keyring, actors) = (api.keyring.clone(), api.actors.clone());
     let accepting = api.ledger.write_step(Step::Accept, move |tx| {
+        let group = &new.partition.group;
+        if groups::live(tx, group)?.is_none() {
+            return Err(StoreError::NoGroup(group.clone()));
+        }
+        if !principals::may(tx, &talker, Scope::Chat, Some(group))? {
+            return Ok(None);
+        }
         let accepted = inbox::accept(tx, &keyring, &new)?;
         let is_news = !accepted.duplicate && actors.is_watched(&accepted.session);
         if !is_news {
-            return Ok((accepted, None));
+            return Ok(Some((accepted, None)));
         }
         let before = history::newest_below(tx, &accepted.session, accepted.position)?;
         let news = history::news(tx, &keyring, &accepted.session, before)?;
-        Ok((accepted, news))
+        Ok(Some((accepted, news)))
     });
-    let (accepted, news) = accepting.await?;
+    let Some((accepted, news)) = accepting.await? else {
+        let detail = format!("you are no member of {agent}; an admin can make you one");
+        return Err(Problem::forbidden(detail));
+    };
     if accepted.duplicate {
         METRICS.duplicates.inc();
     } else {
@@ -123,8 +138,8 @@ fn read(agent: &str, document: &Value) -> Result<NewInbound, Problem> {
         event_id,
         kind: InboundKind::Chat,
         engage: true,
-        sender_id: "local:owner".to_owned(),
-        sender_name: "owner".to_owned(),
+        sender_id: String::new(),
+        sender_name: String::new(),
         text: text.to_owned(),
         in_reply_to: None,
         source_session: None,
@@ -133,9 +148,15 @@ fn read(agent: &str, document: &Value) -> Result<NewInbound, Problem> {
 }
 
 /// `GET /v1/chat/{agent}/messages`
-pub(super) async fn page(api: &Api, agent: &str, query: Option<&str>) -> Result<Response<Body>, Problem> {
+pub(super) async fn page(
+    api: &Api,
+    principal: &Principal,
+    agent: &str,
+    query: Option<&str>,
+) -> Result<Response<Body>, Problem> {
     let query = Query::read(query, &["chat", "after", "limit"])?;
     let partition = partition(agent, query.text("chat"))?;
+    api.reaches(principal, Scope::Chat, &partition.group).await?;
     let after = query.number("after", 0, u64::MAX)?.unwrap_or(0);
     let limit = query.number("limit", 1, PAGE_MOST)?.unwrap_or(PAGE);
     let keyring = api.keyring.clone();

@@ -19,6 +19,7 @@ use super::router::Query;
 use super::{Api, chat};
 use crate::contract::ids::SessionId;
 use crate::controlplane::http::{Body, pieces};
+use crate::controlplane::principals::{Principal, Scope};
 use crate::controlplane::session::Watch;
 use crate::controlplane::store::history::Entry;
 use crate::controlplane::store::sessions::{self, Partition};
@@ -33,6 +34,7 @@ const PAGE: usize = 50;
 /// `GET /v1/chat/{agent}/events`
 pub(super) async fn stream(
     api: &Arc<Api>,
+    principal: &Principal,
     agent: &str,
     request: &Request<Incoming>,
 ) -> Result<Response<Body>, Problem> {
@@ -47,10 +49,11 @@ pub(super) async fn stream(
         None => query.number("after", 0, u64::MAX)?.unwrap_or(0),
     };
     let group = partition.group.clone();
-    let known = api.ledger.read(move |conn| Ok(groups::get(conn, &group)?.is_some())).await?;
+    let known = api.ledger.read(move |conn| Ok(groups::live(conn, &group)?.is_some())).await?;
     if !known {
         return Err(Problem::no_agent(agent));
     }
+    api.reaches(principal, Scope::Chat, &partition.group).await?;
     let place = api.streams.try_acquire_arc().ok_or_else(Problem::too_many_streams)?;
     let reader = Reader {
         api: api.clone(),

@@ -11,15 +11,16 @@ use crate::contract::json::Value;
 use crate::contract::time::Millis;
 use crate::controlplane::audit::ActError;
 use crate::controlplane::http::{Body, json_response};
+use crate::controlplane::principals::{Principal, Scope};
 use crate::controlplane::session::{Live, ReleaseError};
 use crate::controlplane::store::groups::{self, Tools};
 use crate::controlplane::store::sessions::{self, SessionRow, SessionState};
 
 /// Rows in a page unless asked otherwise, and at most.
-const PAGE: u64 = 100;
+const PAGE: u64 = 50;
 const PAGE_MOST: u64 = 500;
 
-fn limit(query: &Query) -> Result<usize, Problem> {
+pub(super) fn limit(query: &Query) -> Result<usize, Problem> {
     let limit = query.number("limit", 1, PAGE_MOST)?.unwrap_or(PAGE);
     Ok(usize::try_from(limit).unwrap_or(usize::MAX))
 }
@@ -79,9 +80,13 @@ pub(super) async fn session(api: &Api, name: &str) -> Result<Response<Body>, Pro
 }
 
 /// `POST /v1/sessions/{id}/release`
-pub(super) async fn release(api: &Api, name: &str) -> Result<Response<Body>, Problem> {
+pub(super) async fn release(api: &Api, principal: &Principal, name: &str) -> Result<Response<Body>, Problem> {
     let id = SessionId::parse(name).map_err(|_| Problem::no_session(name))?;
-    match api.actors.release(&id, &api.audit, super::owner()).await {
+    let asked = id.clone();
+    let row = api.ledger.read(move |conn| sessions::get(conn, &asked)).await?;
+    let row = row.ok_or_else(|| Problem::no_session(name))?;
+    api.reaches(principal, Scope::Operate, &row.partition.group).await?;
+    match api.actors.release(&id, &api.audit, principal.by()).await {
         Ok(()) => session(api, name).await,
         Err(ReleaseError::NoSession) => Err(Problem::no_session(name)),
         Err(ReleaseError::NotParked) => Err(Problem::not_parked()),

@@ -1,13 +1,16 @@
 //! The HTTP interface: who may come in, what each path does, one file per noun, errors as problem documents.
 //! Touches the ledger, the audit chain and the session actors through their functions, and the listener.
 
+mod agents;
 mod audit;
 mod certificate;
+mod changes;
 mod chat;
 mod door;
 mod events;
 mod handshake;
 mod lists;
+mod people;
 mod places;
 mod problem;
 mod rate;
@@ -31,16 +34,17 @@ use self::problem::Problem;
 use self::router::{Guarded, Query};
 pub use self::server::{Entrance, Server};
 use self::throttle::Source;
-use super::audit::{Audit, By};
+use super::audit::Audit;
+use super::gateway::Gateway;
 use super::http::{self, Body, Closing};
-use super::keys::{ApiToken, Keyring};
+use super::keys::Keyring;
+use super::principals::{self, Principal, Scope, Standing};
 use super::session::Sessions;
 use super::store::{Ledger, sessions};
 use super::telemetry::metrics::{self, METRICS};
+use super::tokens::Tokens;
+use crate::contract::ids::GroupName;
 use crate::contract::json::Value;
-
-/// What the one token is called where tokens are told apart.
-const TOKEN_ID: &str = "owner";
 
 /// Event streams at once, so that they never take every connection.
 const STREAMS: usize = 64;
@@ -71,7 +75,8 @@ pub struct Api {
     keyring: Keyring,
     actors: Sessions,
     audit: Audit,
-    token: Arc<ApiToken>,
+    tokens: Tokens,
+    gateway: Gateway,
     closing: Closing,
     failures: throttle::Failures,
     rates: rate::Rates,
@@ -87,7 +92,8 @@ impl Api {
         keyring: Keyring,
         actors: Sessions,
         audit: Audit,
-        token: Arc<ApiToken>,
+            tokens: Tokens,
+        gateway: Gateway,
         token_rate: u32,
         closing: Closing,
     ) -> Self {
@@ -96,7 +102,8 @@ impl Api {
             keyring,
             actors,
             audit,
-            token,
+            tokens,
+            gateway,
             closing,
             failures: throttle::Failures::default(),
             rates: rate::Rates::new(token_rate),
@@ -114,12 +121,14 @@ impl Api {
         source: Source,
     ) -> Result<Response<Body>, Problem> {
         let now = Instant::now();
-        if !door::bearer(request.headers()).is_some_and(|token| self.token.matches(token)) {
+        let Some(principal) = door::bearer(request.headers()).and_then(|token| self.tokens.find(token))
+        else {
             self.audit.login_failed(visitor.peer.ip());
             return Err(self.failures.note(source, now));
-        }
+        };
         visitor.is_known();
-        self.rates.take(TOKEN_ID, now).map_err(Problem::too_many_requests)?;
+        self.rates.take(&principal.token, now).map_err(Problem::too_many_requests)?;
+        self.admit(&principal, &route).await?;
         let query = request.uri().query().map(str::to_owned);
         let query = query.as_deref();
         match route {
@@ -127,7 +136,67 @@ impl Api {
                 Query::read(query, &[])?;
                 self.metrics().await
             }
+            Guarded::Whoami => {
+                Query::read(query, &[])?;
+                people::whoami(self, &principal).await
+            }
             Guarded::Agents => lists::agents(self, query).await,
+            Guarded::Agent { name } => {
+                Query::read(query, &[])?;
+                agents::show(self, &principal, &name).await
+            }
+            Guarded::EditAgent { name } => {
+                Query::read(query, &[])?;
+                agents::edit(self, principal, &name, request).await
+            }
+            Guarded::DeleteAgent { name } => {
+                Query::read(query, &[])?;
+                no_fields(request).await?;
+                agents::delete(self, principal, &name).await
+            }
+            Guarded::Members { agent } => people::list_members(self, &principal, &agent, query).await,
+            Guarded::Wirings => agents::wirings(self, &principal, query).await,
+            Guarded::MessagingGroups => agents::messaging_groups(self, query).await,
+            Guarded::Submit => {
+                Query::read(query, &[])?;
+                changes::submit(self, principal, request).await
+            }
+            Guarded::Pending => changes::pending(self, &principal, query).await,
+            Guarded::ChangeHistory => changes::history(self, &principal, query).await,
+            Guarded::Change { id } => {
+                Query::read(query, &[])?;
+                changes::show(self, &principal, &id).await
+            }
+            Guarded::Decide { id } => {
+                Query::read(query, &[])?;
+                changes::decide(self, principal, &id, request).await
+            }
+            Guarded::Withdraw { id } => {
+                Query::read(query, &[])?;
+                no_fields(request).await?;
+                changes::withdraw(self, principal, &id).await
+            }
+            Guarded::Users => people::list(self, query).await,
+            Guarded::PutUser => {
+                Query::read(query, &[])?;
+                people::put(self, principal, request).await
+            }
+            Guarded::DeleteUser { id } => {
+                Query::read(query, &[])?;
+                no_fields(request).await?;
+                people::delete(self, principal, &id).await
+            }
+            Guarded::Roles => people::list_roles(self, query).await,
+            Guarded::Tokens => people::list_tokens(self, query).await,
+            Guarded::MakeToken => {
+                Query::read(query, &[])?;
+                people::make_token(self, principal, request).await
+            }
+            Guarded::RevokeToken { name } => {
+                Query::read(query, &[])?;
+                no_fields(request).await?;
+                people::revoke_token(self, principal, &name).await
+            }
             Guarded::Sessions => lists::sessions(self, query).await,
             Guarded::Session { id } => {
                 Query::read(query, &[])?;
@@ -136,14 +205,14 @@ impl Api {
             Guarded::Release { id } => {
                 Query::read(query, &[])?;
                 no_fields(request).await?;
-                lists::release(self, &id).await
+                lists::release(self, &principal, &id).await
             }
             Guarded::Send { agent } => {
                 Query::read(query, &[])?;
-                chat::send(self, &agent, request).await
+                chat::send(self, &principal, &agent, request).await
             }
-            Guarded::History { agent } => chat::page(self, &agent, query).await,
-            Guarded::Events { agent } => events::stream(self, &agent, &request).await,
+            Guarded::History { agent } => chat::page(self, &principal, &agent, query).await,
+            Guarded::Events { agent } => events::stream(self, &principal, &agent, &request).await,
             Guarded::Audit => audit::list(self, query).await,
             Guarded::AuditEvents => audit::events(self, &request).await,
             Guarded::AuditVerify => {
@@ -153,8 +222,41 @@ impl Api {
             Guarded::AuditAcknowledge => {
                 Query::read(query, &[])?;
                 no_fields(request).await?;
-                audit::acknowledge(self).await
+                audit::acknowledge(self, &principal).await
             }
+        }
+    }
+
+    /// Whether this token and the roles of its user come as far as this route at all. Talking is for members too, so
+    /// it is judged where the agent is known.
+    async fn admit(&self, principal: &Principal, route: &Guarded) -> Result<(), Problem> {
+        let scope = route.scope();
+        if !principal.has(scope) {
+            let detail = format!("the token's scopes do not hold {}; see `ironctl whoami`", scope.as_str());
+            return Err(Problem::forbidden(detail));
+        }
+        if scope == Scope::Chat || *route == Guarded::Whoami {
+            return Ok(());
+        }
+        let user = principal.user.clone();
+        let allowed =
+            self.ledger.read(move |conn| Ok(Standing::of(conn, &user)?.allows_somewhere(scope))).await?;
+        if allowed {
+            Ok(())
+        } else {
+            Err(Problem::forbidden("your roles do not allow this; see `ironctl whoami`"))
+        }
+    }
+
+    /// Whether this token and the roles of its user allow this for an agent.
+    async fn reaches(&self, principal: &Principal, scope: Scope, group: &GroupName) -> Result<(), Problem> {
+        let (principal, about) = (principal.clone(), group.clone());
+        let allowed =
+            self.ledger.read(move |conn| principals::may(conn, &principal, scope, Some(&about))).await?;
+        if allowed {
+            Ok(())
+        } else {
+            Err(Problem::forbidden(format!("your roles do not allow this for {group}")))
         }
     }
 
@@ -168,11 +270,6 @@ impl Api {
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
         Ok(response)
     }
-}
-
-/// Whoever holds the token.
-fn owner() -> By {
-    By { actor: "local:owner".to_owned(), via: "token:api-token".to_owned() }
 }
 
 /// The JSON body of a request that must have one.

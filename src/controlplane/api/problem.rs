@@ -35,6 +35,79 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "invalid_request", "The request is not valid", detail)
     }
 
+    /// The same with a further field.
+    pub(super) fn with(mut self, name: &'static str, value: Value) -> Self {
+        self.more.push((name, value));
+        self
+    }
+
+    pub(super) fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", "Not allowed", detail)
+    }
+
+    pub(super) fn no_change(name: &str) -> Self {
+        let shown: String = name.chars().take(80).collect();
+        let detail = format!("there is no change {shown:?}; `ironctl change history` shows those there are");
+        Self::new(StatusCode::NOT_FOUND, "no_such_change", "No such change", detail)
+    }
+
+    pub(super) fn no_user(name: &str) -> Self {
+        let shown: String = name.chars().take(80).collect();
+        let detail = format!("there is no user {shown:?}; `ironctl user list` shows those there are");
+        Self::new(StatusCode::NOT_FOUND, "no_such_user", "No such user", detail)
+    }
+
+    pub(super) fn no_token(name: &str) -> Self {
+        let shown: String = name.chars().take(80).collect();
+        let detail = format!("there is no valid token {shown:?}; `ironctl token list` shows those there are");
+        Self::new(StatusCode::NOT_FOUND, "no_such_token", "No such token", detail)
+    }
+
+    pub(super) fn refused(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "refused", "The change was refused", detail)
+    }
+
+    pub(super) fn unsupported_here(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unsupported_here", "Not in this build", detail)
+    }
+
+    pub(super) fn too_many_pending(most: u64) -> Self {
+        let detail =
+            format!("{most} changes of this agent are pending, as many as may be; decide or withdraw some");
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_pending", "Too many pending changes", detail)
+    }
+
+    pub(super) fn key_reused(id: &str) -> Self {
+        let detail =
+            format!("this Idempotency-Key was used for {id}, which asks for something else; use a new key");
+        Self::new(StatusCode::CONFLICT, "key_reused", "The key was used before", detail)
+    }
+
+    pub(super) fn not_pending(state: &str) -> Self {
+        let detail = format!("the change is {state}; only a pending one can be decided or withdrawn");
+        Self::new(StatusCode::CONFLICT, "not_pending", "The change is not pending", detail)
+    }
+
+    pub(super) fn wrong_digest() -> Self {
+        let detail =
+            "the digest is not that of this change; look at it again, and approve the digest you then see";
+        Self::new(StatusCode::CONFLICT, "wrong_digest", "The digest is another", detail)
+    }
+
+    pub(super) fn stale() -> Self {
+        let detail =
+            "what this change replaces was changed meanwhile; look at the new difference, and decide again";
+        Self::new(StatusCode::CONFLICT, "stale", "The change is stale", detail)
+    }
+
+    pub(super) fn not_possible(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "not_possible", "The change cannot be done any more", detail)
+    }
+
+    pub(super) fn conflict(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "conflict", "That contradicts what there is", detail)
+    }
+
     pub(super) fn token_in_url() -> Self {
         let detail = "a token in a URL ends up in logs; send it as `Authorization: Bearer TOKEN`, and replace this one \
                       if others may have seen it";
@@ -212,6 +285,7 @@ impl From<StoreError> for Problem {
                 error.to_string(),
             ),
             StoreError::TooLong { .. } => Self::invalid(error.to_string()),
+            StoreError::Conflict(_) => Self::conflict(error.to_string()),
             StoreError::Full | StoreError::Io(_) => {
                 Self::new(unavailable, "disk_failed", "The ledger cannot write", error.to_string())
             }

@@ -3,6 +3,7 @@
 use hyper::Method;
 
 use super::problem::Problem;
+use crate::controlplane::principals::Scope;
 
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +20,27 @@ pub(super) enum Route {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Guarded {
     Metrics,
+    Whoami,
     Agents,
+    Agent { name: String },
+    EditAgent { name: String },
+    DeleteAgent { name: String },
+    Members { agent: String },
+    Wirings,
+    MessagingGroups,
+    Submit,
+    Pending,
+    ChangeHistory,
+    Change { id: String },
+    Decide { id: String },
+    Withdraw { id: String },
+    Users,
+    PutUser,
+    DeleteUser { id: String },
+    Roles,
+    Tokens,
+    MakeToken,
+    RevokeToken { name: String },
     Sessions,
     Session { id: String },
     Release { id: String },
@@ -32,6 +53,30 @@ pub(super) enum Guarded {
     AuditAcknowledge,
 }
 
+impl Guarded {
+    /// What a token must let through, and some role of its user allow, before anything else is looked at. Whom the
+    /// request is about is looked at where it is known.
+    pub(super) fn scope(&self) -> Scope {
+        match self {
+            Self::Metrics => Scope::Metrics,
+            Self::Send { .. } | Self::History { .. } | Self::Events { .. } => Scope::Chat,
+            Self::Submit
+            | Self::Withdraw { .. }
+            | Self::Release { .. }
+            | Self::EditAgent { .. }
+            | Self::DeleteAgent { .. } => Scope::Operate,
+            Self::AuditAcknowledge => Scope::Admin,
+            Self::Decide { .. } => Scope::Approve,
+            Self::PutUser
+            | Self::DeleteUser { .. }
+            | Self::Tokens
+            | Self::MakeToken
+            | Self::RevokeToken { .. } => Scope::Admin,
+            _ => Scope::Read,
+        }
+    }
+}
+
 /// Finds the route of a method and path.
 pub(super) fn route(method: &Method, path: &str) -> Result<Route, Problem> {
     let rest = path.strip_prefix('/').ok_or_else(Problem::no_route)?;
@@ -40,36 +85,57 @@ pub(super) fn route(method: &Method, path: &str) -> Result<Route, Problem> {
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let owned = |text: &str| text.to_owned();
     let guarded = |route| Some(Route::Guarded(route));
-    let (get, post) = match segments.as_slice() {
-        ["healthz"] => (Some(Route::Health), None),
-        ["readyz"] => (Some(Route::Ready), None),
-        ["metrics"] => (guarded(Guarded::Metrics), None),
-        ["v1", "agents"] => (guarded(Guarded::Agents), None),
-        ["v1", "sessions"] => (guarded(Guarded::Sessions), None),
-        ["v1", "sessions", id] => (guarded(Guarded::Session { id: owned(id) }), None),
-        ["v1", "sessions", id, "release"] => (None, guarded(Guarded::Release { id: owned(id) })),
+    let (get, post, delete) = match segments.as_slice() {
+        ["healthz"] => (Some(Route::Health), None, None),
+        ["readyz"] => (Some(Route::Ready), None, None),
+        ["metrics"] => (guarded(Guarded::Metrics), None, None),
+        ["v1", "whoami"] => (guarded(Guarded::Whoami), None, None),
+        ["v1", "agents"] => (guarded(Guarded::Agents), None, None),
+        ["v1", "agents", name] => (
+            guarded(Guarded::Agent { name: owned(name) }),
+            guarded(Guarded::EditAgent { name: owned(name) }),
+            guarded(Guarded::DeleteAgent { name: owned(name) }),
+        ),
+        ["v1", "agents", name, "members"] => (guarded(Guarded::Members { agent: owned(name) }), None, None),
+        ["v1", "wirings"] => (guarded(Guarded::Wirings), None, None),
+        ["v1", "messaging_groups"] => (guarded(Guarded::MessagingGroups), None, None),
+        ["v1", "changes"] => (None, guarded(Guarded::Submit), None),
+        ["v1", "changes", "pending"] => (guarded(Guarded::Pending), None, None),
+        ["v1", "changes", "history"] => (guarded(Guarded::ChangeHistory), None, None),
+        ["v1", "changes", id] => (guarded(Guarded::Change { id: owned(id) }), None, None),
+        ["v1", "changes", id, "decision"] => (None, guarded(Guarded::Decide { id: owned(id) }), None),
+        ["v1", "changes", id, "withdraw"] => (None, guarded(Guarded::Withdraw { id: owned(id) }), None),
+        ["v1", "users"] => (guarded(Guarded::Users), guarded(Guarded::PutUser), None),
+        ["v1", "users", id] => (None, None, guarded(Guarded::DeleteUser { id: owned(id) })),
+        ["v1", "roles"] => (guarded(Guarded::Roles), None, None),
+        ["v1", "tokens"] => (guarded(Guarded::Tokens), guarded(Guarded::MakeToken), None),
+        ["v1", "tokens", name] => (None, None, guarded(Guarded::RevokeToken { name: owned(name) })),
+        ["v1", "sessions"] => (guarded(Guarded::Sessions), None, None),
+        ["v1", "sessions", id] => (guarded(Guarded::Session { id: owned(id) }), None, None),
+        ["v1", "sessions", id, "release"] => (None, guarded(Guarded::Release { id: owned(id) }), None),
         ["v1", "chat", agent, "messages"] => (
             guarded(Guarded::History { agent: owned(agent) }),
             guarded(Guarded::Send { agent: owned(agent) }),
+            None,
         ),
-        ["v1", "chat", agent, "events"] => (guarded(Guarded::Events { agent: owned(agent) }), None),
-        ["v1", "audit"] => (guarded(Guarded::Audit), None),
-        ["v1", "audit", "events"] => (guarded(Guarded::AuditEvents), None),
-        ["v1", "audit", "verify"] => (guarded(Guarded::AuditVerify), None),
-        ["v1", "audit", "acknowledge"] => (None, guarded(Guarded::AuditAcknowledge)),
+        ["v1", "chat", agent, "events"] => (guarded(Guarded::Events { agent: owned(agent) }), None, None),
+        ["v1", "audit"] => (guarded(Guarded::Audit), None, None),
+        ["v1", "audit", "events"] => (guarded(Guarded::AuditEvents), None, None),
+        ["v1", "audit", "verify"] => (guarded(Guarded::AuditVerify), None, None),
+        ["v1", "audit", "acknowledge"] => (None, guarded(Guarded::AuditAcknowledge), None),
         _ => return Err(Problem::no_route()),
     };
-    let allowed = match (&get, &post) {
-        (Some(_), Some(_)) => "GET and POST",
-        (Some(_), None) => "GET",
-        _ => "POST",
-    };
+    let methods = [(&get, "GET"), (&post, "POST"), (&delete, "DELETE")];
+    let allowed: Vec<&str> =
+        methods.iter().filter(|(route, _)| route.is_some()).map(|(_, name)| *name).collect();
+    let allowed = allowed.join(" and ");
     let found = match *method {
         Method::GET => get,
         Method::POST => post,
+        Method::DELETE => delete,
         _ => None,
     };
-    found.ok_or_else(|| Problem::method(allowed))
+    found.ok_or_else(|| Problem::method(&allowed))
 }
 
 /// The parameters of a query, each of the known names once.
@@ -171,7 +237,7 @@ mod tests {
                 Ok(Route::Guarded(Guarded::History { agent: "a/messages".into() })),
             ),
             (Method::POST, "/healthz", Err("method_not_allowed")),
-            (Method::DELETE, "/v1/sessions", Err("method_not_allowed")),
+            (Method::PUT, "/v1/sessions", Err("method_not_allowed")),
             (Method::GET, "/healthz/", Err("not_found")),
             (Method::GET, "//healthz", Err("not_found")),
             (Method::GET, "/v1/chat/%ff/messages", Err("not_found")),

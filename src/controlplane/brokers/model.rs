@@ -95,6 +95,30 @@ impl Provider {
     }
 }
 
+/// What a session may ask for: a model, and who answers for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Terms {
+    provider: Provider,
+    model: String,
+}
+
+/// The terms of one socket: those of now, and those before them, with which a turn that runs may end.
+#[derive(Debug)]
+struct Granted(Mutex<(Terms, Option<Terms>)>);
+
+impl Granted {
+    /// Who answers for a model; nobody for one that is not granted.
+    fn provider(&self, model: &str) -> Option<Provider> {
+        let terms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (now, before) = &*terms;
+        [Some(now), before.as_ref()]
+            .into_iter()
+            .flatten()
+            .find(|terms| terms.model == model)
+            .map(|terms| terms.provider)
+    }
+}
+
 /// Says whether a connected peer may speak on this socket.
 type PeerCheck = Arc<dyn Fn(BorrowedFd<'_>) -> bool + Send + Sync>;
 
@@ -173,7 +197,7 @@ struct Refusals {
 #[derive(Debug)]
 struct Served {
     session: SessionId,
-    provider: Provider,
+    granted: Arc<Granted>,
     requests: Pace,
     /// One body is read and parsed at a time. So each session waits for its parse with one body at most, and
     /// none can keep the others out.
@@ -211,8 +235,25 @@ impl Drop for Served {
 #[derive(Debug)]
 pub struct OpenSocket {
     path: Option<PathBuf>,
+    granted: Arc<Granted>,
     _accepting: smol::Task<()>,
     _closing: smol::channel::Sender<std::convert::Infallible>,
+}
+
+impl OpenSocket {
+    /// Grants another model from the next turn on; a turn that runs may end with the one before.
+    ///
+    /// # Errors
+    /// For a provider that this build does not have: nothing is changed then.
+    pub fn grant(&self, provider: &str, model: &str) -> Result<(), ProviderError> {
+        let next = Terms { provider: Provider::named(provider)?, model: model.to_owned() };
+        let mut terms = self.granted.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if terms.0 != next {
+            let before = std::mem::replace(&mut terms.0, next);
+            terms.1 = Some(before);
+        }
+        Ok(())
+    }
 }
 
 impl Drop for OpenSocket {
@@ -230,7 +271,7 @@ impl ModelBroker {
     }
 
     /// Serves a listener that the caller has bound with the sandbox's owner and mode, for one session, with
-    /// the provider of its agent group. Runs on the executor of `tasks`.
+    /// the provider and the model of its agent group and no other. Runs on the executor of `tasks`.
     ///
     /// # Errors
     /// For a provider that this build does not have, and when the listener cannot be used.
@@ -238,23 +279,24 @@ impl ModelBroker {
         &self,
         listener: UnixListener,
         session: &SessionId,
-        provider: &str,
+        (provider, model): (&str, &str),
         peer: impl Fn(BorrowedFd<'_>) -> bool + Send + Sync + 'static,
     ) -> Result<OpenSocket, OpenError> {
         let provider = Provider::named(provider).map_err(OpenError::Provider)?;
+        let granted = Arc::new(Granted(Mutex::new((Terms { provider, model: model.to_owned() }, None))));
         let path = listener.local_addr().ok().and_then(|address| address.as_pathname().map(PathBuf::from));
         let listener = Async::new(listener).map_err(OpenError::Io)?;
         let (sender, closing) = smol::channel::bounded(1);
         let served = Served {
             session: session.clone(),
-            provider,
+            granted: granted.clone(),
             requests: Pace::new(Instant::now()),
             body: Semaphore::new(1),
             parses: self.parses.clone(),
             refusals: Mutex::default(),
         };
         let accepting = tasks::spawn(accept(listener, Arc::new(served), Arc::new(peer), closing));
-        Ok(OpenSocket { path, _accepting: accepting, _closing: sender })
+        Ok(OpenSocket { path, granted, _accepting: accepting, _closing: sender })
     }
 }
 
@@ -320,7 +362,10 @@ async fn respond(request: Request<Incoming>, served: &Served) -> Result<Response
         BodyError::Broken => Refusal::invalid("the body ended early"),
         BodyError::NotJson(error) => Refusal::invalid(&format!("the body is not JSON: {error}")),
     })?)?;
-    match served.provider {
+    let Some(provider) = served.granted.provider(&asked.model) else {
+        return Err(Refusal::not_granted());
+    };
+    match provider {
         Provider::Mock => {
             let reply = mock::reply(&asked);
             mock::hold(&asked).await;
@@ -367,7 +412,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("ironclaw-model-{}.sock", std::process::id()));
         let _ = std::fs::remove_file(&path);
         let listener = UnixListener::bind(&path).unwrap();
-        let socket = ModelBroker::new().open(listener, &SessionId::mint(), "mock", |_| true).unwrap();
+        let socket = ModelBroker::new().open(listener, &SessionId::mint(), ("mock", "m"), |_| true).unwrap();
 
         let hello =
             r#"{"model":"m","max_tokens":9,"stream":true,"messages":[{"role":"user","content":"⟦x⟧\nhi"}]}"#;
@@ -399,7 +444,8 @@ mod tests {
         let path = std::env::temp_dir().join(format!("ironclaw-model-f-{}.sock", std::process::id()));
         let _ = std::fs::remove_file(&path);
         let listener = UnixListener::bind(&path).unwrap();
-        let _socket = ModelBroker::new().open(listener, &SessionId::mint(), "mock", |_| false).unwrap();
+        let _socket =
+            ModelBroker::new().open(listener, &SessionId::mint(), ("mock", "m"), |_| false).unwrap();
         // Nothing is written: the connection may be closed before that.
         let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
         assert_eq!(stream.read(&mut [0; 1]).unwrap_or(0), 0);
@@ -421,7 +467,10 @@ mod tests {
     fn refusals_are_counted_between_two_lines() {
         let served = Served {
             session: SessionId::mint(),
-            provider: Provider::Mock,
+            granted: Arc::new(Granted(Mutex::new((
+                Terms { provider: Provider::Mock, model: "m".into() },
+                None,
+            )))),
             requests: Pace::new(Instant::now()),
             body: Semaphore::new(1),
             parses: ModelBroker::new().parses,

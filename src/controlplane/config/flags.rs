@@ -57,6 +57,10 @@ settings! {
     api_public_url, "--api-public-url", "IRONCLAW_API_PUBLIC_URL";
     /// another name by which this machine is reached; may be repeated, or name several with commas between
     api_host, "--api-host", "IRONCLAW_API_HOST";
+    /// what is approved without a person, and who approves what: a JSON file (nothing, and whoever has the role)
+    policy, "--policy", "IRONCLAW_POLICY";
+    /// how long a change waits for a decision before it lapses (336h)
+    change_lifetime, "--change-lifetime", "IRONCLAW_CHANGE_LIFETIME";
     /// requests of one token in a second, four times as many at once; 0 for no limit (100)
     token_rate, "--token-rate", "IRONCLAW_TOKEN_RATE";
     /// where everything durable is kept (/var/lib/ironclaw as root, else $XDG_STATE_HOME/ironclaw)

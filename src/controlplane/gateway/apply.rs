@@ -4,10 +4,10 @@ use rusqlite::{Connection, Transaction};
 
 use super::effect::Effect;
 use super::payload::Refusal;
+use crate::contract::ids::GroupName;
 use crate::controlplane::store::groups::{self, AgentGroup, NewGroup, Tools};
 use crate::controlplane::store::roles::{self, Role};
 use crate::controlplane::store::{StoreError, members, revisions, users, wirings};
-use crate::contract::ids::GroupName;
 
 /// Why a step cannot be done any more.
 const GONE: StoreError = StoreError::Conflict("what this change is about is not there any more");
@@ -33,7 +33,10 @@ impl Effect {
         if let Some(group) = self.group().filter(|group| Some(*group) != created)
             && groups::live(conn, group)?.is_none()
         {
-            return refused("group", format!("there is no agent {group}; `ironctl agent list` shows those there are"));
+            return refused(
+                "group",
+                format!("there is no agent {group}; `ironctl agent list` shows those there are"),
+            );
         }
         match self {
             Self::SetRole { user, role: Role::Owner, given: false, .. }
@@ -46,11 +49,17 @@ impl Effect {
     }
 
     /// Whether the step would change anything.
-    pub(super) fn is_change(&self, conn: &Connection, created: Option<&GroupName>) -> Result<bool, StoreError> {
+    pub(super) fn is_change(
+        &self,
+        conn: &Connection,
+        created: Option<&GroupName>,
+    ) -> Result<bool, StoreError> {
         let is_new = |group: &GroupName| Some(group) == created;
         Ok(match self {
             Self::CreateAgent { .. } => true,
-            Self::SetDocument { group, .. } | Self::SetTools { group, .. } | Self::SetMember { group, .. }
+            Self::SetDocument { group, .. }
+            | Self::SetTools { group, .. }
+            | Self::SetMember { group, .. }
                 if is_new(group) =>
             {
                 // A new agent has no tools, so that one step is told for what it leaves out.
@@ -106,7 +115,9 @@ impl Effect {
             Self::SetMember { group, user, given: false } => {
                 members::remove(tx, group, user)?;
             }
-            Self::SetWiring { group, chat, terms: Some(terms) } => wirings::put(tx, group, chat.parts(), terms)?,
+            Self::SetWiring { group, chat, terms: Some(terms) } => {
+                wirings::put(tx, group, chat.parts(), terms)?
+            }
             Self::SetWiring { group, chat, terms: None } => {
                 wirings::remove(tx, group, chat.parts())?;
             }

@@ -8,7 +8,7 @@ use super::kind::Kind;
 use super::payload::Refusals;
 use super::policy::Policy;
 use super::proposal::Proposal;
-use crate::contract::ids::{ChangeId, SessionId};
+use crate::contract::ids::{ChangeId, GroupName, SessionId};
 use crate::contract::inbound::InboundKind;
 use crate::contract::json::{self, Value};
 use crate::contract::plain;
@@ -53,6 +53,8 @@ pub struct Outcome {
     pub change: Change,
     /// The session that asked and has an answer waiting.
     pub answered: Option<SessionId>,
+    /// The agent groups that are not what they were.
+    pub changed: Vec<GroupName>,
 }
 
 /// Why nothing was decided.
@@ -109,7 +111,8 @@ pub fn decide(
     if *digest != change.digest {
         return Ok(Err(NotDecided::WrongDigest(Box::new(change))));
     }
-    let payload = json::parse(change.payload.as_bytes()).map_err(|_| StoreError::BadRow("a change's payload"))?;
+    let payload =
+        json::parse(change.payload.as_bytes()).map_err(|_| StoreError::BadRow("a change's payload"))?;
     let proposal = match Proposal::of(tx, kind, &change.group, &payload)? {
         Ok(proposal) => proposal,
         Err(refusals) => return Ok(Err(NotDecided::Invalid(refusals))),
@@ -193,7 +196,8 @@ fn kind_of(change: &Change) -> Result<Kind, StoreError> {
 /// # Errors
 /// [`StoreError::BadRow`].
 pub fn effects_of(change: &Change) -> Result<Vec<Effect>, StoreError> {
-    let list = json::parse(change.effects.as_bytes()).map_err(|_| StoreError::BadRow("a change's effects"))?;
+    let list =
+        json::parse(change.effects.as_bytes()).map_err(|_| StoreError::BadRow("a change's effects"))?;
     super::effect::from_list(&list).map_err(|_| StoreError::BadRow("a change's effects"))
 }
 
@@ -256,7 +260,10 @@ fn approve(
     }
     changes::finish(tx, &change.id, None)?;
     record(tx, "change.applied", change, decision, None)?;
-    told(tx, keyring, change, "was approved and is in effect", note)
+    let mut changed: Vec<GroupName> =
+        proposal.effects.iter().filter_map(|effect| effect.group().cloned()).collect();
+    changed.dedup();
+    Ok(Outcome { changed, ..told(tx, keyring, change, "was approved and is in effect", note)? })
 }
 
 fn refuse(
@@ -313,7 +320,7 @@ fn told(
         None => None,
     };
     let change = changes::get(tx, &change.id)?.ok_or(StoreError::BadRow("a change"))?;
-    Ok(Outcome { change, answered })
+    Ok(Outcome { change, answered, changed: Vec::new() })
 }
 
 fn tell(

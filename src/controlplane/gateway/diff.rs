@@ -24,7 +24,7 @@ const AROUND: usize = 3;
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// All steps, one paragraph each.
-pub fn all(conn: &Connection, effects: &[Effect]) -> Result<String, StoreError> {
+pub(super) fn all(conn: &Connection, effects: &[Effect]) -> Result<String, StoreError> {
     let mut shown = String::new();
     for effect in effects {
         if !shown.is_empty() {
@@ -77,7 +77,10 @@ fn one(conn: &Connection, effect: &Effect, shown: &mut String) -> Result<(), Sto
             let place = scope.as_ref().map_or_else(|| "all agents".to_owned(), GroupName::to_string);
             let user = user.to_string();
             let (sign, verb) = if *given { ('+', "gets") } else { ('-', "loses") };
-            let known = roles::of(conn, &crate::contract::ids::UserId::parse(&user).map_err(|_| StoreError::BadRow("a user's id"))?)?;
+            let known = roles::of(
+                conn,
+                &crate::contract::ids::UserId::parse(&user).map_err(|_| StoreError::BadRow("a user's id"))?,
+            )?;
             let has = if known.is_empty() {
                 "no role until now".to_owned()
             } else {
@@ -90,17 +93,33 @@ fn one(conn: &Connection, effect: &Effect, shown: &mut String) -> Result<(), Sto
                     .collect();
                 format!("until now {}", all.join(", "))
             };
-            writeln!(shown, "{} {verb} the role {} of {place} ({has})\n{sign} {}", plain::line(&user), role.as_str(), role.as_str())
+            writeln!(
+                shown,
+                "{} {verb} the role {} of {place} ({has})\n{sign} {}",
+                plain::line(&user),
+                role.as_str(),
+                role.as_str()
+            )
         }
         Effect::SetMember { group, user, given } => {
-            let (sign, what) = if *given { ('+', "becomes a member") } else { ('-', "is no member any more") };
+            let (sign, what) =
+                if *given { ('+', "becomes a member") } else { ('-', "is no member any more") };
             let user = user.to_string();
             writeln!(shown, "{group}: {} {what}\n{sign} {}", plain::line(&user), plain::line(&user))
         }
         Effect::SetWiring { group, chat, terms } => {
             let before = wirings::find(conn, group, chat.parts())?.map(|wiring| wiring.terms);
-            let account = if chat.instance.is_empty() { String::new() } else { format!("/{}", plain::line(&chat.instance)) };
-            let _ = writeln!(shown, "{group}: chat {} on {}{account}", plain::line(&chat.chat), plain::line(&chat.channel));
+            let account = if chat.instance.is_empty() {
+                String::new()
+            } else {
+                format!("/{}", plain::line(&chat.instance))
+            };
+            let _ = writeln!(
+                shown,
+                "{group}: chat {} on {}{account}",
+                plain::line(&chat.chat),
+                plain::line(&chat.channel)
+            );
             if let Some(before) = &before {
                 let _ = writeln!(shown, "- {}", terms_line(before));
             }
@@ -196,6 +215,10 @@ mod tests {
         let after = "x".repeat(MOST * 2);
         let text = shown("", &after);
         assert!(text.len() < MOST + 200);
-        assert!(text.contains(&format!("{} bytes, SHA-256 {}", after.len(), chain::hex(&chain::hash(&after)))));
+        assert!(text.contains(&format!(
+            "{} bytes, SHA-256 {}",
+            after.len(),
+            chain::hex(&chain::hash(&after))
+        )));
     }
 }

@@ -149,7 +149,11 @@ impl Effect {
                 ("text", word(text)),
             ],
             Self::SetTools { group, tools } => {
-                vec![("effect", word("set_tools")), ("group", word(group.as_str())), ("tools", tools_value(tools))]
+                vec![
+                    ("effect", word("set_tools")),
+                    ("group", word(group.as_str())),
+                    ("tools", tools_value(tools)),
+                ]
             }
             Self::SetModel { group, provider, model } => vec![
                 ("effect", word("set_model")),
@@ -209,7 +213,8 @@ impl Effect {
             }
             "set_document" => {
                 fields(value, &["effect", "group", "document", "text"])?;
-                let document = Document::parse(&text(value, "document", 64)?).ok_or_else(|| bad("document"))?;
+                let document =
+                    Document::parse(&text(value, "document", 64)?).ok_or_else(|| bad("document"))?;
                 Ok(Self::SetDocument { group: group()?, document, text: text(value, "text", usize::MAX)? })
             }
             "set_tools" => {

@@ -27,8 +27,6 @@ use super::store::{Ledger, Step, StoreError, changes};
 use crate::contract::ids::ChangeId;
 use crate::contract::time::Millis;
 
-/// How long a change waits for a decision unless configured, in milliseconds.
-pub const LIFETIME_MILLIS: i64 = 14 * 24 * 60 * 60 * 1000;
 /// Changes that lapse in one transaction.
 const LAPSES: usize = 100;
 
@@ -130,7 +128,10 @@ impl Gateway {
                 .ledger
                 .write_step(Step::Decide, move |tx| {
                     let overdue = changes::overdue(tx, Millis::now(), LAPSES)?;
-                    overdue.iter().map(|change| decide::expire(tx, &keyring, change)).collect::<Result<Vec<_>, _>>()
+                    overdue
+                        .iter()
+                        .map(|change| decide::expire(tx, &keyring, change))
+                        .collect::<Result<Vec<_>, _>>()
                 })
                 .await?;
             lapsed.iter().for_each(|outcome| self.after(outcome));
@@ -142,6 +143,9 @@ impl Gateway {
 
     /// What a decision that is stored sets going.
     fn after(&self, outcome: &Outcome) {
+        for group in &outcome.changed {
+            self.sessions.reconfigure(group);
+        }
         if let Some(session) = &outcome.answered {
             self.sessions.wake(session);
         }

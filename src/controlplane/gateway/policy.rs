@@ -40,7 +40,8 @@ impl Policy {
     /// # Errors
     /// What is wrong with it, and what to do.
     pub fn load(path: &Path) -> Result<Self, PolicyError> {
-        let failed = |error: String| PolicyError(format!("the policy {} cannot be used: {error}", path.display()));
+        let failed =
+            |error: String| PolicyError(format!("the policy {} cannot be used: {error}", path.display()));
         let mut text = Vec::new();
         File::open(path)
             .and_then(|file| file.take(FILE_BYTES + 1).read_to_end(&mut text))
@@ -57,18 +58,22 @@ impl Policy {
             .map_err(|error| plain::line(&error.to_string()).into_owned())?;
         let words = |value: &Value, name: &str| -> Result<Vec<String>, String> {
             let items = value.as_array().ok_or_else(|| format!("{name} must be a list"))?;
-            let words: Option<Vec<String>> = items.iter().map(|item| item.as_str().map(str::to_owned)).collect();
+            let words: Option<Vec<String>> =
+                items.iter().map(|item| item.as_str().map(str::to_owned)).collect();
             words.ok_or_else(|| format!("{name} must be a list of words"))
         };
         let kind = |word: &str| {
-            Kind::parse(word).map_err(|_| format!("{:?} is no kind of change in this build", plain::line(word)))
+            Kind::parse(word)
+                .map_err(|_| format!("{:?} is no kind of change in this build", plain::line(word)))
         };
         let mut policy = Self::default();
         if let Some(list) = value.get("auto_approve") {
             for word in words(list, "auto_approve")? {
                 let kind = kind(&word)?;
                 if kind.is_for_humans_only() {
-                    return Err(format!("{word} is never approved without a person; take it out of auto_approve"));
+                    return Err(format!(
+                        "{word} is never approved without a person; take it out of auto_approve"
+                    ));
                 }
                 policy.auto_approve.push(kind);
             }
@@ -77,7 +82,9 @@ impl Policy {
             for (word, list) in table.as_object().ok_or("approver_roles must be an object")? {
                 let roles = words(list, "approver_roles")?
                     .iter()
-                    .map(|word| Role::parse(word).ok_or_else(|| format!("{:?} is no role", plain::line(word))))
+                    .map(|word| {
+                        Role::parse(word).ok_or_else(|| format!("{:?} is no role", plain::line(word)))
+                    })
                     .collect::<Result<Vec<Role>, String>>()?;
                 policy.approvers.push((kind(word)?, roles));
             }

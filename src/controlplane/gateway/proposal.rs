@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 
 use rusqlite::Connection;
 
+use super::diff;
 use super::effect::{self, Effect};
 use super::kind::Kind;
 use super::payload::{Refusal, Refusals};
-use super::diff;
 use crate::contract::chain;
 use crate::contract::ids::{ChangeId, GroupName};
 use crate::contract::json::{Value, canonical};
@@ -58,7 +58,9 @@ impl Proposal {
             let object = effect.object();
             let revision = revisions::get(conn, &object)?;
             if objects.insert(object.clone(), revision).is_some() {
-                let text = format!("two steps of this change replace the same thing ({object}); ask for one of them");
+                let text = format!(
+                    "two steps of this change replace the same thing ({object}); ask for one of them"
+                );
                 refusals.push(Refusal::new("payload", crate::contract::plain::line(&text).into_owned()));
             }
             effects.push(effect);
@@ -68,7 +70,8 @@ impl Proposal {
         let revision = revisions::get(conn, &owner)?;
         objects.entry(owner).or_insert(revision);
         if refusals.is_empty() && effects.is_empty() {
-            refusals.push(Refusal::new("payload", "nothing would change: everything is already as this asks"));
+            refusals
+                .push(Refusal::new("payload", "nothing would change: everything is already as this asks"));
         }
         if !refusals.is_empty() {
             return Ok(Err(refusals));

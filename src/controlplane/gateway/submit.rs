@@ -115,7 +115,10 @@ fn parse_kind(word: &str) -> Result<Kind, NotSubmitted> {
         )),
         NoKind::Unknown => {
             let kinds: Vec<&str> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
-            invalid("kind", format!("{} is no kind of change; expected one of: {}", shown(word), kinds.join(", ")))
+            invalid(
+                "kind",
+                format!("{} is no kind of change; expected one of: {}", shown(word), kinds.join(", ")),
+            )
         }
     })
 }
@@ -157,7 +160,10 @@ pub fn submit(
         ("idempotency_key", request.key.as_deref().unwrap_or_default(), MOST_KEY),
     ] {
         if text.len() > most {
-            return Ok(Err(invalid(name, format!("{name} has {} bytes, and {most} are the most", text.len()))));
+            return Ok(Err(invalid(
+                name,
+                format!("{name} has {} bytes, and {most} are the most", text.len()),
+            )));
         }
     }
     let (name, via) = (origin.name(), origin.via());

@@ -42,8 +42,10 @@ pub(super) enum Event {
     LowDisk,
     /// Its group is over the quota.
     OverQuota,
-    /// The daemon stops.
+    /// The daemon stops, or the agent was deleted.
     Close,
+    /// A change of its agent group was decided.
+    Reconfigured,
     /// The doorbell of this run spoke.
     Heard(u64, Heard),
     /// The sandbox of this run has ended.
@@ -339,6 +341,11 @@ impl Actor {
             Event::OverQuota if self.run.is_some() => self.end(Ending::Quota).await,
             Event::LowDisk | Event::OverQuota => {}
             Event::Close => self.closing = true,
+            Event::Reconfigured => {
+                if let Some(run) = &mut self.run {
+                    run.reconfigured = true;
+                }
+            }
             Event::Heard(number, heard) if Some(number) == current => self.hear(heard).await,
             Event::Exited(number) if Some(number) == current => {
                 self.end(Ending::Died(String::new())).await;
@@ -483,6 +490,7 @@ impl Actor {
         let context = self.sessions.context().clone();
         let Some(run) = &mut self.run else { return };
         run.measuring = false;
+        run.usage = usage;
         run.measure_at = Instant::now() + MEASURE_EVERY;
         let group = run.group.clone();
         if !usage.is_over() {

@@ -8,6 +8,7 @@ use rusqlite::Transaction;
 
 use super::actor::Actor;
 use super::held::Room;
+use super::launch::told;
 use super::limits::{BYTES_A_RING, MESSAGES_A_RING};
 use super::run::Ending;
 use crate::contract::action::Outcome;
@@ -17,13 +18,16 @@ use crate::contract::ids::{MessageId, SessionId};
 use crate::contract::inbound::{InboundBody, InboundKind, InboundRow, MessageIn};
 use crate::contract::time::Millis;
 use crate::controlplane::keys::Keyring;
+use crate::controlplane::store::groups::AgentGroup;
 use crate::controlplane::store::inbox::OpenMessage;
-use crate::controlplane::store::{Durability, Step, StoreError, inbox, sessions};
+use crate::controlplane::store::{Durability, Step, StoreError, groups, inbox, sessions};
 
 /// What goes into one transaction.
 struct Hand {
+    /// What the agent group is now, where that changed.
+    group: Option<AgentGroup>,
     open: Vec<OpenMessage>,
-    /// The numbers of these, then those of the answers.
+    /// The number of the configuration, if it goes along; then those of these, then those of the answers.
     seqs: Vec<u64>,
     /// The position up to which the ledger was looked through.
     handed: u64,
@@ -45,6 +49,8 @@ pub(super) async fn pump(actor: &mut Actor) -> Result<(), Ending> {
     let outcomes: Vec<Outcome> = run.outcomes.drain(..most).collect();
     let context = actor.sessions.context().clone();
     let (session, keyring, from) = (actor.id.clone(), context.keyring.clone(), run.handed);
+    // It travels with messages, below them: a turn that runs is not disturbed, the next one begins with it.
+    let changed = run.reconfigured.then(|| run.group.clone());
     let (ahead, answers) = (run.open.after(from), outcomes.len());
     // A wake that comes meanwhile waits in the actor's queue.
     actor.owed = owed && room == Room::Full;
@@ -55,14 +61,26 @@ pub(super) async fn pump(actor: &mut Actor) -> Result<(), Ending> {
     let given = context.ledger.write_with(Step::Launch, durability, move |tx| {
         let mut hand = choose(tx, &keyring, &session, from, &ahead, room)?;
         let ids: Vec<_> = hand.open.iter().map(|open| open.message.id.clone()).collect();
-        hand.seqs = inbox::hand_over(tx, &session, &ids)?;
+        if let Some(name) = changed.filter(|_| !ids.is_empty()) {
+            hand.group = groups::live(tx, &name)?;
+            hand.seqs = sessions::mint_seqs(tx, &session, usize::from(hand.group.is_some()))?;
+        }
+        hand.seqs.extend(inbox::hand_over(tx, &session, &ids)?);
         hand.seqs.extend(sessions::mint_seqs(tx, &session, answers)?);
         Ok(hand)
     });
-    let Hand { open, seqs, handed, more } = given.await.map_err(|error| Ending::Host(error.to_string()))?;
+    let Hand { group, open, mut seqs, handed, more } =
+        given.await.map_err(|error| Ending::Host(error.to_string()))?;
     actor.owed |= more;
     run.handed = handed;
     let Some(last) = seqs.last().copied() else { return Ok(()) };
+    let mut rows: Vec<InboundRow> = Vec::new();
+    if let Some(group) = group {
+        run.reconfigured = false;
+        run.model.grant(&group.provider, &group.model).map_err(|error| Ending::Host(error.to_string()))?;
+        let config = told(&group, run.usage, context.config.turn_timeout);
+        rows.push(InboundRow { seq: seqs.remove(0), body: InboundBody::Config(config) });
+    }
     let answers_at = seqs.get(open.len()..).unwrap_or_default().to_vec();
     if !open.is_empty() && !run.open.owes_a_turn() {
         // Until now it had nothing to do, however long that was.
@@ -70,11 +88,8 @@ pub(super) async fn pump(actor: &mut Actor) -> Result<(), Ending> {
     }
     seqs.iter().zip(&open).for_each(|(seq, open)| run.open.add(*seq, open));
     let bodies = open.into_iter().map(|open| open.message).chain(outcomes.iter().map(system_row));
-    let rows: Vec<InboundRow> = seqs
-        .into_iter()
-        .zip(bodies)
-        .map(|(seq, message)| InboundRow { seq, body: InboundBody::Message(message) })
-        .collect();
+    let messages = seqs.into_iter().zip(bodies);
+    rows.extend(messages.map(|(seq, message)| InboundRow { seq, body: InboundBody::Message(message) }));
     let Some(mut inbound) = run.inbound.take() else {
         return Err(Ending::Host("inbound.db is not open".to_owned()));
     };
@@ -107,7 +122,7 @@ fn choose(
     ahead: &[MessageId],
     room: Room,
 ) -> Result<Hand, StoreError> {
-    let none = Hand { open: Vec::new(), seqs: Vec::new(), handed: from, more: false };
+    let none = Hand { group: None, open: Vec::new(), seqs: Vec::new(), handed: from, more: false };
     match room {
         Room::Full => Ok(none),
         // Whether another one waits is asked again when this one is finished, and so is what it passed.

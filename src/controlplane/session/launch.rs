@@ -66,6 +66,7 @@ impl Order {
 /// Everything that a sandbox needs beside its process.
 struct Prepared {
     order: Order,
+    usage: Usage,
     spec: SandboxSpec,
     inbound: InboundWriter,
     doorbell: Doorbell,
@@ -98,7 +99,7 @@ pub(super) async fn launch(
             return Err(prepared.err().or(staged.err()).unwrap_or(Unlaunched::NothingOwed));
         }
     };
-    let Prepared { order, spec, inbound, doorbell, model } = prepared;
+    let Prepared { order, usage, spec, inbound, doorbell, model } = prepared;
     let paths = spec.paths.clone();
     let last = order.last();
     let (isolator, key) = (isolator.clone(), order.key.clone());
@@ -150,6 +151,8 @@ pub(super) async fn launch(
         idle_since: None,
         measure_at: now + MEASURE_EVERY,
         measuring: false,
+        usage,
+        reconfigured: false,
     })
 }
 
@@ -204,11 +207,11 @@ async fn prepare(
     let identity = order.identity;
     let model = context
         .models
-        .open(listeners.1, session, &order.group.provider, move |stream| {
+        .open(listeners.1, session, (&order.group.provider, &order.group.model), move |stream| {
             isolation::peer_is_ours(stream, identity)
         })
         .map_err(|error| Unlaunched::Machine(format!("the model socket does not listen: {error}")))?;
-    Ok(Prepared { order, spec, inbound, doorbell, model })
+    Ok(Prepared { order, usage, spec, inbound, doorbell, model })
 }
 
 /// One transaction: is anything owed, and if so a number for every row that will travel.
@@ -224,7 +227,7 @@ async fn order(context: &Context, session: &SessionId) -> Result<Order, Unlaunch
             return Ok(Err(Unlaunched::NothingOwed));
         }
         let name = &row.partition.group;
-        let group = groups::get(tx, name)?.ok_or_else(|| StoreError::NoGroup(name.clone()))?;
+        let group = groups::live(tx, name)?.ok_or_else(|| StoreError::NoGroup(name.clone()))?;
         let Some(secret) = secrets::get(tx, &keyring, &session)? else {
             let reason =
                 "the key of this conversation is not in the ledger; its texts cannot be read any more";
@@ -248,17 +251,22 @@ async fn order(context: &Context, session: &SessionId) -> Result<Order, Unlaunch
     found.await.map_err(|error| Unlaunched::Machine(error.to_string()))?
 }
 
-/// The rows of a new `inbound.db`: the configuration, then the open messages.
-fn snapshot(order: &Order, usage: Usage, turn: Duration) -> Vec<InboundRow> {
-    let config = SessionConfig {
-        agent: order.group.name.to_string(),
-        persona: String::new(),
-        model: order.group.model.clone(),
+/// What an agent is told of itself.
+pub(super) fn told(group: &AgentGroup, usage: Usage, turn: Duration) -> SessionConfig {
+    SessionConfig {
+        agent: group.name.to_string(),
+        persona: group.persona.told(),
+        model: group.model.clone(),
         max_tokens: MAX_TOKENS,
         turn_seconds: turn.as_secs(),
-        tools: order.group.tools.names(),
+        tools: group.tools.names(),
         usage,
-    };
+    }
+}
+
+/// The rows of a new `inbound.db`: the configuration, then the open messages.
+fn snapshot(order: &Order, usage: Usage, turn: Duration) -> Vec<InboundRow> {
+    let config = told(&order.group, usage, turn);
     let mut rows = vec![InboundRow { seq: order.config_seq, body: InboundBody::Config(config) }];
     rows.extend(
         order

@@ -238,6 +238,27 @@ impl Sessions {
         self.context().bells.ring(session, news);
     }
 
+    /// Ends the sandboxes of an agent group that was deleted.
+    pub fn close_group(&self, group: &GroupName) {
+        self.tell(|known| (known == Some(group)).then_some(Event::Close));
+    }
+
+    /// Tells the sandboxes of an agent group what it is now, with the next message of each.
+    pub fn reconfigure(&self, group: &GroupName) {
+        // Whoever has not said of which group it is may be of this one.
+        self.tell(|known| known.is_none_or(|known| known == group).then_some(Event::Reconfigured));
+    }
+
+    /// Tells each actor what is for those of its group.
+    fn tell(&self, event: impl Fn(Option<&GroupName>) -> Option<Event>) {
+        for handle in self.actors().values() {
+            let event = event(handle.view.lock().unwrap_or_else(PoisonError::into_inner).group.as_ref());
+            if let Some(event) = event {
+                let _ = handle.events.try_send(event);
+            }
+        }
+    }
+
     /// Stops every sandbox, politely first, and returns when all are gone. Nothing is launched afterwards.
     pub async fn close(&self) {
         self.inner.closed.store(true, Ordering::SeqCst);

@@ -13,7 +13,7 @@ use super::limits::STALLED_AFTER;
 use crate::contract::action::Outcome;
 use crate::contract::cipher::FileKey;
 use crate::contract::ids::{GroupName, MessageId};
-use crate::contract::inbound::InboundWriter;
+use crate::contract::inbound::{InboundWriter, Usage};
 use crate::controlplane::brokers::model::OpenSocket;
 use crate::controlplane::isolation::{Exit, Sandbox, SessionPaths};
 use crate::controlplane::telemetry::metrics::{KillReason, METRICS};
@@ -124,6 +124,10 @@ impl Pace {
 pub(super) struct Run {
     /// Tells this run's events from an earlier one's.
     pub(super) number: u64,
+    /// The agent group's room as it was last measured.
+    pub(super) usage: Usage,
+    /// A change that was decided is to be told with the next messages.
+    pub(super) reconfigured: bool,
     /// The ledger may hold more messages than were handed over at the launch.
     pub(super) more: bool,
     pub(super) group: GroupName,

@@ -102,7 +102,8 @@ impl Persona {
 
     /// As the agent is told of it: the documents that there are, each under its name.
     pub fn told(&self) -> String {
-        let titled = [("Identity", &self.identity), ("Soul", &self.soul), ("Instructions", &self.instructions)];
+        let titled =
+            [("Identity", &self.identity), ("Soul", &self.soul), ("Instructions", &self.instructions)];
         let there = titled.into_iter().filter(|(_, text)| !text.trim().is_empty());
         there.map(|(title, text)| format!("### {title}\n\n{}", text.trim())).collect::<Vec<_>>().join("\n\n")
     }
@@ -148,7 +149,8 @@ pub struct AgentGroup {
     pub deleted_at: Option<Millis>,
 }
 
-const COLUMNS: &str = "name, title, provider, model, tools, host_id, created_at, revision, identity, soul, instructions,
+const COLUMNS: &str =
+    "name, title, provider, model, tools, host_id, created_at, revision, identity, soul, instructions,
     deleted_at";
 
 fn read(row: &Row<'_>) -> Result<AgentGroup, StoreError> {
@@ -191,12 +193,7 @@ pub fn ensure(tx: &Transaction<'_>, new: &NewGroup) -> Result<bool, StoreError> 
     Ok(made == 1)
 }
 
-fn change(
-    tx: &Transaction<'_>,
-    name: &GroupName,
-    set: &str,
-    values: (&str, &str),
-) -> Result<(), StoreError> {
+fn change(tx: &Transaction<'_>, name: &GroupName, set: &str, values: (&str, &str)) -> Result<(), StoreError> {
     let sql = format!(
         "UPDATE agent_groups SET {set}, revision = revision + 1 WHERE name = ?1 AND deleted_at IS NULL"
     );
@@ -231,7 +228,12 @@ pub fn set_tools(tx: &Transaction<'_>, name: &GroupName, tools: &Tools) -> Resul
 ///
 /// # Errors
 /// [`StoreError::NoGroup`], or SQLite's.
-pub fn set_model(tx: &Transaction<'_>, name: &GroupName, provider: &str, model: &str) -> Result<(), StoreError> {
+pub fn set_model(
+    tx: &Transaction<'_>,
+    name: &GroupName,
+    provider: &str,
+    model: &str,
+) -> Result<(), StoreError> {
     change(tx, name, "provider = ?2, model = ?3", (provider, model))
 }
 
@@ -278,7 +280,9 @@ pub fn list(
     after: Option<&GroupName>,
     limit: usize,
 ) -> Result<Vec<AgentGroup>, StoreError> {
-    let sql = format!("SELECT {COLUMNS} FROM agent_groups WHERE name > ?1 AND deleted_at IS NULL ORDER BY name LIMIT ?2");
+    let sql = format!(
+        "SELECT {COLUMNS} FROM agent_groups WHERE name > ?1 AND deleted_at IS NULL ORDER BY name LIMIT ?2"
+    );
     let mut query = conn.prepare_cached(&sql)?;
     query.query_and_then(params![after.map_or("", GroupName::as_str), super::rows(limit)], read)?.collect()
 }

@@ -432,7 +432,10 @@ pub fn count_death(tx: &Transaction<'_>, session: &SessionId) -> Result<Vec<Mess
 }
 
 /// The names of all open messages.
-pub(super) fn open_ids(conn: &Connection, session: &SessionId) -> Result<Vec<MessageId>, StoreError> {
+///
+/// # Errors
+/// SQLite's, or [`StoreError::BadRow`].
+pub fn open_ids(conn: &Connection, session: &SessionId) -> Result<Vec<MessageId>, StoreError> {
     let sql = "SELECT id FROM inbox WHERE session = ?1 AND state = 'open' ORDER BY position";
     let mut query = conn.prepare_cached(sql)?;
     query.query_and_then([session.as_str()], |row| message_id(&row.get::<_, String>(0)?))?.collect()

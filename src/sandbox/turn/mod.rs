@@ -81,6 +81,8 @@ pub struct Parts<M> {
 pub struct Turns<M> {
     parts: Parts<M>,
     config: SessionConfig,
+    /// What holds from the next turn on; a turn that runs is not disturbed.
+    next_config: Option<SessionConfig>,
     waiting: Waiting,
     /// Finished before this launch. What is handed over may still hold them until the host has stored their
     /// ends.
@@ -128,6 +130,7 @@ impl<M: Model> Turns<M> {
         Self {
             parts,
             config,
+            next_config: None,
             waiting,
             finished_before,
             finished_came: false,
@@ -213,7 +216,7 @@ impl<M: Model> Turns<M> {
 
     fn take_in(&mut self, row: InboundRow) {
         match row.body {
-            InboundBody::Config(config) => self.config = config,
+            InboundBody::Config(config) => self.next_config = Some(config),
             InboundBody::Message(message) => {
                 if self.finished_before.contains(&message.id) {
                     self.finished_came = true;
@@ -235,6 +238,7 @@ impl<M: Model> Turns<M> {
 
     /// Goes on with an open turn to its end.
     fn answer(&mut self, mut turn: OpenTurn, answered: &MessageIn) -> Result<(), End> {
+        self.config = self.next_config.take().unwrap_or_else(|| std::mem::take(&mut self.config));
         let begun = Instant::now();
         let mut conversation = self.earlier()?;
         let own = conversation.len();
@@ -350,7 +354,7 @@ impl<M: Model> Turns<M> {
         let mut wait = self.parts.retries.first;
         let mut attempt = 1;
         loop {
-            // What the host said meanwhile: a new configuration, or that the process is ending.
+            // What the host said meanwhile: what it stored, or that the process is ending.
             self.hear_all()?;
             let within = self.time_left(begun);
             if within.is_zero() {

@@ -87,6 +87,11 @@ impl Refusal {
         Self { status: StatusCode::NOT_FOUND, kind: "not_found_error", message: message.to_owned() }
     }
 
+    pub(super) fn not_granted() -> Self {
+        let message = "this agent was not granted that model".to_owned();
+        Self { status: StatusCode::FORBIDDEN, kind: "permission_error", message }
+    }
+
     pub(super) fn method() -> Self {
         let message = "this route takes POST only".to_owned();
         Self { status: StatusCode::METHOD_NOT_ALLOWED, kind: "invalid_request_error", message }

@@ -52,7 +52,8 @@ pub(super) fn read(conn: &Connection, group: &GroupName, payload: &Value) -> Rea
             ("provider", Value::from(provider.as_str())),
             ("model", Value::from(name.as_str())),
         ];
-        written.extend(documents.iter().map(|(document, text)| (document.as_str(), Value::from(text.as_str()))));
+        written
+            .extend(documents.iter().map(|(document, text)| (document.as_str(), Value::from(text.as_str()))));
         written.push(("tools", tools_value(&tools)));
         written.push((
             "members",
@@ -61,9 +62,12 @@ pub(super) fn read(conn: &Connection, group: &GroupName, payload: &Value) -> Rea
         written.push(("wirings", Value::Array(wired)));
 
         let mut effects = vec![Effect::CreateAgent { group: group.clone(), title, provider, model: name }];
-        effects.extend(documents.into_iter().filter(|(_, text)| !text.is_empty()).map(|(document, text)| {
-            Effect::SetDocument { group: group.clone(), document, text }
-        }));
+        effects.extend(
+            documents
+                .into_iter()
+                .filter(|(_, text)| !text.is_empty())
+                .map(|(document, text)| Effect::SetDocument { group: group.clone(), document, text }),
+        );
         effects.push(Effect::SetTools { group: group.clone(), tools });
         effects.extend(members.into_iter().map(|user| Effect::SetMember {
             group: group.clone(),

@@ -18,7 +18,8 @@ pub(super) fn check(provider: &str, model: &str) -> Result<(), Refusals> {
     Provider::named(provider).map_err(|error| vec![Refusal::new("provider", error.to_string())])?;
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'/' | b'@');
     if model.is_empty() || model.len() > MOST || !model.bytes().all(plain) {
-        let text = "model must be the provider's name for it: letters, digits and - _ . : / @, 200 bytes at most";
+        let text =
+            "model must be the provider's name for it: letters, digits and - _ . : / @, 200 bytes at most";
         return Err(vec![Refusal::new("model", text)]);
     }
     Ok(())

@@ -78,7 +78,8 @@ pub(super) fn read(group: &GroupName, payload: &Value) -> Result<Reading, Refusa
     fields(payload, &["grant", "revoke", "add_members", "remove_members"])?;
     let (grant, revoke) = (roles(payload, "grant", group, true)?, roles(payload, "revoke", group, false)?);
     let (add, remove) = (members(payload, "add_members")?, members(payload, "remove_members")?);
-    let names = |users: &[UserId]| Value::Array(users.iter().map(|user| Value::from(user.to_string())).collect());
+    let names =
+        |users: &[UserId]| Value::Array(users.iter().map(|user| Value::from(user.to_string())).collect());
     let payload = Value::object([
         ("grant", written(&grant)),
         ("revoke", written(&revoke)),

@@ -35,7 +35,8 @@ pub(super) fn read(_: &Connection, group: &GroupName, payload: &Value) -> Read {
             let text = "the payload names no document; give identity, soul or instructions";
             return Err(vec![Refusal::new("payload", text)]);
         }
-        let written = documents.iter().map(|(document, text)| (document.as_str(), Value::from(text.as_str())));
+        let written =
+            documents.iter().map(|(document, text)| (document.as_str(), Value::from(text.as_str())));
         Ok(Reading {
             payload: Value::object(written),
             effects: documents

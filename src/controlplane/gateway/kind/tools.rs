@@ -22,7 +22,8 @@ pub(super) fn tools(payload: &Value) -> Result<Tools, Refusals> {
             for name in names {
                 let name = name.as_str().ok_or_else(wrong)?;
                 let Some(tool) = catalogue::tool(name) else {
-                    let text = format!("there is no tool {}; `ironctl tools` lists those there are", shown(name));
+                    let text =
+                        format!("there is no tool {}; `ironctl tools` lists those there are", shown(name));
                     return Err(vec![Refusal::new("tools", text)]);
                 };
                 known.push(tool.name.to_owned());

@@ -5,7 +5,9 @@ use super::Reading;
 use crate::contract::ids::GroupName;
 use crate::contract::json::Value;
 use crate::controlplane::gateway::effect::{Chat, Effect};
-use crate::controlplane::gateway::payload::{Refusal, Refusals, choice, fields, optional, optional_list, text};
+use crate::controlplane::gateway::payload::{
+    Refusal, Refusals, choice, fields, optional, optional_list, text,
+};
 use crate::controlplane::store::wirings::Terms;
 
 /// Steps of one kind in one change: what a person can still read.
@@ -40,7 +42,10 @@ fn terms(item: &Value) -> Result<Terms, Refusals> {
         }
         ("pattern", Some(_)) | (_, None) => {}
         (_, Some(_)) => {
-            return Err(vec![Refusal::new("pattern", "a pattern goes with the engage mode \"pattern\" only")]);
+            return Err(vec![Refusal::new(
+                "pattern",
+                "a pattern goes with the engage mode \"pattern\" only",
+            )]);
         }
     }
     Ok(Terms {
@@ -78,7 +83,10 @@ pub(super) fn added(
 ) -> Result<(Vec<Value>, Vec<Effect>), Refusals> {
     let (mut shown, mut effects): (Vec<Value>, Vec<Effect>) = (Vec::new(), Vec::new());
     for item in optional_list(payload, name, MOST)? {
-        fields(item, &["channel", "instance", "chat", "engage", "pattern", "senders", "ignored", "sessions"])?;
+        fields(
+            item,
+            &["channel", "instance", "chat", "engage", "pattern", "senders", "ignored", "sessions"],
+        )?;
         let (chat, terms) = (chat(item)?, terms(item)?);
         shown.push(written(&chat, Some(&terms)));
         effects.push(Effect::SetWiring { group: group.clone(), chat, terms: Some(terms) });

@@ -1,0 +1,184 @@
+//! One agent: what it is, what it is called, and its end; and the chats that agents are wired to. What an agent can
+//! do changes through the gateway only. Touches the ledger.
+
+use hyper::body::Incoming;
+use hyper::{Request, Response, StatusCode};
+
+use super::changes::{field, known};
+use super::lists::limit;
+use super::people::note;
+use super::problem::Problem;
+use super::router::Query;
+use super::{Api, body};
+use crate::contract::ids::GroupName;
+use crate::contract::json::Value;
+use crate::controlplane::gateway::effect::{terms_value, tools_value};
+use crate::controlplane::http::{Body, json_response};
+use crate::controlplane::principals::{self, Principal, Scope, Standing};
+use crate::controlplane::store::groups::{self, AgentGroup};
+use crate::controlplane::store::{Step, inbox, messaging_groups, revisions, sessions, wirings};
+
+/// Largest body of a request here.
+const BODY_BYTES: usize = 8 << 10;
+/// Longest title, in bytes.
+const TITLE_BYTES: usize = 200;
+
+fn agent_json(group: &AgentGroup) -> Value {
+    Value::object([
+        ("name", Value::from(group.name.as_str())),
+        ("title", Value::from(group.title.as_str())),
+        ("provider", Value::from(group.provider.as_str())),
+        ("model", Value::from(group.model.as_str())),
+        ("tools", tools_value(&group.tools)),
+        ("identity", Value::from(group.persona.identity.as_str())),
+        ("soul", Value::from(group.persona.soul.as_str())),
+        ("instructions", Value::from(group.persona.instructions.as_str())),
+        ("created_at", Value::from(group.created_at.to_rfc3339())),
+    ])
+}
+
+/// `GET /v1/agents/{name}`
+pub(super) async fn show(api: &Api, principal: &Principal, name: &str) -> Result<Response<Body>, Problem> {
+    let group = GroupName::parse(name).map_err(|_| Problem::no_agent(name))?;
+    api.reaches(principal, Scope::Read, &group).await?;
+    let found = api.ledger.read(move |conn| groups::live(conn, &group)).await?;
+    let found = found.ok_or_else(|| Problem::no_agent(name))?;
+    Ok(json_response(StatusCode::OK, &agent_json(&found)))
+}
+
+/// `POST /v1/agents/{name}`: its title, which is no capability.
+pub(super) async fn edit(
+    api: &Api,
+    principal: Principal,
+    name: &str,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Problem> {
+    let document = body(request, BODY_BYTES).await?;
+    known(&document, &["title"])?;
+    let title = field(&document, "title")?.map(str::trim).unwrap_or_default().to_owned();
+    if title.is_empty() || title.len() > TITLE_BYTES {
+        return Err(Problem::invalid(format!(
+            "title must have 1 to {TITLE_BYTES} bytes; anything else of an agent changes by `ironctl change submit`"
+        )));
+    }
+    let group = GroupName::parse(name).map_err(|_| Problem::no_agent(name))?;
+    let edited = api
+        .ledger
+        .write_step(Step::Other, move |tx| {
+            if !principals::may(tx, &principal, Scope::Operate, Some(&group))? {
+                return Ok(None);
+            }
+            groups::set_title(tx, &group, &title)?;
+            note(tx, &principal, "agent.renamed", group.as_str(), Value::Null)?;
+            groups::live(tx, &group)
+        })
+        .await?;
+    match edited {
+        Some(group) => Ok(json_response(StatusCode::OK, &agent_json(&group))),
+        None => Err(Problem::forbidden(format!("your roles do not allow this for {name}"))),
+    }
+}
+
+/// `DELETE /v1/agents/{name}`: it answers no more.
+pub(super) async fn delete(api: &Api, principal: Principal, name: &str) -> Result<Response<Body>, Problem> {
+    let group = GroupName::parse(name).map_err(|_| Problem::no_agent(name))?;
+    let gone = group.clone();
+    let deleted = api
+        .ledger
+        .write_step(Step::Other, move |tx| {
+            if !principals::may(tx, &principal, Scope::Operate, Some(&group))? {
+                return Ok(None);
+            }
+            let deleted = groups::delete(tx, &group)?;
+            if deleted {
+                for session in sessions::busy_of(tx, &group)? {
+                    for message in inbox::open_ids(tx, &session)? {
+                        inbox::fail(tx, &session, &message, "the agent was deleted")?;
+                    }
+                }
+                revisions::bump(tx, &format!("agent/{group}"))?;
+                note(tx, &principal, "agent.deleted", group.as_str(), Value::Null)?;
+            }
+            Ok(Some(deleted))
+        })
+        .await?;
+    match deleted {
+        Some(true) => {
+            api.actors.close_group(&gone);
+            Ok(json_response(StatusCode::OK, &Value::object([("deleted", Value::from(name))])))
+        }
+        Some(false) => Err(Problem::no_agent(name)),
+        None => Err(Problem::forbidden(format!("your roles do not allow this for {name}"))),
+    }
+}
+
+/// `GET /v1/wirings`
+pub(super) async fn wirings(
+    api: &Api,
+    principal: &Principal,
+    query: Option<&str>,
+) -> Result<Response<Body>, Problem> {
+    let query = Query::read(query, &["group", "after", "limit"])?;
+    let limit = limit(&query)?;
+    let group = query.text("group").map(GroupName::parse).transpose();
+    let group = group.map_err(|error| Problem::invalid(format!("group is {error}")))?;
+    let after = query.text("after").unwrap_or_default().to_owned();
+    let user = principal.user.clone();
+    let rows = api
+        .ledger
+        .read(move |conn| {
+            if !Standing::of(conn, &user)?.allows(Scope::Read, group.as_ref()) {
+                return Ok(None);
+            }
+            wirings::list(conn, group.as_ref(), &after, limit).map(Some)
+        })
+        .await?;
+    let rows = rows.ok_or_else(|| {
+        Problem::forbidden("your role reaches over some agents only; name one of them with group")
+    })?;
+    let next = (rows.len() == limit).then(|| rows.last().map(|wiring| wiring.id.to_string())).flatten();
+    let all: Vec<Value> = rows
+        .iter()
+        .map(|wiring| {
+            Value::object([
+                ("id", Value::from(wiring.id.as_str())),
+                ("group", Value::from(wiring.group.as_str())),
+                ("channel", Value::from(wiring.channel.as_str())),
+                ("instance", Value::from(wiring.instance.as_str())),
+                ("chat", Value::from(wiring.chat.as_str())),
+                ("terms", terms_value(&wiring.terms)),
+                ("created_at", Value::from(wiring.created_at.to_rfc3339())),
+            ])
+        })
+        .collect();
+    Ok(json_response(
+        StatusCode::OK,
+        &Value::object([("wirings", Value::from(all)), ("next", Value::from(next))]),
+    ))
+}
+
+/// `GET /v1/messaging_groups`
+pub(super) async fn messaging_groups(api: &Api, query: Option<&str>) -> Result<Response<Body>, Problem> {
+    let query = Query::read(query, &["after", "limit"])?;
+    let limit = limit(&query)?;
+    let after = query.text("after").unwrap_or_default().to_owned();
+    let rows = api.ledger.read(move |conn| messaging_groups::list(conn, &after, limit)).await?;
+    let next = (rows.len() == limit).then(|| rows.last().map(|group| group.id.to_string())).flatten();
+    let all: Vec<Value> = rows
+        .iter()
+        .map(|group| {
+            Value::object([
+                ("id", Value::from(group.id.as_str())),
+                ("channel", Value::from(group.channel.as_str())),
+                ("instance", Value::from(group.instance.as_str())),
+                ("chat", Value::from(group.chat.as_str())),
+                ("title", Value::from(group.title.as_str())),
+                ("created_at", Value::from(group.created_at.to_rfc3339())),
+            ])
+        })
+        .collect();
+    Ok(json_response(
+        StatusCode::OK,
+        &Value::object([("messaging_groups", Value::from(all)), ("next", Value::from(next))]),
+    ))
+}

@@ -1,0 +1,281 @@
+//! Changes over HTTP: asked for, looked at, decided, withdrawn. Touches the gateway, and the ledger reading.
+
+use hyper::body::Incoming;
+use hyper::{Request, Response, StatusCode};
+
+use super::lists::limit;
+use super::problem::Problem;
+use super::router::Query;
+use super::{Api, body};
+use crate::contract::ids::{ChangeId, GroupName};
+use crate::contract::json::{self, Value, only_fields};
+use crate::controlplane::gateway::decide::{Decide, NotDecided, Verdict};
+use crate::controlplane::gateway::payload::Refusals;
+use crate::controlplane::gateway::submit::{NotSubmitted, Origin, Request as Asked};
+use crate::controlplane::http::{Body, json_response};
+use crate::controlplane::principals::{Principal, Scope, Standing};
+use crate::controlplane::store::StoreError;
+use crate::controlplane::store::changes::{self, Change};
+
+/// Largest body of a request: three documents of a persona, escaped at their worst.
+const BODY_BYTES: usize = 768 << 10;
+/// Longest label of a client, in bytes.
+const LABEL_BYTES: usize = 200;
+
+/// The text of a field that may be missing.
+pub(super) fn field<'a>(document: &'a Value, name: &str) -> Result<Option<&'a str>, Problem> {
+    match document.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => {
+            value.as_str().map(Some).ok_or_else(|| Problem::invalid(format!("{name} must be a text")))
+        }
+    }
+}
+
+/// The fields of a body, of which all are known.
+pub(super) fn known(document: &Value, fields: &[&str]) -> Result<(), Problem> {
+    only_fields(document, fields)
+        .map_err(|error| Problem::invalid(format!("{error}; the fields are: {}", fields.join(", "))))
+}
+
+/// A change as the interface shows it.
+pub(super) fn change_json(change: &Change) -> Result<Value, StoreError> {
+    let parse = |text: &str| json::parse(text.as_bytes()).map_err(|_| StoreError::BadRow("a change"));
+    let decision = change.decision.as_ref();
+    Ok(Value::object([
+        ("id", Value::from(change.id.as_str())),
+        ("kind", Value::from(change.kind.as_str())),
+        ("group", Value::from(change.group.as_str())),
+        ("state", Value::from(change.state.as_str())),
+        ("requested_by", Value::from(change.requested_by.as_str())),
+        ("via", Value::from(change.via.as_str())),
+        ("by", Value::from(change.label.as_str())),
+        ("reason", Value::from(change.reason.as_str())),
+        ("payload", parse(&change.payload)?),
+        ("effects", parse(&change.effects)?),
+        ("base", parse(&change.base)?),
+        ("diff", Value::from(change.diff.as_str())),
+        ("digest", Value::from(change.digest.as_str())),
+        ("submitted_at", Value::from(change.submitted_at.to_rfc3339())),
+        ("expires_at", Value::from(change.expires_at.to_rfc3339())),
+        ("decided_by", Value::from(decision.map(|decision| decision.by.clone()))),
+        ("decided_at", Value::from(decision.map(|decision| decision.at.to_rfc3339()))),
+        ("note", Value::from(change.note.as_str())),
+        ("failure", Value::from(change.failure.clone())),
+        ("finished_at", Value::from(change.finished_at.map(|at| at.to_rfc3339()))),
+    ]))
+}
+
+/// A change as a list shows it: what is long is left out.
+fn summary_json(change: &Change) -> Value {
+    let decision = change.decision.as_ref();
+    Value::object([
+        ("id", Value::from(change.id.as_str())),
+        ("kind", Value::from(change.kind.as_str())),
+        ("group", Value::from(change.group.as_str())),
+        ("state", Value::from(change.state.as_str())),
+        ("requested_by", Value::from(change.requested_by.as_str())),
+        ("by", Value::from(change.label.as_str())),
+        ("reason", Value::from(change.reason.as_str())),
+        ("digest", Value::from(change.digest.as_str())),
+        ("submitted_at", Value::from(change.submitted_at.to_rfc3339())),
+        ("expires_at", Value::from(change.expires_at.to_rfc3339())),
+        ("decided_by", Value::from(decision.map(|decision| decision.by.clone()))),
+        ("decided_at", Value::from(decision.map(|decision| decision.at.to_rfc3339()))),
+        ("failure", Value::from(change.failure.clone())),
+    ])
+}
+
+fn list_json(changes: &[Change], limit: usize) -> Value {
+    let next = (changes.len() == limit).then(|| changes.last().map(|change| change.id.to_string())).flatten();
+    let all: Vec<Value> = changes.iter().map(summary_json).collect();
+    Value::object([("changes", Value::from(all)), ("next", Value::from(next))])
+}
+
+fn refusals_json(refusals: &Refusals) -> Value {
+    let all = refusals.iter().map(|refusal| {
+        Value::object([
+            ("field", Value::from(refusal.field.as_str())),
+            ("reason", Value::from(refusal.text.as_str())),
+        ])
+    });
+    Value::Array(all.collect())
+}
+
+fn sentence(refusals: &Refusals) -> String {
+    let all: Vec<&str> = refusals.iter().map(|refusal| refusal.text.as_str()).collect();
+    all.join("; ")
+}
+
+/// `POST /v1/changes`
+pub(super) async fn submit(
+    api: &Api,
+    principal: Principal,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Problem> {
+    let key = match request.headers().get("idempotency-key") {
+        None => None,
+        Some(value) => {
+            let key = value.to_str().ok().map(str::trim).filter(|key| !key.is_empty());
+            let wrong = || Problem::invalid("Idempotency-Key must be visible ASCII, 128 bytes at most");
+            Some(key.ok_or_else(wrong)?.to_owned())
+        }
+    };
+    let document = body(request, BODY_BYTES).await?;
+    known(&document, &["kind", "group", "payload", "reason", "by"])?;
+    let kind = field(&document, "kind")?.ok_or_else(|| Problem::invalid("kind is missing"))?.to_owned();
+    let name = field(&document, "group")?.ok_or_else(|| Problem::invalid("group is missing: the agent"))?;
+    let group = GroupName::parse(name).map_err(|error| Problem::invalid(format!("group is {error}")))?;
+    let payload = document.get("payload").cloned();
+    let payload =
+        payload.ok_or_else(|| Problem::invalid("payload is missing: what is to change, an object"))?;
+    let label = field(&document, "by")?.unwrap_or_default().to_owned();
+    if label.len() > LABEL_BYTES {
+        return Err(Problem::invalid(format!("by has more than {LABEL_BYTES} bytes")));
+    }
+    let reason = field(&document, "reason")?.unwrap_or_default().to_owned();
+    let submitted = api
+        .gateway
+        .submit(Origin::Person { principal, label }, Asked { kind, group, payload, reason, key })
+        .await?;
+    match submitted {
+        Ok(submitted) => {
+            let status = if submitted.is_repeat { StatusCode::OK } else { StatusCode::CREATED };
+            Ok(json_response(status, &change_json(&submitted.change)?))
+        }
+        Err(NotSubmitted::Unsupported(why)) => Err(Problem::unsupported_here(why)),
+        Err(NotSubmitted::Invalid(refusals)) => {
+            Err(Problem::refused(sentence(&refusals)).with("reasons", refusals_json(&refusals)))
+        }
+        Err(NotSubmitted::Forbidden) => Err(Problem::forbidden(
+            "your role and your token do not let you ask for this; see `ironctl whoami`",
+        )),
+        Err(NotSubmitted::TooMany(most)) => Err(Problem::too_many_pending(most)),
+        Err(NotSubmitted::KeyReused(id)) => Err(Problem::key_reused(id.as_str())),
+    }
+}
+
+/// The group that a list is about; a list of all is for those whose role reaches over all.
+async fn listed(api: &Api, principal: &Principal, query: &Query) -> Result<Option<GroupName>, Problem> {
+    let group = query.text("group").map(GroupName::parse).transpose();
+    let group = group.map_err(|error| Problem::invalid(format!("group is {error}")))?;
+    let (user, asked) = (principal.user.clone(), group.clone());
+    let allowed = api
+        .ledger
+        .read(move |conn| Ok(Standing::of(conn, &user)?.allows(Scope::Read, asked.as_ref())))
+        .await?;
+    if allowed {
+        Ok(group)
+    } else if group.is_none() {
+        Err(Problem::forbidden("your role reaches over some agents only; name one with group"))
+    } else {
+        Err(Problem::forbidden("your role does not reach over this agent"))
+    }
+}
+
+/// `GET /v1/changes/pending`
+pub(super) async fn pending(
+    api: &Api,
+    principal: &Principal,
+    query: Option<&str>,
+) -> Result<Response<Body>, Problem> {
+    let query = Query::read(query, &["group", "after", "limit"])?;
+    let group = listed(api, principal, &query).await?;
+    let limit = limit(&query)?;
+    let after = query.text("after").map(ChangeId::parse).transpose();
+    let after = after.map_err(|error| Problem::invalid(format!("after is {error}")))?;
+    let rows = api
+        .ledger
+        .read(move |conn| {
+            changes::list_pending(conn, group.as_ref(), after.as_ref().map_or("", ChangeId::as_str), limit)
+        })
+        .await?;
+    Ok(json_response(StatusCode::OK, &list_json(&rows, limit)))
+}
+
+/// `GET /v1/changes/history`
+pub(super) async fn history(
+    api: &Api,
+    principal: &Principal,
+    query: Option<&str>,
+) -> Result<Response<Body>, Problem> {
+    let query = Query::read(query, &["group", "before", "limit"])?;
+    let group = listed(api, principal, &query).await?;
+    let limit = limit(&query)?;
+    let before = query.text("before").map(ChangeId::parse).transpose();
+    let before = before.map_err(|error| Problem::invalid(format!("before is {error}")))?;
+    let rows =
+        api.ledger.read(move |conn| changes::history(conn, group.as_ref(), before.as_ref(), limit)).await?;
+    Ok(json_response(StatusCode::OK, &list_json(&rows, limit)))
+}
+
+/// `GET /v1/changes/{id}`
+pub(super) async fn show(api: &Api, principal: &Principal, name: &str) -> Result<Response<Body>, Problem> {
+    let id = ChangeId::parse(name).map_err(|_| Problem::no_change(name))?;
+    let user = principal.user.clone();
+    let found = api
+        .ledger
+        .read(move |conn| {
+            let Some(change) = changes::get(conn, &id)? else { return Ok(None) };
+            let standing = Standing::of(conn, &user)?;
+            let own = change.requested_by == user.to_string();
+            Ok(Some(change).filter(|change| own || standing.allows(Scope::Read, Some(&change.group))))
+        })
+        .await?;
+    let change = found.ok_or_else(|| Problem::no_change(name))?;
+    Ok(json_response(StatusCode::OK, &change_json(&change)?))
+}
+
+/// `POST /v1/changes/{id}/decision`
+pub(super) async fn decide(
+    api: &Api,
+    principal: Principal,
+    name: &str,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Problem> {
+    let document = body(request, BODY_BYTES).await?;
+    known(&document, &["outcome", "digest", "note", "by"])?;
+    let verdict = match field(&document, "outcome")? {
+        Some("approve") => Verdict::Approve,
+        Some("reject") => Verdict::Reject,
+        _ => return Err(Problem::invalid("outcome must be approve or reject")),
+    };
+    let digest = field(&document, "digest")?.map(str::to_owned);
+    let note = field(&document, "note")?.unwrap_or_default().to_owned();
+    // A label of the client: who decides is whose token it is.
+    field(&document, "by")?;
+    let id = ChangeId::parse(name).map_err(|_| Problem::no_change(name))?;
+    let decided = api.gateway.decide(principal, id, Decide { verdict, digest, note }).await?;
+    match decided {
+        Ok(outcome) => Ok(json_response(StatusCode::OK, &change_json(&outcome.change)?)),
+        Err(not) => Err(not_decided(name, not)?),
+    }
+}
+
+/// `POST /v1/changes/{id}/withdraw`
+pub(super) async fn withdraw(api: &Api, principal: Principal, name: &str) -> Result<Response<Body>, Problem> {
+    let id = ChangeId::parse(name).map_err(|_| Problem::no_change(name))?;
+    match api.gateway.withdraw(principal, id).await? {
+        Ok(outcome) => Ok(json_response(StatusCode::OK, &change_json(&outcome.change)?)),
+        Err(not) => Err(not_decided(name, not)?),
+    }
+}
+
+fn not_decided(name: &str, not: NotDecided) -> Result<Problem, StoreError> {
+    Ok(match not {
+        NotDecided::NoChange => Problem::no_change(name),
+        NotDecided::Forbidden(why) => Problem::forbidden(why),
+        NotDecided::NotPending(change) => {
+            Problem::not_pending(change.state.as_str()).with("change", change_json(&change)?)
+        }
+        NotDecided::NoDigest => Problem::invalid(
+            "an approval needs digest: the one that GET /v1/changes/{id} shows beside the difference",
+        ),
+        NotDecided::WrongDigest(change) => Problem::wrong_digest().with("change", change_json(&change)?),
+        NotDecided::Stale(change) => Problem::stale().with("change", change_json(&change)?),
+        NotDecided::Invalid(refusals) => {
+            Problem::not_possible(sentence(&refusals)).with("reasons", refusals_json(&refusals))
+        }
+        NotDecided::TooLong => Problem::invalid("the note has more than 2000 bytes"),
+    })
+}

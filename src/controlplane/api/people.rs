@@ -1,0 +1,349 @@
+//! People, their roles and their tokens over HTTP. Roles and memberships are capabilities and change through the
+//! gateway only; who exists and which tokens open the door is operated here, and audited. Touches the ledger.
+
+use hyper::body::Incoming;
+use hyper::{Request, Response, StatusCode};
+
+use super::changes::{field, known};
+use super::lists::limit;
+use super::problem::Problem;
+use super::router::Query;
+use super::{Api, body};
+use crate::contract::ids::{GroupName, UserId};
+use crate::contract::json::Value;
+use crate::contract::time::Millis;
+use crate::controlplane::audit::{self, Record};
+use crate::controlplane::http::{Body, json_response};
+use crate::controlplane::keys::ApiToken;
+use crate::controlplane::principals::{Principal, Scope, Standing};
+use crate::controlplane::store::roles;
+use crate::controlplane::store::tokens::{self, Token};
+use crate::controlplane::store::users::{self, User};
+use crate::controlplane::store::{Step, StoreError, members};
+
+/// Largest body of a request here.
+const BODY_BYTES: usize = 8 << 10;
+/// Longest time that a token can be made for, in days: ten years.
+const MOST_DAYS: u64 = 3653;
+const DAY: i64 = 24 * 60 * 60 * 1000;
+
+fn user_id(text: &str) -> Result<UserId, Problem> {
+    UserId::parse(text).map_err(|_| {
+        Problem::invalid("a user is channel:handle, such as local:ann or telegram:12345, at most 512 bytes")
+    })
+}
+
+fn user_json(user: &User) -> Value {
+    Value::object([
+        ("id", Value::from(user.id.to_string())),
+        ("name", Value::from(user.name.as_str())),
+        ("created_at", Value::from(user.created_at.to_rfc3339())),
+    ])
+}
+
+/// `GET /v1/whoami`
+pub(super) async fn whoami(api: &Api, principal: &Principal) -> Result<Response<Body>, Problem> {
+    let user = principal.user.clone();
+    let held = api.ledger.read(move |conn| roles::of(conn, &user)).await?;
+    let held: Vec<Value> = held
+        .iter()
+        .map(|role| {
+            Value::object([
+                ("role", Value::from(role.role.as_str())),
+                ("scope", Value::from(role.scope.as_ref().map_or("*", GroupName::as_str))),
+            ])
+        })
+        .collect();
+    let scopes: Vec<Value> = principal.scopes.iter().map(|scope| Value::from(scope.as_str())).collect();
+    Ok(json_response(
+        StatusCode::OK,
+        &Value::object([
+            ("user", Value::from(principal.user.to_string())),
+            ("token", Value::from(principal.token.as_str())),
+            ("scopes", Value::from(scopes)),
+            ("roles", Value::from(held)),
+        ]),
+    ))
+}
+
+/// `GET /v1/users`
+pub(super) async fn list(api: &Api, query: Option<&str>) -> Result<Response<Body>, Problem> {
+    let query = Query::read(query, &["after", "limit"])?;
+    let limit = limit(&query)?;
+    let after = query.text("after").unwrap_or_default().to_owned();
+    let rows = api.ledger.read(move |conn| users::list(conn, &after, limit)).await?;
+    let next = (rows.len() == limit).then(|| rows.last().map(|user| user.id.to_string())).flatten();
+    let all: Vec<Value> = rows.iter().map(user_json).collect();
+    Ok(json_response(
+        StatusCode::OK,
+        &Value::object([("users", Value::from(all)), ("next", Value::from(next))]),
+    ))
+}
+
+/// `POST /v1/users`
+pub(super) async fn put(
+    api: &Api,
+    principal: Principal,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Problem> {
+    let document = body(request, BODY_BYTES).await?;
+    known(&document, &["id", "name"])?;
+    let id = user_id(field(&document, "id")?.ok_or_else(|| Problem::invalid("id is missing"))?)?;
+    let name = field(&document, "name")?.unwrap_or_default().to_owned();
+    let (user, new) = api
+        .ledger
+        .write_step(Step::Other, move |tx| {
+            let new = users::put(tx, &id, &name)?;
+            note(
+                tx,
+                &principal,
+                if new { "user.added" } else { "user.renamed" },
+                &id.to_string(),
+                Value::Null,
+            )?;
+            Ok((users::get(tx, &id)?.ok_or(StoreError::BadRow("a user"))?, new))
+        })
+        .await?;
+    Ok(json_response(if new { StatusCode::CREATED } else { StatusCode::OK }, &user_json(&user)))
+}
+
+/// `DELETE /v1/users/{id}`
+pub(super) async fn delete(api: &Api, principal: Principal, name: &str) -> Result<Response<Body>, Problem> {
+    let id = UserId::parse(name).map_err(|_| Problem::no_user(name))?;
+    let gone = api
+        .ledger
+        .write_step(Step::Other, move |tx| {
+            let gone = users::delete(tx, &id)?;
+            if gone {
+                note(tx, &principal, "user.deleted", &id.to_string(), Value::Null)?;
+            }
+            Ok(gone)
+        })
+        .await?;
+    if gone {
+        Ok(json_response(StatusCode::OK, &Value::object([("deleted", Value::from(name))])))
+    } else {
+        Err(Problem::no_user(name))
+    }
+}
+
+/// `GET /v1/roles`
+pub(super) async fn list_roles(api: &Api, query: Option<&str>) -> Result<Response<Body>, Problem> {
+    let query = Query::read(query, &["after", "limit"])?;
+    let limit = limit(&query)?;
+    // A user's handle may hold anything, so it comes last.
+    let after = query.text("after").unwrap_or_default().to_owned();
+    let rows = api
+        .ledger
+        .read(move |conn| {
+            let mut parts = after.splitn(3, ' ');
+            let (role, scope) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+            let scope = if scope == "*" { "" } else { scope };
+            roles::list(conn, (parts.next().unwrap_or_default(), role, scope), limit)
+        })
+        .await?;
+    let word = |role: &roles::RoleGrant| role.scope.as_ref().map_or("*".to_owned(), GroupName::to_string);
+    let cursor = |role: &roles::RoleGrant| format!("{} {} {}", role.role.as_str(), word(role), role.user);
+    let next = (rows.len() == limit).then(|| rows.last().map(cursor)).flatten();
+    let all: Vec<Value> = rows
+        .iter()
+        .map(|role| {
+            Value::object([
+                ("user", Value::from(role.user.to_string())),
+                ("role", Value::from(role.role.as_str())),
+                ("scope", Value::from(word(role))),
+                ("since", Value::from(role.since.to_rfc3339())),
+            ])
+        })
+        .collect();
+    Ok(json_response(
+        StatusCode::OK,
+        &Value::object([("roles", Value::from(all)), ("next", Value::from(next))]),
+    ))
+}
+
+/// `GET /v1/agents/{name}/members`
+pub(super) async fn list_members(
+    api: &Api,
+    principal: &Principal,
+    name: &str,
+    query: Option<&str>,
+) -> Result<Response<Body>, Problem> {
+    let query = Query::read(query, &["after", "limit"])?;
+    let limit = limit(&query)?;
+    let group = GroupName::parse(name).map_err(|_| Problem::no_agent(name))?;
+    api.reaches(principal, Scope::Read, &group).await?;
+    let after = query.text("after").unwrap_or_default().to_owned();
+    let rows = api.ledger.read(move |conn| members::list(conn, &group, &after, limit)).await?;
+    let next = (rows.len() == limit).then(|| rows.last().map(|member| member.user.to_string())).flatten();
+    let all: Vec<Value> = rows
+        .iter()
+        .map(|member| {
+            Value::object([
+                ("user", Value::from(member.user.to_string())),
+                ("since", Value::from(member.since.to_rfc3339())),
+            ])
+        })
+        .collect();
+    Ok(json_response(
+        StatusCode::OK,
+        &Value::object([("members", Value::from(all)), ("next", Value::from(next))]),
+    ))
+}
+
+fn token_json(token: &Token) -> Value {
+    let scopes: Vec<Value> = token.scopes.split_whitespace().map(Value::from).collect();
+    let state = match (token.revoked_at, token.expires_at) {
+        (Some(_), _) => "revoked",
+        (None, Some(at)) if at <= Millis::now() => "expired",
+        _ => "valid",
+    };
+    Value::object([
+        ("name", Value::from(token.name.as_str())),
+        ("user", Value::from(token.user.to_string())),
+        ("scopes", Value::from(scopes)),
+        ("state", Value::from(state)),
+        ("created_at", Value::from(token.created_at.to_rfc3339())),
+        ("expires_at", Value::from(token.expires_at.map(|at| at.to_rfc3339()))),
+        ("revoked_at", Value::from(token.revoked_at.map(|at| at.to_rfc3339()))),
+    ])
+}
+
+/// `GET /v1/tokens`
+pub(super) async fn list_tokens(api: &Api, query: Option<&str>) -> Result<Response<Body>, Problem> {
+    let query = Query::read(query, &["after", "limit"])?;
+    let limit = limit(&query)?;
+    let after = query.text("after").unwrap_or_default().to_owned();
+    let rows = api.ledger.read(move |conn| tokens::list(conn, &after, limit)).await?;
+    let next = (rows.len() == limit).then(|| rows.last().map(|token| token.name.clone())).flatten();
+    let all: Vec<Value> = rows.iter().map(token_json).collect();
+    Ok(json_response(
+        StatusCode::OK,
+        &Value::object([("tokens", Value::from(all)), ("next", Value::from(next))]),
+    ))
+}
+
+/// `POST /v1/tokens`: the answer shows the token, once.
+pub(super) async fn make_token(
+    api: &Api,
+    principal: Principal,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Problem> {
+    let document = body(request, BODY_BYTES).await?;
+    known(&document, &["name", "user", "scopes", "days"])?;
+    let name = field(&document, "name")?.ok_or_else(|| Problem::invalid("name is missing"))?.to_owned();
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
+        return Err(Problem::invalid("name must have 1 to 64 letters, digits and - _ ."));
+    }
+    let user = match field(&document, "user")? {
+        Some(user) => user_id(user)?,
+        None => principal.user.clone(),
+    };
+    let wrong = || {
+        let all: Vec<&str> = Scope::ALL.iter().map(|scope| scope.as_str()).collect();
+        Problem::invalid(format!("scopes must be a list with at least one of: {}", all.join(", ")))
+    };
+    let scopes = match document.get("scopes") {
+        None => vec![Scope::Read, Scope::Chat],
+        Some(Value::Array(words)) if !words.is_empty() => words
+            .iter()
+            .map(|word| word.as_str().and_then(Scope::parse).ok_or_else(wrong))
+            .collect::<Result<Vec<Scope>, Problem>>()?,
+        Some(_) => return Err(wrong()),
+    };
+    let days = match document.get("days") {
+        None | Some(Value::Null) => None,
+        Some(value) => {
+            let days = value.as_u64().filter(|days| (1..=MOST_DAYS).contains(days));
+            Some(
+                days.ok_or_else(|| Problem::invalid(format!("days must be a number from 1 to {MOST_DAYS}")))?,
+            )
+        }
+    };
+    if scopes.iter().any(|scope| !principal.has(*scope)) {
+        return Err(Problem::forbidden("a token gives no other token more than it has itself"));
+    }
+    let secret = ApiToken::mint().map_err(|_| Problem::internal())?;
+    let now = Millis::now();
+    let token = Token {
+        name: name.clone(),
+        user: user.clone(),
+        scopes: Scope::write_all(&scopes),
+        digest: ApiToken::digest_of(&secret),
+        created_at: now,
+        expires_at: days.map(|days| Millis(now.0 + i64::try_from(days).unwrap_or(0) * DAY)),
+        revoked_at: None,
+    };
+    let stored = api
+        .ledger
+        .write_step(Step::Other, move |tx| {
+            if users::get(tx, &user)?.is_none() {
+                return Ok(Err(Problem::no_user(&user.to_string())));
+            }
+            if !may_speak_for(
+                &Standing::of(tx, &principal.user)?,
+                &Standing::of(tx, &user)?,
+                principal.user == user,
+            ) {
+                return Ok(Err(Problem::forbidden("only an owner makes tokens for owners and admins")));
+            }
+            tokens::add(tx, &token)?;
+            let detail = Value::object([
+                ("user", Value::from(user.to_string())),
+                ("scopes", Value::from(token.scopes.as_str())),
+            ]);
+            note(tx, &principal, "token.made", &token.name, detail)?;
+            Ok(Ok(token))
+        })
+        .await??;
+    api.tokens.reload().await?;
+    let mut shown = match token_json(&stored) {
+        Value::Object(fields) => fields,
+        _ => Vec::new(),
+    };
+    shown.push(("token".to_owned(), Value::from(secret)));
+    Ok(json_response(StatusCode::CREATED, &Value::Object(shown)))
+}
+
+/// Whether one may make a token that speaks for another: nobody gains a power that they do not have.
+fn may_speak_for(maker: &Standing, other: &Standing, is_own: bool) -> bool {
+    is_own || maker.is_owner() || !(other.is_owner() || other.allows_somewhere(Scope::Operate))
+}
+
+/// `DELETE /v1/tokens/{name}`
+pub(super) async fn revoke_token(
+    api: &Api,
+    principal: Principal,
+    name: &str,
+) -> Result<Response<Body>, Problem> {
+    let token = name.to_owned();
+    let revoked = api
+        .ledger
+        .write_step(Step::Other, move |tx| {
+            let revoked = tokens::revoke(tx, &token)?;
+            if revoked {
+                note(tx, &principal, "token.revoked", &token, Value::Null)?;
+            }
+            Ok(revoked)
+        })
+        .await?;
+    api.tokens.reload().await?;
+    if revoked {
+        Ok(json_response(StatusCode::OK, &Value::object([("revoked", Value::from(name))])))
+    } else {
+        Err(Problem::no_token(name))
+    }
+}
+
+/// One record of what an operator did.
+pub(super) fn note(
+    tx: &rusqlite::Transaction<'_>,
+    principal: &Principal,
+    act: &'static str,
+    object: &str,
+    detail: Value,
+) -> Result<(), StoreError> {
+    let (actor, via) = (principal.user.to_string(), principal.via());
+    audit::record(tx, &Record { act, actor: &actor, via: &via, group: None, object, detail }).map(drop)
+}
