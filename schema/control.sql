@@ -8,7 +8,7 @@ CREATE TABLE agent_groups (
   host_id INTEGER UNIQUE,
   created_at INTEGER NOT NULL,
   revision INTEGER NOT NULL
-) STRICT;
+, identity TEXT NOT NULL DEFAULT '', soul TEXT NOT NULL DEFAULT '', instructions TEXT NOT NULL DEFAULT '', deleted_at INTEGER) STRICT;
 CREATE TABLE sessions (
   id TEXT PRIMARY KEY,
   agent_group TEXT NOT NULL REFERENCES agent_groups(name),
@@ -99,4 +99,99 @@ CREATE TABLE notices (
   id TEXT NOT NULL UNIQUE,
   session TEXT NOT NULL REFERENCES sessions(id),
   text BLOB NOT NULL -- sealed
+) STRICT;
+CREATE TABLE revisions (
+  object TEXT PRIMARY KEY,
+  revision INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE users (
+  id TEXT PRIMARY KEY, -- channel:handle
+  name TEXT NOT NULL,
+  created_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE roles (
+  user TEXT NOT NULL REFERENCES users(id),
+  role TEXT NOT NULL CHECK (role IN ('owner', 'admin', 'approver')),
+  scope TEXT NOT NULL, -- an agent group; '' is all
+  since INTEGER NOT NULL,
+  PRIMARY KEY (user, role, scope)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE members (
+  agent_group TEXT NOT NULL REFERENCES agent_groups(name),
+  user TEXT NOT NULL REFERENCES users(id),
+  since INTEGER NOT NULL,
+  PRIMARY KEY (agent_group, user)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE messaging_groups (
+  id TEXT PRIMARY KEY,
+  channel TEXT NOT NULL,
+  instance TEXT NOT NULL,
+  chat TEXT NOT NULL,
+  title TEXT NOT NULL,
+  created_at INTEGER NOT NULL,
+  UNIQUE (channel, instance, chat)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE wirings (
+  id TEXT PRIMARY KEY,
+  agent_group TEXT NOT NULL REFERENCES agent_groups(name),
+  messaging_group TEXT NOT NULL REFERENCES messaging_groups(id),
+  engage TEXT NOT NULL CHECK (engage IN ('all', 'mention', 'mention-sticky', 'pattern')),
+  pattern TEXT, -- with the engage mode 'pattern'
+  senders TEXT NOT NULL CHECK (senders IN ('anyone', 'members')),
+  ignored TEXT NOT NULL CHECK (ignored IN ('drop', 'accumulate')),
+  sessions TEXT NOT NULL CHECK (sessions IN ('shared', 'per-thread', 'agent-shared')),
+  created_at INTEGER NOT NULL,
+  UNIQUE (agent_group, messaging_group)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE changes (
+  id TEXT PRIMARY KEY,
+  kind TEXT NOT NULL,
+  agent_group TEXT NOT NULL, -- of create_agent the one that it makes
+  state TEXT NOT NULL CHECK (state IN ('pending', 'rejected', 'withdrawn', 'expired', 'approved', 'applied')),
+  requested_by TEXT NOT NULL, -- a user, or agent:GROUP
+  via TEXT NOT NULL, -- the token or the session that it came by
+  label TEXT NOT NULL, -- what the client calls the one who asks
+  reason TEXT NOT NULL,
+  payload TEXT NOT NULL,
+  effects TEXT NOT NULL,
+  diff TEXT NOT NULL,
+  base TEXT NOT NULL,
+  digest TEXT NOT NULL,
+  idempotency_key TEXT,
+  submitted_at INTEGER NOT NULL,
+  expires_at INTEGER NOT NULL,
+  decided_by TEXT,
+  decided_via TEXT,
+  decided_at INTEGER,
+  note TEXT NOT NULL,
+  failure TEXT,
+  finished_at INTEGER
+) STRICT;
+CREATE INDEX changes_pending ON changes(agent_group, id) WHERE state = 'pending';
+CREATE INDEX changes_expiring ON changes(expires_at) WHERE state = 'pending';
+CREATE INDEX changes_unfinished ON changes(id) WHERE state = 'approved';
+CREATE UNIQUE INDEX changes_once ON changes(via, idempotency_key) WHERE idempotency_key IS NOT NULL;
+CREATE TABLE grants (
+  agent_group TEXT NOT NULL REFERENCES agent_groups(name),
+  kind TEXT NOT NULL,
+  name TEXT NOT NULL,
+  terms TEXT NOT NULL,
+  change TEXT NOT NULL REFERENCES changes(id),
+  since INTEGER NOT NULL,
+  PRIMARY KEY (agent_group, kind, name)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE tokens (
+  name TEXT PRIMARY KEY,
+  user TEXT NOT NULL REFERENCES users(id),
+  scopes TEXT NOT NULL,
+  digest BLOB NOT NULL UNIQUE,
+  created_at INTEGER NOT NULL,
+  expires_at INTEGER,
+  revoked_at INTEGER
+) STRICT, WITHOUT ROWID;
+CREATE TABLE audit (
+  seq INTEGER PRIMARY KEY,
+  previous BLOB NOT NULL,
+  hash BLOB NOT NULL,
+  line TEXT NOT NULL
 ) STRICT;

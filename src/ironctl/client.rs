@@ -200,12 +200,45 @@ impl Client {
 
     /// The answer to a document.
     pub(super) fn post(&self, path: &str, body: &Value) -> Result<Value, Refused> {
+        let answer = self.post_any(path, body)?;
+        self.judge(answer)
+    }
+
+    /// Status and document of what a document is answered with, whatever the status.
+    pub(super) fn post_any(&self, path: &str, body: &Value) -> Result<(u16, Value), Refused> {
+        self.post_keyed(path, body, None)
+    }
+
+    /// The same with a key of the caller's own, by which a request that is sent again is known.
+    pub(super) fn post_keyed(
+        &self,
+        path: &str,
+        body: &Value,
+        key: Option<&str>,
+    ) -> Result<(u16, Value), Refused> {
         let mut request =
             self.quick.post(format!("{}{path}", self.target.base)).content_type("application/json");
         if let Some(token) = &self.target.token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        let answer = self.document(request.send(body.to_string()))?;
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        self.document(request.send(body.to_string()))
+    }
+
+    /// The answer to the wish that something be gone.
+    pub(super) fn delete(&self, path: &str) -> Result<Value, Refused> {
+        let mut request = self.quick.delete(format!("{}{path}", self.target.base));
+        if let Some(token) = &self.target.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let answer = self.document(request.call())?;
+        self.judge(answer)
+    }
+
+    /// The document, unless it is a refusal.
+    pub(super) fn judged(&self, answer: (u16, Value)) -> Result<Value, Refused> {
         self.judge(answer)
     }
 

@@ -24,11 +24,12 @@ impl Output {
 }
 
 /// All pages of a list.
-fn all(client: &Client, path: &str, key: &str) -> Result<Vec<Value>, Failure> {
+pub(super) fn all(client: &Client, path: &str, key: &str) -> Result<Vec<Value>, Failure> {
     let mut found = Vec::new();
     let mut after = String::new();
     loop {
-        let query = if after.is_empty() { String::new() } else { format!("?after={}", encode(&after)) };
+        let mark = if path.contains('?') { '&' } else { '?' };
+        let query = if after.is_empty() { String::new() } else { format!("{mark}after={}", encode(&after)) };
         let page = client.get(&format!("{path}{query}"))?;
         found.extend_from_slice(page.get(key).and_then(Value::as_array).unwrap_or_default());
         match page.get("next").and_then(Value::as_str) {
@@ -52,7 +53,13 @@ pub(super) fn cell(row: &Value, key: &str) -> String {
     }
 }
 
-fn print(rows: &[Value], output: Output, columns: &[(&str, &str)], none: &str) -> Result<(), Failure> {
+/// Prints rows as a table, or as JSON; `none` is said where there are none.
+pub(super) fn print(
+    rows: &[Value],
+    output: Output,
+    columns: &[(&str, &str)],
+    none: &str,
+) -> Result<(), Failure> {
     if output == Output::Json {
         writeln!(io::stdout(), "{}", Value::from(rows.to_vec()))?;
         return Ok(());

@@ -2,6 +2,7 @@
 //! tables and texts are printed. Touches the network, the terminal, and the token file it is pointed to.
 
 mod audit;
+mod change;
 mod chat;
 mod client;
 mod events;
@@ -66,6 +67,7 @@ struct Words {
 #[derive(FromArgs)]
 #[argh(subcommand)]
 enum Command {
+    Change(change::Change),
     Chat(Chat),
     Session(Session),
     Agent(Agent),
@@ -226,7 +228,6 @@ struct Version {}
 
 /// Commands of later builds, with their second word where only that one is missing.
 const ABSENT: &[(&str, Option<&str>)] = &[
-    ("change", None),
     ("tools", None),
     ("skill", None),
     ("mcp", None),
@@ -282,6 +283,7 @@ pub fn run(words: &[&str]) -> Result<(), Failure> {
     };
     let client = || Client::new(Target::find(&globals)?);
     match words.command {
+        Command::Change(words) => change::run(&client()?, words),
         Command::Chat(Chat { agent, text: Some(text), chat }) => chat::once(&client()?, &agent, &chat, &text),
         Command::Chat(Chat { agent, text: None, chat }) => chat::conversation(&client()?, &agent, &chat),
         Command::Session(Session { verb }) => match verb {
@@ -387,8 +389,8 @@ mod tests {
     #[test]
     fn what_is_not_there_and_what_is_wrong_is_usage() {
         for words in [
-            &["change", "pending"][..],
-            &["agent", "create"],
+            &["agent", "create"][..],
+            &["change", "approve"],
             &["vault"],
             &["nonsense"],
             &["chat"],
@@ -398,7 +400,7 @@ mod tests {
             assert_eq!(failure.code, 2, "{words:?} {failure}");
             assert!(!failure.text.contains('\n'), "{failure}");
         }
-        assert!(run(&["change"]).unwrap_err().text.contains("not part of this build"));
+        assert!(run(&["skill"]).unwrap_err().text.contains("not part of this build"));
     }
 
     #[test]

@@ -123,7 +123,6 @@ const ABSENT: &[(&str, &str)] = &[
     ("--mcp-isolation", "MCP"),
     ("--mcp-runtime", "MCP"),
     ("--mcp-image", "MCP"),
-    ("--policy", "automatic approval"),
     ("--ca-file", "upstream TLS"),
 ];
 

@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn nothing_written_by_an_agent_reaches_the_terminal() {
         let text = shown("", "\u{1b}[2Jnice\r+ approved\u{202e}\n\u{200b}");
-        assert_eq!(text, "+ \\u{1b}[2Jnice\\u{d}+ approved\\u{202e}\n+ \\u{200b}\n");
+        assert_eq!(text, "+ \\u{1b}[2Jnice\\u{d}\n+ + approved\\u{202e}\n+ \\u{200b}\n");
     }
 
     #[test]
