@@ -211,6 +211,7 @@ impl ControlPlane {
         let tokens = Tokens::open(&ledger, &token)?;
         let gateway = Gateway::new(
             ledger.clone(),
+            audit.clone(),
             keyring.clone(),
             sessions.clone(),
             Arc::new(policy),

@@ -63,8 +63,8 @@ pub(super) async fn edit(
     }
     let group = GroupName::parse(name).map_err(|_| Problem::no_agent(name))?;
     let edited = api
-        .ledger
-        .write_step(Step::Other, move |tx| {
+        .audit
+        .act(Step::Other, move |tx| {
             if !principals::may(tx, &principal, Scope::Operate, Some(&group))? {
                 return Ok(None);
             }
@@ -72,7 +72,8 @@ pub(super) async fn edit(
             note(tx, &principal, "agent.renamed", group.as_str(), Value::Null)?;
             groups::live(tx, &group)
         })
-        .await?;
+        .await
+        .map_err(|error| Problem::not_acted(error, name, "renamed"))?;
     match edited {
         Some(group) => Ok(json_response(StatusCode::OK, &agent_json(&group))),
         None => Err(Problem::forbidden(format!("your roles do not allow this for {name}"))),
@@ -84,8 +85,8 @@ pub(super) async fn delete(api: &Api, principal: Principal, name: &str) -> Resul
     let group = GroupName::parse(name).map_err(|_| Problem::no_agent(name))?;
     let gone = group.clone();
     let deleted = api
-        .ledger
-        .write_step(Step::Other, move |tx| {
+        .audit
+        .act(Step::Other, move |tx| {
             if !principals::may(tx, &principal, Scope::Operate, Some(&group))? {
                 return Ok(None);
             }
@@ -101,7 +102,8 @@ pub(super) async fn delete(api: &Api, principal: Principal, name: &str) -> Resul
             }
             Ok(Some(deleted))
         })
-        .await?;
+        .await
+        .map_err(|error| Problem::not_acted(error, name, "deleted"))?;
     match deleted {
         Some(true) => {
             api.actors.close_group(&gone);

@@ -13,9 +13,9 @@ use smol::channel::Receiver;
 use smol::future::FutureExt;
 use smol::lock::SemaphoreGuardArc;
 
+use super::Api;
 use super::problem::Problem;
 use super::router::Query;
-use super::Api;
 use crate::contract::chain;
 use crate::contract::json::{self, Value};
 use crate::controlplane::audit::ActError;

@@ -9,7 +9,8 @@ use super::router::Query;
 use super::{Api, body};
 use crate::contract::ids::{ChangeId, GroupName};
 use crate::contract::json::{self, Value, only_fields};
-use crate::controlplane::gateway::decide::{Decide, NotDecided, Verdict};
+use crate::controlplane::audit::ActError;
+use crate::controlplane::gateway::decide::{Decide, NotDecided, Outcome, Verdict};
 use crate::controlplane::gateway::payload::Refusals;
 use crate::controlplane::gateway::submit::{NotSubmitted, Origin, Request as Asked};
 use crate::controlplane::http::{Body, json_response};
@@ -137,7 +138,14 @@ pub(super) async fn submit(
     let submitted = api
         .gateway
         .submit(Origin::Person { principal, label }, Asked { kind, group, payload, reason, key })
-        .await?;
+        .await
+        .map_err(|error| {
+            let done = match &error {
+                ActError::Unexported { done: Ok(done), .. } => Some(done.change.clone()),
+                _ => None,
+            };
+            unanswered(error, done)
+        })?;
     match submitted {
         Ok(submitted) => {
             let status = if submitted.is_repeat { StatusCode::OK } else { StatusCode::CREATED };
@@ -245,7 +253,8 @@ pub(super) async fn decide(
     // A label of the client: who decides is whose token it is.
     field(&document, "by")?;
     let id = ChangeId::parse(name).map_err(|_| Problem::no_change(name))?;
-    let decided = api.gateway.decide(principal, id, Decide { verdict, digest, note }).await?;
+    let decided =
+        api.gateway.decide(principal, id, Decide { verdict, digest, note }).await.map_err(undecided)?;
     match decided {
         Ok(outcome) => Ok(json_response(StatusCode::OK, &change_json(&outcome.change)?)),
         Err(not) => Err(not_decided(name, not)?),
@@ -255,10 +264,25 @@ pub(super) async fn decide(
 /// `POST /v1/changes/{id}/withdraw`
 pub(super) async fn withdraw(api: &Api, principal: Principal, name: &str) -> Result<Response<Body>, Problem> {
     let id = ChangeId::parse(name).map_err(|_| Problem::no_change(name))?;
-    match api.gateway.withdraw(principal, id).await? {
+    match api.gateway.withdraw(principal, id).await.map_err(undecided)? {
         Ok(outcome) => Ok(json_response(StatusCode::OK, &change_json(&outcome.change)?)),
         Err(not) => Err(not_decided(name, not)?),
     }
+}
+
+/// An act that was not answered as done: with what it made of the change, where it was.
+fn unanswered<T>(error: ActError<T>, done: Option<Change>) -> Problem {
+    let (id, state) =
+        done.map_or_else(Default::default, |change| (change.id.to_string(), change.state.as_str()));
+    Problem::not_acted(error, &id, state)
+}
+
+fn undecided(error: ActError<Result<Outcome, NotDecided>>) -> Problem {
+    let done = match &error {
+        ActError::Unexported { done: Ok(outcome), .. } => Some(outcome.change.clone()),
+        _ => None,
+    };
+    unanswered(error, done)
 }
 
 fn not_decided(name: &str, not: NotDecided) -> Result<Problem, StoreError> {

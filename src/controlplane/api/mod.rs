@@ -92,7 +92,7 @@ impl Api {
         keyring: Keyring,
         actors: Sessions,
         audit: Audit,
-            tokens: Tokens,
+        tokens: Tokens,
         gateway: Gateway,
         token_rate: u32,
         closing: Closing,

@@ -90,9 +90,10 @@ pub(super) async fn put(
     known(&document, &["id", "name"])?;
     let id = user_id(field(&document, "id")?.ok_or_else(|| Problem::invalid("id is missing"))?)?;
     let name = field(&document, "name")?.unwrap_or_default().to_owned();
+    let object = id.to_string();
     let (user, new) = api
-        .ledger
-        .write_step(Step::Other, move |tx| {
+        .audit
+        .act(Step::Other, move |tx| {
             let new = users::put(tx, &id, &name)?;
             note(
                 tx,
@@ -103,7 +104,8 @@ pub(super) async fn put(
             )?;
             Ok((users::get(tx, &id)?.ok_or(StoreError::BadRow("a user"))?, new))
         })
-        .await?;
+        .await
+        .map_err(|error| Problem::not_acted(error, &object, "stored"))?;
     Ok(json_response(if new { StatusCode::CREATED } else { StatusCode::OK }, &user_json(&user)))
 }
 
@@ -111,15 +113,16 @@ pub(super) async fn put(
 pub(super) async fn delete(api: &Api, principal: Principal, name: &str) -> Result<Response<Body>, Problem> {
     let id = UserId::parse(name).map_err(|_| Problem::no_user(name))?;
     let gone = api
-        .ledger
-        .write_step(Step::Other, move |tx| {
+        .audit
+        .act(Step::Other, move |tx| {
             let gone = users::delete(tx, &id)?;
             if gone {
                 note(tx, &principal, "user.deleted", &id.to_string(), Value::Null)?;
             }
             Ok(gone)
         })
-        .await?;
+        .await
+        .map_err(|error| Problem::not_acted(error, name, "deleted"))?;
     if gone {
         Ok(json_response(StatusCode::OK, &Value::object([("deleted", Value::from(name))])))
     } else {
@@ -276,8 +279,8 @@ pub(super) async fn make_token(
         revoked_at: None,
     };
     let stored = api
-        .ledger
-        .write_step(Step::Other, move |tx| {
+        .audit
+        .act(Step::Other, move |tx| {
             if users::get(tx, &user)?.is_none() {
                 return Ok(Err(Problem::no_user(&user.to_string())));
             }
@@ -296,7 +299,8 @@ pub(super) async fn make_token(
             note(tx, &principal, "token.made", &token.name, detail)?;
             Ok(Ok(token))
         })
-        .await??;
+        .await
+        .map_err(|error| Problem::not_acted(error, &name, "made"))??;
     api.tokens.reload().await?;
     let mut shown = match token_json(&stored) {
         Value::Object(fields) => fields,
@@ -319,15 +323,16 @@ pub(super) async fn revoke_token(
 ) -> Result<Response<Body>, Problem> {
     let token = name.to_owned();
     let revoked = api
-        .ledger
-        .write_step(Step::Other, move |tx| {
+        .audit
+        .act(Step::Other, move |tx| {
             let revoked = tokens::revoke(tx, &token)?;
             if revoked {
                 note(tx, &principal, "token.revoked", &token, Value::Null)?;
             }
             Ok(revoked)
         })
-        .await?;
+        .await
+        .map_err(|error| Problem::not_acted(error, name, "revoked"))?;
     api.tokens.reload().await?;
     if revoked {
         Ok(json_response(StatusCode::OK, &Value::object([("revoked", Value::from(name))])))

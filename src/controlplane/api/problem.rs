@@ -6,6 +6,7 @@ use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
 
 use crate::contract::json::Value;
+use crate::controlplane::audit::ActError;
 use crate::controlplane::http::{self, Body, BodyError};
 use crate::controlplane::store::StoreError;
 
@@ -218,6 +219,15 @@ impl Problem {
         problem.more =
             vec![("committed", Value::from(true)), ("id", Value::from(id)), ("state", Value::from(state))];
         problem
+    }
+
+    /// Why an act was not done, or not answered as done; `id` and `state` are what it made of what.
+    pub(super) fn not_acted<T>(error: ActError<T>, id: &str, state: &str) -> Self {
+        match error {
+            ActError::Unavailable(reason) => Self::audit_unavailable(&reason),
+            ActError::Unexported { reason, .. } => Self::unexported(&reason, id, state),
+            ActError::Store(error) => error.into(),
+        }
     }
 
     pub(super) fn starting() -> Self {

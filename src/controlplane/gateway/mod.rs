@@ -20,20 +20,26 @@ use std::sync::Arc;
 use self::decide::{Decide, NotDecided, Outcome};
 use self::policy::Policy;
 use self::submit::{NotSubmitted, Origin, Request, Submitted};
+use super::audit::{ActError, Audit};
 use super::keys::Keyring;
 use super::principals::Principal;
 use super::session::Sessions;
 use super::store::{Ledger, Step, StoreError, changes};
+use super::tasks;
 use crate::contract::ids::ChangeId;
 use crate::contract::time::Millis;
 
 /// Changes that lapse in one transaction.
 const LAPSES: usize = 100;
 
+/// What an act gave, or why it was not done or not answered as done.
+pub type Acted<T> = Result<T, ActError<T>>;
+
 /// The gateway. Clones are the same one.
 #[derive(Clone)]
 pub struct Gateway {
     ledger: Ledger,
+    audit: Audit,
     keyring: Keyring,
     sessions: Sessions,
     policy: Arc<Policy>,
@@ -44,77 +50,55 @@ impl Gateway {
     /// Puts it together; `lifetime` is in milliseconds.
     pub fn new(
         ledger: Ledger,
+        audit: Audit,
         keyring: Keyring,
         sessions: Sessions,
         policy: Arc<Policy>,
         lifetime: i64,
     ) -> Self {
-        Self { ledger, keyring, sessions, policy, lifetime }
+        Self { ledger, audit, keyring, sessions, policy, lifetime }
     }
 
     /// Takes a request of a person.
     ///
     /// # Errors
-    /// The ledger's; the inner ones are the asker's.
-    pub async fn submit(
-        &self,
-        origin: Origin,
-        request: Request,
-    ) -> Result<Result<Submitted, NotSubmitted>, StoreError> {
+    /// Those of [`Audit::act`]; the inner ones are the asker's.
+    pub async fn submit(&self, origin: Origin, request: Request) -> Acted<Result<Submitted, NotSubmitted>> {
         let (keyring, policy, lifetime) = (self.keyring.clone(), self.policy.clone(), self.lifetime);
         let submitted = self
-            .ledger
-            .write_step(Step::Submit, move |tx| {
-                submit::submit(tx, &keyring, &policy, lifetime, &origin, &request)
-            })
-            .await?;
-        if let Ok(Submitted { outcome: Some(outcome), .. }) = &submitted {
-            self.after(outcome);
-        }
-        Ok(submitted)
+            .audit
+            .act(Step::Submit, move |tx| submit::submit(tx, &keyring, &policy, lifetime, &origin, &request))
+            .await;
+        self.follow(submitted, |submitted| submitted.outcome.as_ref())
     }
 
     /// Takes a decision.
     ///
     /// # Errors
-    /// The ledger's; the inner ones are the decider's.
+    /// Those of [`Audit::act`]; the inner ones are the decider's.
     pub async fn decide(
         &self,
         principal: Principal,
         id: ChangeId,
         decide: Decide,
-    ) -> Result<Result<Outcome, NotDecided>, StoreError> {
+    ) -> Acted<Result<Outcome, NotDecided>> {
         let (keyring, policy) = (self.keyring.clone(), self.policy.clone());
         let decided = self
-            .ledger
-            .write_step(Step::Decide, move |tx| {
-                decide::decide(tx, &keyring, &policy, &principal, &id, &decide)
-            })
-            .await?;
-        if let Ok(outcome) = &decided {
-            self.after(outcome);
-        }
-        Ok(decided)
+            .audit
+            .act(Step::Decide, move |tx| decide::decide(tx, &keyring, &policy, &principal, &id, &decide))
+            .await;
+        self.follow(decided, |outcome| Some(outcome))
     }
 
     /// Takes a request back.
     ///
     /// # Errors
-    /// The ledger's; the inner ones are the asker's.
-    pub async fn withdraw(
-        &self,
-        principal: Principal,
-        id: ChangeId,
-    ) -> Result<Result<Outcome, NotDecided>, StoreError> {
+    /// Those of [`Audit::act`]; the inner ones are the asker's.
+    pub async fn withdraw(&self, principal: Principal, id: ChangeId) -> Acted<Result<Outcome, NotDecided>> {
         let keyring = self.keyring.clone();
-        let withdrawn = self
-            .ledger
-            .write_step(Step::Decide, move |tx| decide::withdraw(tx, &keyring, &principal, &id))
-            .await?;
-        if let Ok(outcome) = &withdrawn {
-            self.after(outcome);
-        }
-        Ok(withdrawn)
+        let withdrawn =
+            self.audit.act(Step::Decide, move |tx| decide::withdraw(tx, &keyring, &principal, &id)).await;
+        self.follow(withdrawn, |outcome| Some(outcome))
     }
 
     /// Lets changes lapse whose time is over. Part of the slow pass; a decision looks at the time by itself.
@@ -134,11 +118,39 @@ impl Gateway {
                         .collect::<Result<Vec<_>, _>>()
                 })
                 .await?;
+            self.audit.nudge();
             lapsed.iter().for_each(|outcome| self.after(outcome));
             if lapsed.len() < LAPSES {
                 return Ok(());
             }
         }
+    }
+
+    /// Sets going what a decision does outside the ledger: at once, or when its record is in the audit files.
+    fn follow<T: Clone + Send + 'static, E>(
+        &self,
+        acted: Acted<Result<T, E>>,
+        outcome: impl Fn(&T) -> Option<&Outcome> + Send + 'static,
+    ) -> Acted<Result<T, E>> {
+        match &acted {
+            Ok(Ok(done)) => {
+                if let Some(outcome) = outcome(done) {
+                    self.after(outcome);
+                }
+            }
+            Err(ActError::Unexported { done: Ok(done), .. }) => {
+                let (gateway, done) = (self.clone(), done.clone());
+                tasks::spawn(async move {
+                    gateway.audit.settled().await;
+                    if let Some(outcome) = outcome(&done) {
+                        gateway.after(outcome);
+                    }
+                })
+                .detach();
+            }
+            _ => {}
+        }
+        acted
     }
 
     /// What a decision that is stored sets going.
