@@ -26,6 +26,7 @@ pub(super) struct Change {
 
 #[derive(FromArgs)]
 #[argh(subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, for a moment")]
 enum Verb {
     Submit(Submit),
     Show(Show),

@@ -66,6 +66,7 @@ struct Words {
 
 #[derive(FromArgs)]
 #[argh(subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, for a moment")]
 enum Command {
     Change(change::Change),
     Chat(Chat),
