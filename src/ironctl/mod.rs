@@ -7,6 +7,7 @@ mod chat;
 mod client;
 mod events;
 mod lists;
+mod payload;
 mod table;
 mod tls;
 
