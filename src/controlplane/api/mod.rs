@@ -87,6 +87,7 @@ pub struct Api {
 impl Api {
     /// Puts the interface together; `closing` is that of the server that will serve it, and a token may make
     /// `token_rate` requests a second.
+    #[expect(clippy::too_many_arguments, reason = "one part each, named where they are given")]
     pub fn new(
         ledger: Ledger,
         keyring: Keyring,
