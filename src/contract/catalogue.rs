@@ -2,6 +2,11 @@
 //! agent can start from. The sandbox's own table of tools, the gateway's check of names and the command line all
 //! go by these lists. Pure.
 
+/// Longest title of an agent, in bytes.
+pub const TITLE_BYTES: usize = 200;
+/// Longest document of a persona, in bytes: all three together stay far below what one request of a model may hold.
+pub const DOCUMENT_BYTES: usize = 32 << 10;
+
 /// One tool, as people read of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tool {

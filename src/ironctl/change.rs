@@ -239,12 +239,12 @@ fn path(id: &str) -> String {
     format!("/v1/changes/{}", encode(id))
 }
 
-fn out(document: &Value) -> Result<(), Failure> {
+pub(super) fn out(document: &Value) -> Result<(), Failure> {
     writeln!(io::stdout(), "{document}")?;
     Ok(())
 }
 
-fn text<'a>(change: &'a Value, name: &str) -> &'a str {
+pub(super) fn text<'a>(change: &'a Value, name: &str) -> &'a str {
     change.get(name).and_then(Value::as_str).unwrap_or_default()
 }
 
@@ -342,13 +342,45 @@ pub(super) fn confirmed(question: &str, yes: bool) -> Result<bool, Failure> {
 
 fn approve(client: &Client, asked: &Approve) -> Result<(), Failure> {
     let change = client.get(&path(&asked.id))?;
-    decide(client, &change, asked)
+    let decision = Decision {
+        by: &asked.by,
+        note: &asked.note,
+        digest: asked.digest.as_deref(),
+        yes: asked.yes,
+        json: asked.json,
+    };
+    settled(&decide(client, &change, &decision)?, &change, asked.json)
+}
+
+/// How an approval is asked for and sent.
+#[derive(Default)]
+pub(super) struct Decision<'a> {
+    /// What the client calls whoever decides.
+    pub(super) by: &'a str,
+    /// A word to whoever asked.
+    pub(super) note: &'a str,
+    /// The digest that was seen before.
+    pub(super) digest: Option<&'a str>,
+    /// Do not ask.
+    pub(super) yes: bool,
+    /// Print JSON.
+    pub(super) json: bool,
+}
+
+/// What became of a change that was shown.
+pub(super) enum Decided {
+    /// It is in effect.
+    Approved(Value),
+    /// The person said no, so nothing was sent.
+    Declined,
+    /// Whoever asks may not approve it, and why.
+    Denied(String),
 }
 
 /// Shows a change, asks, and sends the decision for exactly what was shown.
-fn decide(client: &Client, change: &Value, asked: &Approve) -> Result<(), Failure> {
+pub(super) fn decide(client: &Client, change: &Value, asked: &Decision<'_>) -> Result<Decided, Failure> {
     let digest = text(change, "digest");
-    if let Some(named) = &asked.digest
+    if let Some(named) = asked.digest
         && named != digest
     {
         show(change)?;
@@ -362,20 +394,15 @@ fn decide(client: &Client, change: &Value, asked: &Approve) -> Result<(), Failur
         show(change)?;
     }
     if !confirmed("approve this?", asked.yes)? {
-        writeln!(
-            io::stdout(),
-            "nothing was decided; `ironctl change reject {}` says no",
-            plain::line(&asked.id)
-        )?;
-        return Ok(());
+        return Ok(Decided::Declined);
     }
     let body = Value::object([
         ("outcome", Value::from("approve")),
         ("digest", Value::from(digest)),
-        ("note", Value::from(asked.note.as_str())),
-        ("by", Value::from(asked.by.as_str())),
+        ("note", Value::from(asked.note)),
+        ("by", Value::from(asked.by)),
     ]);
-    let (status, answer) = client.post_any(&format!("{}/decision", path(&asked.id)), &body)?;
+    let (status, answer) = client.post_any(&format!("{}/decision", path(text(change, "id"))), &body)?;
     if status == 409 && text(&answer, "type") == "stale" {
         if let Some(now) = answer.get("change") {
             if asked.json {
@@ -389,44 +416,134 @@ fn decide(client: &Client, change: &Value, asked: &Approve) -> Result<(), Failur
             "nothing was approved: what the change replaces was changed meanwhile; look at it, and decide again",
         ));
     }
-    let change = client.judged((status, answer))?;
-    let id = plain::line(text(&change, "id")).into_owned();
-    done(&change, asked.json, &format!("approved and in effect; `ironctl change show {id}` has the record"))
+    if status == 403 {
+        return Ok(Decided::Denied(plain::line(text(&answer, "detail")).into_owned()));
+    }
+    Ok(Decided::Approved(client.judged((status, answer))?))
+}
+
+/// Says what became of it.
+fn settled(decided: &Decided, change: &Value, json: bool) -> Result<(), Failure> {
+    let id = plain::line(text(change, "id")).into_owned();
+    match decided {
+        Decided::Approved(change) => {
+            done(change, json, &format!("approved and in effect; `ironctl change show {id}` has the record"))
+        }
+        Decided::Declined => {
+            writeln!(io::stdout(), "nothing was decided; `ironctl change reject {id}` says no")?;
+            Ok(())
+        }
+        Decided::Denied(why) => Err(Failure::of(format!(
+            "{id} is held, and you may not approve it: {why}; somebody who may says `ironctl change approve {id}`"
+        ))),
+    }
+}
+
+/// A change that a command asks for.
+pub(super) struct Asked<'a> {
+    /// The kind.
+    pub(super) kind: &'a str,
+    /// The agent.
+    pub(super) group: &'a str,
+    /// The payload.
+    pub(super) payload: Value,
+    /// What the client calls whoever asks.
+    pub(super) by: &'a str,
+    /// Why.
+    pub(super) reason: &'a str,
+    /// A name for the request, by which it is known when it is sent again.
+    pub(super) key: Option<&'a str>,
+}
+
+impl Asked<'_> {
+    /// Sends it and gives the change that it became.
+    pub(super) fn send(self, client: &Client) -> Result<Value, Failure> {
+        let mut fields = vec![
+            ("kind", Value::from(self.kind)),
+            ("group", Value::from(self.group)),
+            ("payload", self.payload),
+            ("by", Value::from(self.by)),
+        ];
+        if !self.reason.is_empty() {
+            fields.push(("reason", Value::from(self.reason)));
+        }
+        let answer = client.post_keyed("/v1/changes", &Value::object(fields), self.key)?;
+        Ok(client.judged(answer)?)
+    }
+}
+
+/// What is to become at once of a change that was asked for.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Then {
+    /// Approve it.
+    pub(super) approve: bool,
+    /// And do not ask.
+    pub(super) yes: bool,
+    /// Print JSON.
+    pub(super) json: bool,
+}
+
+impl Then {
+    /// # Errors
+    /// When somebody would have to be asked and nobody can be: nothing was sent yet.
+    pub(super) fn check(self) -> Result<(), Failure> {
+        if self.yes && !self.approve {
+            return Err(Failure::usage(
+                "--yes goes with --approve; say both, or neither to leave the change held",
+            ));
+        }
+        if self.approve && !self.yes && !io::stdin().is_terminal() {
+            return Err(Failure::usage(
+                "this is no terminal, so nobody can be asked and nothing was sent; say --yes to approve it unasked, or \
+                 leave it held and decide it later",
+            ));
+        }
+        Ok(())
+    }
 }
 
 fn submit(client: &Client, asked: Submit) -> Result<(), Failure> {
     let payload = payload(&asked)?;
-    let mut fields = vec![
-        ("kind", Value::from(asked.kind.as_str())),
-        ("group", Value::from(asked.group.as_str())),
-        ("payload", payload),
-        ("by", Value::from(asked.by.as_str())),
-    ];
-    if !asked.reason.is_empty() {
-        fields.push(("reason", Value::from(asked.reason.as_str())));
-    }
-    let (status, answer) = client.post_keyed("/v1/changes", &Value::object(fields), asked.key.as_deref())?;
-    let change = client.judged((status, answer))?;
-    let id = text(&change, "id").to_owned();
-    if asked.approve {
+    let then = Then { approve: asked.approve, yes: asked.yes, json: asked.json };
+    let key = asked.key.as_deref();
+    let (by, reason) = (asked.by.as_str(), asked.reason.as_str());
+    ask(client, Asked { kind: &asked.kind, group: &asked.group, payload, by, reason, key }, then)
+}
+
+/// Asks for a change, and leaves it held or decides it.
+pub(super) fn ask(client: &Client, asked: Asked<'_>, then: Then) -> Result<(), Failure> {
+    then.check()?;
+    let by = asked.by;
+    let change = asked.send(client)?;
+    if then.approve {
         if text(&change, "state") != "pending" {
-            return done(&change, asked.json, "is in effect already");
+            return done(&change, then.json, "is in effect already");
         }
-        let decision =
-            Approve { id, by: asked.by, note: String::new(), digest: None, yes: asked.yes, json: asked.json };
-        return decide(client, &change, &decision);
+        let decision = Decision { by, yes: then.yes, json: then.json, ..Decision::default() };
+        return settled(&decide(client, &change, &decision)?, &change, then.json);
     }
-    if asked.json {
-        return out(&change);
+    held(&change, then.json)
+}
+
+/// Shows a change that was asked for and waits.
+pub(super) fn held(change: &Value, json: bool) -> Result<(), Failure> {
+    if json {
+        return out(change);
     }
-    show(&change)?;
-    let id = plain::line(&id).into_owned();
-    match text(&change, "state") {
+    show(change)?;
+    let id = plain::line(text(change, "id")).into_owned();
+    match text(change, "state") {
         "pending" => writeln!(
             io::stdout(),
             "\nheld: nothing changes until somebody approves it with `ironctl change approve {id}`"
         )?,
         state => writeln!(io::stdout(), "\n{}", plain::line(state))?,
     }
+    Ok(())
+}
+
+/// Takes back a change that was asked for a moment ago.
+pub(super) fn take_back(client: &Client, change: &Value) -> Result<(), Failure> {
+    client.post(&format!("{}/withdraw", path(text(change, "id"))), &Value::object::<String>([]))?;
     Ok(())
 }

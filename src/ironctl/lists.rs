@@ -1,4 +1,4 @@
-//! Agents, sessions and the state of the control plane, as tables or as the JSON that came.
+//! Sessions and the state of the control plane, as tables or as the JSON that came.
 
 use std::io::{self, Write};
 
@@ -73,19 +73,6 @@ pub(super) fn print(
         rows.iter().map(|row| columns.iter().map(|(_, key)| cell(row, key)).collect()).collect();
     table::print(&head, &rows)?;
     Ok(())
-}
-
-/// `ctl agent list`
-pub(super) fn agents(client: &Client, output: Output) -> Result<(), Failure> {
-    let rows = all(client, "/v1/agents", "agents")?;
-    let columns = [
-        ("AGENT", "name"),
-        ("TITLE", "title"),
-        ("PROVIDER", "provider"),
-        ("MODEL", "model"),
-        ("TOOLS", "tools"),
-    ];
-    print(&rows, output, &columns, "no agents; `ironclaw serve --dev` makes mock-agent")
 }
 
 /// `ctl session list`

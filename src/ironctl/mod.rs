@@ -1,15 +1,22 @@
 //! The admin command line: a client of the HTTP interface and nothing more. Words come in, requests go out,
 //! tables and texts are printed. Touches the network, the terminal, and the token file it is pointed to.
 
+mod agent;
 mod audit;
 mod change;
 mod chat;
 mod client;
+mod create;
 mod events;
 mod lists;
 mod payload;
+mod people;
+mod places;
 mod table;
 mod tls;
+mod tokens;
+mod tools;
+mod wizard;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -67,12 +74,19 @@ struct Words {
 
 #[derive(FromArgs)]
 #[argh(subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one, for a moment")]
 enum Command {
     Change(change::Change),
     Chat(Chat),
     Session(Session),
-    Agent(Agent),
+    Agent(agent::Agent),
+    User(people::User),
+    Role(people::Role),
+    Member(people::Member),
+    Token(tokens::Token),
+    Wiring(places::Wiring),
+    Group(places::Group),
+    Tools(tools::Tools),
+    Whoami(people::Whoami),
     Audit(Audit),
     Status(Status),
     Version(Version),
@@ -142,29 +156,6 @@ struct SessionRelease {
     json: bool,
 }
 
-/// Look at agents.
-#[derive(FromArgs)]
-#[argh(subcommand, name = "agent")]
-struct Agent {
-    #[argh(subcommand)]
-    verb: AgentVerb,
-}
-
-#[derive(FromArgs)]
-#[argh(subcommand)]
-enum AgentVerb {
-    List(AgentList),
-}
-
-/// All agents.
-#[derive(FromArgs)]
-#[argh(subcommand, name = "list")]
-struct AgentList {
-    /// print JSON
-    #[argh(switch)]
-    json: bool,
-}
-
 /// What was done and by whom: the newest records, the oldest of them first; or check the chain.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "audit")]
@@ -228,27 +219,56 @@ struct Status {
 #[argh(subcommand, name = "version")]
 struct Version {}
 
-/// Commands of later builds, with their second word where only that one is missing.
-const ABSENT: &[(&str, Option<&str>)] = &[
-    ("tools", None),
-    ("skill", None),
-    ("mcp", None),
-    ("vault", None),
-    ("doctor", None),
-    ("onboard", None),
-    ("registry", None),
-    ("user", None),
-    ("channel", None),
-    ("task", None),
-    ("completion", None),
-    ("agent", Some("create")),
-    ("agent", Some("show")),
-    ("agent", Some("templates")),
-];
+/// Commands of later builds.
+const ABSENT: &[&str] =
+    &["skill", "mcp", "vault", "doctor", "onboard", "registry", "channel", "task", "completions"];
 
 /// Options with a value, which may follow `=` as well.
-const VALUED: &[&str] =
-    &["--addr", "--token", "--token-file", "--ca-file", "--tls-fingerprint", "--chat", "--limit", "--file"];
+const VALUED: &[&str] = &[
+    "--add-member",
+    "--addr",
+    "--by",
+    "--ca-file",
+    "--chat",
+    "--days",
+    "--digest",
+    "--engage",
+    "--file",
+    "--from",
+    "--grant",
+    "--group",
+    "--identity",
+    "--ignored",
+    "--instance",
+    "--instructions",
+    "--key",
+    "--kind",
+    "--limit",
+    "--member",
+    "--model",
+    "--name",
+    "--note",
+    "--pattern",
+    "--payload",
+    "--persona-dir",
+    "--provider",
+    "--reason",
+    "--remove-member",
+    "--revoke",
+    "--scope",
+    "--senders",
+    "--sessions",
+    "--soul",
+    "--template",
+    "--title",
+    "--tls-fingerprint",
+    "--token",
+    "--token-file",
+    "--tool",
+    "--unwire",
+    "--user",
+    "--wire",
+];
 
 /// Runs one command. `words` are those after `ctl`.
 ///
@@ -263,12 +283,9 @@ pub fn run(words: &[&str]) -> Result<(), Failure> {
     if words.is_empty() {
         return Err(Failure::usage("a command is missing; `ironclaw ctl --help` lists them"));
     }
-    if let Some((first, second)) = ABSENT.iter().find(|(first, second)| {
-        words.first() == Some(first) && second.is_none_or(|second| words.get(1) == Some(&second))
-    }) {
-        let shown = second.map_or_else(|| (*first).to_owned(), |second| format!("{first} {second}"));
+    if let Some(absent) = ABSENT.iter().find(|absent| words.first() == Some(absent)) {
         return Err(Failure::usage(format!(
-            "`ctl {shown}` is not part of this build; `ironclaw ctl --help` lists what is"
+            "`ctl {absent}` is not part of this build; `ironclaw ctl --help` lists what is"
         )));
     }
     let words = match Words::from_args(&["ironclaw ctl"], &words) {
@@ -297,9 +314,15 @@ pub fn run(words: &[&str]) -> Result<(), Failure> {
                 lists::release(&client()?, &id, lists::Output::of(json))
             }
         },
-        Command::Agent(Agent { verb: AgentVerb::List(AgentList { json }) }) => {
-            lists::agents(&client()?, lists::Output::of(json))
-        }
+        Command::Agent(words) => agent::run(client, words),
+        Command::User(words) => people::users(&client()?, words),
+        Command::Role(words) => people::roles(&client()?, words),
+        Command::Member(words) => people::members(&client()?, words),
+        Command::Token(words) => tokens::run(&client()?, words),
+        Command::Wiring(words) => places::wirings(&client()?, words),
+        Command::Group(words) => places::groups(&client()?, words),
+        Command::Tools(words) => tools::run(&words),
+        Command::Whoami(words) => people::whoami(&client()?, &words),
         Command::Audit(Audit { limit, follow, json, verb: None }) => {
             audit::show(&client()?, limit, follow.into(), lists::Output::of(json))
         }
@@ -391,8 +414,11 @@ mod tests {
     #[test]
     fn what_is_not_there_and_what_is_wrong_is_usage() {
         for words in [
-            &["agent", "create"][..],
-            &["change", "approve"],
+            &["change", "approve"][..],
+            &["agent", "show"],
+            &["agent", "edit", "x"],
+            &["role", "grant", "local:ann", "approver"],
+            &["wiring", "add", "telegram", "1"],
             &["vault"],
             &["nonsense"],
             &["chat"],
@@ -403,6 +429,33 @@ mod tests {
             assert!(!failure.text.contains('\n'), "{failure}");
         }
         assert!(run(&["skill"]).unwrap_err().text.contains("not part of this build"));
+    }
+
+    #[test]
+    fn every_option_with_a_value_may_be_written_with_its_value() {
+        let rooms = [
+            include_str!("mod.rs"),
+            include_str!("agent.rs"),
+            include_str!("change.rs"),
+            include_str!("create.rs"),
+            include_str!("people.rs"),
+            include_str!("places.rs"),
+            include_str!("tokens.rs"),
+        ];
+        let mut seen = 0;
+        for text in rooms {
+            let mut lines = text.lines().map(str::trim);
+            while let Some(line) = lines.next() {
+                if !line.starts_with("#[argh(option") {
+                    continue;
+                }
+                let field = lines.next().unwrap().trim_start_matches("pub(super) ");
+                let option = format!("--{}", field.split(':').next().unwrap().replace('_', "-"));
+                assert!(VALUED.contains(&option.as_str()), "{option}");
+                seen += 1;
+            }
+        }
+        assert!(seen > 40, "{seen}");
     }
 
     #[test]

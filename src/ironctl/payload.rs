@@ -12,7 +12,8 @@ use crate::ironctl::Failure;
 /// Largest file that is read for a payload.
 const FILE_BYTES: u64 = 512 << 10;
 
-fn read_file(name: &str) -> Result<String, Failure> {
+/// The text of a file, or of the input for `-`.
+pub(super) fn read_file(name: &str) -> Result<String, Failure> {
     let failed = |error: io::Error| Failure::of(format!("{} cannot be read: {error}", plain::line(name)));
     let mut bytes = Vec::new();
     if name == "-" {

@@ -10,6 +10,7 @@ use super::people::note;
 use super::problem::Problem;
 use super::router::Query;
 use super::{Api, body};
+use crate::contract::catalogue::TITLE_BYTES;
 use crate::contract::ids::GroupName;
 use crate::contract::json::Value;
 use crate::controlplane::gateway::effect::{terms_value, tools_value};
@@ -20,8 +21,6 @@ use crate::controlplane::store::{Step, inbox, messaging_groups, revisions, sessi
 
 /// Largest body of a request here.
 const BODY_BYTES: usize = 8 << 10;
-/// Longest title, in bytes.
-const TITLE_BYTES: usize = 200;
 
 fn agent_json(group: &AgentGroup) -> Value {
     Value::object([

@@ -4,14 +4,13 @@
 use rusqlite::Connection;
 
 use super::{Read, Reading, model, permissions, persona, tools, wiring};
+use crate::contract::catalogue::TITLE_BYTES;
 use crate::contract::ids::GroupName;
 use crate::contract::json::Value;
 use crate::controlplane::gateway::effect::{Effect, tools_value};
 use crate::controlplane::gateway::payload::{Refusal, fields, optional};
 use crate::controlplane::store::groups::{self, Tools};
 
-/// Longest title, in bytes.
-const MOST_TITLE: usize = 200;
 /// What an agent thinks with when nobody says.
 const PROVIDER: &str = "mock";
 const MODEL: &str = "mock";
@@ -36,7 +35,7 @@ pub(super) fn read(conn: &Connection, group: &GroupName, payload: &Value) -> Rea
                 "wirings",
             ],
         )?;
-        let title = optional(payload, "title", MOST_TITLE)?.filter(|title| !title.trim().is_empty());
+        let title = optional(payload, "title", TITLE_BYTES)?.filter(|title| !title.trim().is_empty());
         let title = title.unwrap_or_else(|| group.to_string());
         let provider = optional(payload, "provider", 64)?.unwrap_or_else(|| PROVIDER.to_owned());
         let name = optional(payload, "model", 200)?.unwrap_or_else(|| MODEL.to_owned());

@@ -3,20 +3,18 @@
 use rusqlite::Connection;
 
 use super::{Read, Reading};
+use crate::contract::catalogue::DOCUMENT_BYTES;
 use crate::contract::ids::GroupName;
 use crate::contract::json::Value;
 use crate::controlplane::gateway::effect::Effect;
 use crate::controlplane::gateway::payload::{Refusal, Refusals, fields, optional};
 use crate::controlplane::store::groups::Document;
 
-/// Longest document, in bytes: all three together stay far below what one request of a model may hold.
-pub(super) const MOST: usize = 32 << 10;
-
 /// The documents that a payload names.
 pub(super) fn documents(payload: &Value) -> Result<Vec<(Document, String)>, Refusals> {
     let mut found = Vec::new();
     for document in Document::ALL {
-        if let Some(text) = optional(payload, document.as_str(), MOST)? {
+        if let Some(text) = optional(payload, document.as_str(), DOCUMENT_BYTES)? {
             if text.contains('\0') {
                 let name = document.as_str();
                 return Err(vec![Refusal::new(name, format!("{name} holds a zero byte; take it out"))]);

@@ -1,0 +1,209 @@
+//! `ctl agent`: agents listed, shown, renamed and ended, and what a new one can start from. What an agent can do is
+//! changed by `ctl change`; making one is a change too, in a room of its own. Touches the network and the terminal.
+
+use std::io::{self, Write};
+
+use argh::FromArgs;
+
+use super::change::confirmed;
+use super::client::{Client, encode};
+use super::lists::{Output, all, cell, print};
+use super::{Failure, create};
+use crate::contract::catalogue::TEMPLATES;
+use crate::contract::json::Value;
+use crate::contract::plain;
+
+/// Look at agents, make them, end them.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "agent")]
+pub(super) struct Agent {
+    #[argh(subcommand)]
+    verb: Verb,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, for a moment")]
+enum Verb {
+    List(List),
+    Show(Show),
+    Create(create::Create),
+    Edit(Edit),
+    Delete(Delete),
+    Templates(Templates),
+}
+
+/// All agents.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "list")]
+struct List {
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// One agent, with its whole persona.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "show")]
+struct Show {
+    /// its name
+    #[argh(positional)]
+    name: String,
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Call an agent something else. Its name stays; anything else of it changes by `change submit`.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "edit")]
+struct Edit {
+    /// its name
+    #[argh(positional)]
+    name: String,
+    /// what people call it
+    #[argh(option)]
+    title: String,
+}
+
+/// End an agent: it answers no more. Nothing brings it back, and its name is not given again.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "delete")]
+struct Delete {
+    /// its name
+    #[argh(positional)]
+    name: String,
+    /// do not ask
+    #[argh(switch)]
+    yes: bool,
+}
+
+/// What a new agent can start from. Needs no control plane.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "templates")]
+struct Templates {
+    /// print JSON, with the texts
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Runs it; `client` is asked for only where one is needed.
+pub(super) fn run(client: impl Fn() -> Result<Client, Failure>, agent: Agent) -> Result<(), Failure> {
+    match agent.verb {
+        Verb::List(List { json }) => list(&client()?, Output::of(json)),
+        Verb::Show(Show { name, json }) => show(&client()?, &name, Output::of(json)),
+        Verb::Create(words) => create::run(client, words),
+        Verb::Edit(Edit { name, title }) => edit(&client()?, &name, &title),
+        Verb::Delete(Delete { name, yes }) => delete(&client()?, &name, yes),
+        Verb::Templates(Templates { json }) => templates(Output::of(json)),
+    }
+}
+
+pub(super) fn path(name: &str) -> String {
+    format!("/v1/agents/{}", encode(name))
+}
+
+fn list(client: &Client, output: Output) -> Result<(), Failure> {
+    let rows = all(client, "/v1/agents", "agents")?;
+    let columns = [
+        ("AGENT", "name"),
+        ("TITLE", "title"),
+        ("PROVIDER", "provider"),
+        ("MODEL", "model"),
+        ("TOOLS", "tools"),
+    ];
+    print(&rows, output, &columns, "no agents; `ironctl agent create` makes one")
+}
+
+fn show(client: &Client, name: &str, output: Output) -> Result<(), Failure> {
+    let agent = client.get(&path(name))?;
+    if output == Output::Json {
+        writeln!(io::stdout(), "{agent}")?;
+        return Ok(());
+    }
+    io::stdout().write_all(page(&agent).as_bytes())?;
+    Ok(())
+}
+
+/// An agent for people: its fields, then each document under its heading.
+fn page(agent: &Value) -> String {
+    let mut page = String::new();
+    for (title, key) in [
+        ("agent", "name"),
+        ("title", "title"),
+        ("provider", "provider"),
+        ("model", "model"),
+        ("tools", "tools"),
+        ("made at", "created_at"),
+    ] {
+        let value = cell(agent, key);
+        let value = if value.is_empty() { "-" } else { &value };
+        page.push_str(&format!("{title:<10} {}\n", plain::line(value)));
+    }
+    for (heading, key) in [("IDENTITY", "identity"), ("SOUL", "soul"), ("INSTRUCTIONS", "instructions")] {
+        let text = cell(agent, key);
+        let text = if text.trim().is_empty() { "(none)" } else { text.trim_end() };
+        // Indented, so that no line of a document passes for a heading.
+        page.push_str(&format!("\n{heading}\n"));
+        for line in plain::block(text).lines() {
+            page.push_str(format!("  {line}").trim_end());
+            page.push('\n');
+        }
+    }
+    page
+}
+
+fn edit(client: &Client, name: &str, title: &str) -> Result<(), Failure> {
+    let agent = client.post(&path(name), &Value::object([("title", Value::from(title))]))?;
+    let (name, title) = (cell(&agent, "name"), cell(&agent, "title"));
+    writeln!(io::stdout(), "{} is called {} now", plain::line(&name), plain::line(&title))?;
+    Ok(())
+}
+
+fn delete(client: &Client, name: &str, yes: bool) -> Result<(), Failure> {
+    let shown = plain::line(name).into_owned();
+    let question = format!("end {shown}? It answers no more, and nothing brings it back.");
+    if !confirmed(&question, yes)? {
+        writeln!(io::stdout(), "{shown} stays as it is")?;
+        return Ok(());
+    }
+    client.delete(&path(name))?;
+    writeln!(io::stdout(), "{shown} is deleted")?;
+    Ok(())
+}
+
+fn templates(output: Output) -> Result<(), Failure> {
+    let texts = |texts: &[&str]| Value::from(texts.iter().map(|text| Value::from(*text)).collect::<Vec<_>>());
+    let rows: Vec<Value> = TEMPLATES
+        .iter()
+        .map(|template| {
+            Value::object([
+                ("id", Value::from(template.id)),
+                ("title", Value::from(template.title)),
+                ("tools", texts(template.tools)),
+                ("identity", Value::from(template.identity)),
+                ("soul", Value::from(template.soul)),
+                ("instructions", Value::from(template.instructions)),
+            ])
+        })
+        .collect();
+    print(&rows, output, &[("TEMPLATE", "id"), ("WHAT", "title"), ("TOOLS", "tools")], "no templates")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_forges_no_heading_and_commands_no_terminal() {
+        let agent = Value::object([
+            ("name", Value::from("a")),
+            ("tools", Value::Array(Vec::new())),
+            ("identity", Value::from("x\nSOUL\n\u{1b}[2J")),
+            ("soul", Value::from("")),
+        ]);
+        let page = page(&agent);
+        assert!(page.contains("\nIDENTITY\n  x\n  SOUL\n  \\u{1b}[2J\n\nSOUL\n  (none)\n"), "{page}");
+        assert!(page.contains("tools      -\n"), "{page}");
+    }
+}

@@ -1,0 +1,343 @@
+//! `ctl whoami`, `user`, `role` and `member`: who there is and what they may. Who exists is operated at once; roles and
+//! memberships are what somebody can do, so giving and taking them asks for a change. Touches the network and the
+//! terminal.
+
+use std::io::{self, Write};
+
+use argh::FromArgs;
+
+use super::Failure;
+use super::agent;
+use super::change::{Asked, Then, ask, out};
+use super::client::{Client, encode};
+use super::lists::{Output, all, cell, print};
+use crate::contract::json::Value;
+use crate::contract::plain;
+
+/// Who you are to the control plane, and what you may.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "whoami")]
+pub(super) struct Whoami {
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Who there is.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "user")]
+pub(super) struct User {
+    #[argh(subcommand)]
+    verb: UserVerb,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+enum UserVerb {
+    List(UserList),
+    Add(UserAdd),
+    Delete(UserDelete),
+}
+
+/// All users.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "list")]
+struct UserList {
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Add a user, or call one something else.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "add")]
+struct UserAdd {
+    /// CHANNEL:HANDLE, such as local:ann or telegram:12345
+    #[argh(positional)]
+    id: String,
+    /// what people call them
+    #[argh(option, default = "String::new()")]
+    name: String,
+}
+
+/// Delete a user. Their roles, memberships and tokens have to be taken away first.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "delete")]
+struct UserDelete {
+    /// CHANNEL:HANDLE, as `user list` has it
+    #[argh(positional)]
+    id: String,
+}
+
+/// What users may decide and operate.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "role")]
+pub(super) struct Role {
+    #[argh(subcommand)]
+    verb: RoleVerb,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+enum RoleVerb {
+    List(RoleList),
+    Grant(RoleGrant),
+    Revoke(RoleRevoke),
+}
+
+/// All roles that are held.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "list")]
+struct RoleList {
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Ask that a user be given a role. It is held until somebody approves it.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "grant")]
+struct RoleGrant {
+    /// CHANNEL:HANDLE
+    #[argh(positional)]
+    user: String,
+    /// approver, admin or owner
+    #[argh(positional)]
+    role: String,
+    /// the agent
+    #[argh(option)]
+    group: String,
+    /// for every agent; an owner always is
+    #[argh(switch)]
+    everywhere: bool,
+    /// approve it at once, after showing what it does
+    #[argh(switch)]
+    approve: bool,
+    /// with --approve: do not ask
+    #[argh(switch)]
+    yes: bool,
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Ask that a role be taken away. It is held until somebody approves it.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "revoke")]
+struct RoleRevoke {
+    /// CHANNEL:HANDLE
+    #[argh(positional)]
+    user: String,
+    /// approver, admin or owner
+    #[argh(positional)]
+    role: String,
+    /// the agent
+    #[argh(option)]
+    group: String,
+    /// the role that was given for every agent; an owner's always is
+    #[argh(switch)]
+    everywhere: bool,
+    /// approve it at once, after showing what it does
+    #[argh(switch)]
+    approve: bool,
+    /// with --approve: do not ask
+    #[argh(switch)]
+    yes: bool,
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Who may talk to an agent.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "member")]
+pub(super) struct Member {
+    #[argh(subcommand)]
+    verb: MemberVerb,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+enum MemberVerb {
+    List(MemberList),
+    Add(MemberAdd),
+    Remove(MemberRemove),
+}
+
+/// The members of an agent.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "list")]
+struct MemberList {
+    /// the agent
+    #[argh(positional)]
+    agent: String,
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Ask that a user may talk to an agent. It is held until somebody approves it.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "add")]
+struct MemberAdd {
+    /// CHANNEL:HANDLE
+    #[argh(positional)]
+    user: String,
+    /// the agent
+    #[argh(option)]
+    group: String,
+    /// approve it at once, after showing what it does
+    #[argh(switch)]
+    approve: bool,
+    /// with --approve: do not ask
+    #[argh(switch)]
+    yes: bool,
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Ask that a user may not talk to an agent any more. It is held until somebody approves it.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "remove")]
+struct MemberRemove {
+    /// CHANNEL:HANDLE
+    #[argh(positional)]
+    user: String,
+    /// the agent
+    #[argh(option)]
+    group: String,
+    /// approve it at once, after showing what it does
+    #[argh(switch)]
+    approve: bool,
+    /// with --approve: do not ask
+    #[argh(switch)]
+    yes: bool,
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// `ctl whoami`
+pub(super) fn whoami(client: &Client, words: &Whoami) -> Result<(), Failure> {
+    let me = client.get("/v1/whoami")?;
+    if words.json {
+        return out(&me);
+    }
+    let roles: Vec<String> = me
+        .get("roles")
+        .and_then(Value::as_array)
+        .unwrap_or_default()
+        .iter()
+        .map(|role| match cell(role, "scope").as_str() {
+            "*" => format!("{} of everything", cell(role, "role")),
+            scope => format!("{} of {scope}", cell(role, "role")),
+        })
+        .collect();
+    let mut out = io::stdout().lock();
+    for (name, value) in [
+        ("user", cell(&me, "user")),
+        ("token", cell(&me, "token")),
+        ("scopes", cell(&me, "scopes")),
+        ("roles", roles.join(", ")),
+    ] {
+        let value = if value.is_empty() { "-" } else { &value };
+        writeln!(out, "{name:<10} {}", plain::line(value))?;
+    }
+    Ok(())
+}
+
+/// `ctl user`
+pub(super) fn users(client: &Client, words: User) -> Result<(), Failure> {
+    match words.verb {
+        UserVerb::List(UserList { json }) => {
+            let rows = all(client, "/v1/users", "users")?;
+            let columns = [("USER", "id"), ("NAME", "name"), ("SINCE", "created_at")];
+            print(&rows, Output::of(json), &columns, "no users")
+        }
+        UserVerb::Add(UserAdd { id, name }) => {
+            let body = Value::object([("id", Value::from(id)), ("name", Value::from(name))]);
+            let (status, answer) = client.post_any("/v1/users", &body)?;
+            let user = client.judged((status, answer))?;
+            let id = cell(&user, "id");
+            let id = plain::line(&id);
+            if status == 201 {
+                writeln!(
+                    io::stdout(),
+                    "{id} is added; `ironctl member add {id} --group AGENT` lets them talk to an agent"
+                )?;
+            } else {
+                let name = cell(&user, "name");
+                writeln!(io::stdout(), "{id} was there, and is called {:?} now", plain::line(&name))?;
+            }
+            Ok(())
+        }
+        UserVerb::Delete(UserDelete { id }) => {
+            client.delete(&format!("/v1/users/{}", encode(&id)))?;
+            writeln!(io::stdout(), "{} is deleted", plain::line(&id))?;
+            Ok(())
+        }
+    }
+}
+
+/// `ctl role`
+pub(super) fn roles(client: &Client, words: Role) -> Result<(), Failure> {
+    let role = |user: String, role: String, everywhere: bool| {
+        let mut fields = vec![("user", Value::from(user)), ("role", Value::from(role))];
+        if everywhere {
+            fields.push(("scope", Value::from("*")));
+        }
+        Value::object(fields)
+    };
+    match words.verb {
+        RoleVerb::List(RoleList { json }) => {
+            let rows = all(client, "/v1/roles", "roles")?;
+            let columns = [("USER", "user"), ("ROLE", "role"), ("OF", "scope"), ("SINCE", "since")];
+            print(&rows, Output::of(json), &columns, "nobody holds a role")
+        }
+        RoleVerb::Grant(asked) => {
+            let then = Then { approve: asked.approve, yes: asked.yes, json: asked.json };
+            let one = role(asked.user, asked.role, asked.everywhere);
+            permissions(client, &asked.group, "grant", one, then)
+        }
+        RoleVerb::Revoke(asked) => {
+            let then = Then { approve: asked.approve, yes: asked.yes, json: asked.json };
+            let one = role(asked.user, asked.role, asked.everywhere);
+            permissions(client, &asked.group, "revoke", one, then)
+        }
+    }
+}
+
+/// `ctl member`
+pub(super) fn members(client: &Client, words: Member) -> Result<(), Failure> {
+    match words.verb {
+        MemberVerb::List(MemberList { agent, json }) => {
+            let rows = all(client, &format!("{}/members", agent::path(&agent)), "members")?;
+            let columns = [("USER", "user"), ("SINCE", "since")];
+            print(
+                &rows,
+                Output::of(json),
+                &columns,
+                "no members; admins and the owner may talk to it all the same",
+            )
+        }
+        MemberVerb::Add(MemberAdd { user, group, approve, yes, json }) => {
+            permissions(client, &group, "add_members", Value::from(user), Then { approve, yes, json })
+        }
+        MemberVerb::Remove(MemberRemove { user, group, approve, yes, json }) => {
+            permissions(client, &group, "remove_members", Value::from(user), Then { approve, yes, json })
+        }
+    }
+}
+
+/// Asks for one step of a change of permissions.
+fn permissions(
+    client: &Client,
+    group: &str,
+    step: &'static str,
+    one: Value,
+    then: Then,
+) -> Result<(), Failure> {
+    let payload = Value::object([(step, Value::Array(vec![one]))]);
+    ask(client, Asked { kind: "permissions", group, payload, by: "", reason: "", key: None }, then)
+}
