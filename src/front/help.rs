@@ -20,6 +20,12 @@ const TOPICS: &[(&str, &str, &str)] = &[
         include_str!("../help/sessions.md"),
     ),
     ("chat", "talking to an agent from the command line", include_str!("../help/chat.md")),
+    ("agents", "what an agent is; making, showing and ending one", include_str!("../help/agents.md")),
+    (
+        "changes",
+        "how what an agent may do is asked for and decided; roles, tokens, policy",
+        include_str!("../help/changes.md"),
+    ),
     ("keys", "master key, token, what is encrypted with what", include_str!("../help/keys.md")),
     (
         "audit",
@@ -54,6 +60,7 @@ pub fn run(words: &[&str]) -> Result<(), Failure> {
                 "  ironclaw serve [flags]          run the control plane (--help lists the flags)"
             )?;
             writeln!(out, "  ironclaw ctl chat AGENT [TEXT]  talk to an agent")?;
+            writeln!(out, "  ironclaw ctl agent create       make an agent, step by step")?;
             writeln!(out, "  ironclaw ctl status             is it up, can it launch sandboxes")?;
             writeln!(out, "  ironclaw rotate-key …           another master key (ironclaw help keys)")?;
             writeln!(out, "  ironclaw help TOPIC             one page of the manual")?;
