@@ -14,3 +14,4 @@ mod world;
 
 mod audit;
 mod door;
+mod words;
