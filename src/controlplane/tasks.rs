@@ -17,6 +17,17 @@ pub fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static
     EXECUTOR.get_or_init(start).spawn(future)
 }
 
+/// Runs a future to its end, also when whoever waits for it goes away in the middle: a client that hangs up must not
+/// leave an act half done. `None` when it panicked.
+pub async fn unbroken<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> Option<T> {
+    let (sender, receiver) = smol::channel::bounded(1);
+    spawn(async move {
+        let _ = sender.try_send(future.await);
+    })
+    .detach();
+    receiver.recv().await.ok()
+}
+
 /// Waits for a future on this thread.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     smol::future::block_on(future)

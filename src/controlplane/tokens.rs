@@ -11,15 +11,12 @@ use super::principals::{Principal, Scope};
 use super::store::roles::{self, Role};
 use super::store::tokens::{self, Token};
 use super::store::{Ledger, Step, StoreError, users};
+use super::telemetry::log;
 use crate::contract::ids::UserId;
 use crate::contract::time::Millis;
 
 /// Whose the first token is.
 pub const OWNER: &str = "local:owner";
-/// The token that this machine keeps in the file `api-token`.
-const FROM_FILE: &str = "first";
-/// The token that the environment gave.
-const FROM_ENVIRONMENT: &str = "environment";
 
 #[derive(Debug)]
 struct Known {
@@ -32,6 +29,8 @@ struct Known {
 pub struct Tokens {
     ledger: Ledger,
     known: Arc<RwLock<HashMap<[u8; 32], Known>>>,
+    /// One reading at a time, so that an older one never overtakes a newer.
+    reading: Arc<smol::lock::Mutex<()>>,
 }
 
 impl Tokens {
@@ -40,13 +39,13 @@ impl Tokens {
     /// # Errors
     /// The ledger's.
     pub fn open(ledger: &Ledger, first: &ApiToken) -> Result<Self, StoreError> {
-        let name = if first.path().is_some() { FROM_FILE } else { FROM_ENVIRONMENT };
+        let name = if first.path().is_some() { tokens::FROM_FILE } else { tokens::FROM_ENVIRONMENT };
         let digest = first.digest();
         let all = ledger.write_blocking(Step::Other, move |tx| {
             introduce(tx, name, &digest)?;
             tokens::valid(tx)
         })?;
-        let opened = Self { ledger: ledger.clone(), known: Arc::default() };
+        let opened = Self { ledger: ledger.clone(), known: Arc::default(), reading: Arc::default() };
         opened.hold(all);
         Ok(opened)
     }
@@ -60,14 +59,25 @@ impl Tokens {
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = all.collect();
     }
 
-    /// Reads them again, after one was made or revoked.
-    ///
-    /// # Errors
-    /// The ledger's.
-    pub async fn reload(&self) -> Result<(), StoreError> {
-        let all = self.ledger.read(tokens::valid).await?;
-        self.hold(all);
-        Ok(())
+    /// Reads them again, after one was made or revoked. Where that fails, none opens the door until it succeeds: a
+    /// token that was revoked must not.
+    pub async fn reload(&self) {
+        let _turn = self.reading.lock().await;
+        match self.ledger.read(tokens::valid).await {
+            Ok(all) => self.hold(all),
+            Err(error) => {
+                log::error("tokens.not_read", &[("error", &error)]);
+                self.hold(Vec::new());
+            }
+        }
+    }
+
+    /// Whether the token that somebody came with still opens the door.
+    pub fn holds(&self, principal: &Principal) -> bool {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.values().any(|known| {
+            known.principal == *principal && known.expires_at.is_none_or(|at| at > Millis::now())
+        })
     }
 
     /// Who presents this token; nobody when it is unknown, revoked or over. What is looked up is a digest, so how
@@ -86,13 +96,17 @@ fn introduce(tx: &Transaction<'_>, name: &str, digest: &[u8; 32]) -> Result<(), 
         roles::grant(tx, &owner, Role::Owner, None)?;
     }
     // One that the environment gives no more opens nothing any more.
-    if name != FROM_ENVIRONMENT {
-        tokens::revoke(tx, FROM_ENVIRONMENT)?;
+    if name != tokens::FROM_ENVIRONMENT {
+        tokens::revoke(tx, tokens::FROM_ENVIRONMENT)?;
+    }
+    // The same token may be in the file and in the environment.
+    if tokens::valid(tx)?.iter().any(|token| token.digest == *digest) {
+        return Ok(());
     }
     match tokens::get(tx, name)? {
         // Revoked or not, it stays as the operator left it.
-        Some(token) if token.digest == *digest && name == FROM_FILE => Ok(()),
-        Some(_) => tokens::replace_digest(tx, name, digest),
+        Some(token) if token.digest == *digest && name == tokens::FROM_FILE => Ok(()),
+        Some(_) => tokens::replace(tx, name, &owner, &Scope::write_all(&Scope::ALL), digest),
         None => {
             users::put(tx, &owner, "owner")?;
             tokens::add(

@@ -258,6 +258,11 @@ fn done(change: &Value, json: bool, words: &str) -> Result<(), Failure> {
 
 /// Everything that an approver must see. What others wrote was escaped by the control plane, and is again here.
 fn show(change: &Value) -> Result<(), Failure> {
+    io::stdout().write_all(shown(change).as_bytes())?;
+    Ok(())
+}
+
+fn shown(change: &Value) -> String {
     let mut shown = String::new();
     let mut line = |name: &str, value: &str| {
         if !value.is_empty() {
@@ -279,8 +284,7 @@ fn show(change: &Value) -> Result<(), Failure> {
     shown.push('\n');
     shown.push_str(plain::block(text(change, "diff")).trim_end());
     shown.push_str(&format!("\n\ndigest     {}\n", plain::line(text(change, "digest"))));
-    io::stdout().write_all(shown.as_bytes())?;
-    Ok(())
+    shown
 }
 
 fn pending(client: &Client, group: Option<&str>, output: Output) -> Result<(), Failure> {
@@ -333,8 +337,8 @@ pub(super) fn confirmed(question: &str, yes: bool) -> Result<bool, Failure> {
             "this is no terminal, so nobody can be asked; look at what is shown, and say --yes",
         ));
     }
-    write!(io::stdout(), "{question} [y/N] ")?;
-    io::stdout().flush()?;
+    write!(io::stderr(), "{question} [y/N] ")?;
+    io::stderr().flush()?;
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
@@ -390,7 +394,10 @@ pub(super) fn decide(client: &Client, change: &Value, asked: &Decision<'_>) -> R
         let state = plain::line(text(change, "state")).into_owned();
         return Err(Failure::of(format!("the change is {state}; only a pending one can be approved")));
     }
-    if !asked.json {
+    if asked.json {
+        // The document is for the program; what a person must see goes beside it.
+        io::stderr().write_all(shown(change).as_bytes())?;
+    } else {
         show(change)?;
     }
     if !confirmed("approve this?", asked.yes)? {

@@ -2,6 +2,7 @@
 //! terminal.
 
 use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use super::change::Submit;
@@ -219,7 +220,7 @@ fn edited() -> Result<String, Failure> {
         ));
     };
     let directory = std::env::temp_dir().join(format!("ironctl-{}", std::process::id()));
-    std::fs::create_dir(&directory)?;
+    std::fs::DirBuilder::new().mode(0o700).create(&directory)?;
     let file = directory.join("AGENTS.md");
     let result = (|| {
         std::fs::write(&file, "")?;

@@ -36,7 +36,10 @@ pub fn share_heaps(most: i32) {
 /// anything else is begun.
 pub fn restart_without_thread_caches() {
     const SETTING: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0");
-    if cfg!(not(target_env = "gnu")) || std::env::var_os(SETTING.0).is_some() {
+    // SAFETY: it only asks for a number.
+    let is_privileged = unsafe { libc::getauxval(libc::AT_SECURE) } != 0;
+    // With privileges of its own the setting would be taken away again, and this would never end.
+    if cfg!(not(target_env = "gnu")) || is_privileged || std::env::var_os(SETTING.0).is_some() {
         // The kernel named it after the link that it was started by.
         let _ = rustix::thread::set_name(c"ironclaw");
         return;

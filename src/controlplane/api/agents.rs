@@ -3,6 +3,7 @@
 
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
+use rusqlite::Transaction;
 
 use super::changes::{field, known};
 use super::lists::limit;
@@ -13,11 +14,15 @@ use super::{Api, body};
 use crate::contract::catalogue::TITLE_BYTES;
 use crate::contract::ids::GroupName;
 use crate::contract::json::Value;
+use crate::controlplane::audit::ActError;
 use crate::controlplane::gateway::effect::{terms_value, tools_value};
 use crate::controlplane::http::{Body, json_response};
 use crate::controlplane::principals::{self, Principal, Scope, Standing};
 use crate::controlplane::store::groups::{self, AgentGroup};
-use crate::controlplane::store::{Step, inbox, messaging_groups, revisions, sessions, wirings};
+use crate::controlplane::store::{
+    Step, StoreError, inbox, members, messaging_groups, revisions, roles, sessions, wirings,
+};
+use crate::controlplane::tasks;
 
 /// Largest body of a request here.
 const BODY_BYTES: usize = 8 << 10;
@@ -82,35 +87,44 @@ pub(super) async fn edit(
 /// `DELETE /v1/agents/{name}`: it answers no more.
 pub(super) async fn delete(api: &Api, principal: Principal, name: &str) -> Result<Response<Body>, Problem> {
     let group = GroupName::parse(name).map_err(|_| Problem::no_agent(name))?;
-    let gone = group.clone();
-    let deleted = api
-        .audit
-        .act(Step::Other, move |tx| {
-            if !principals::may(tx, &principal, Scope::Operate, Some(&group))? {
-                return Ok(None);
-            }
-            let deleted = groups::delete(tx, &group)?;
-            if deleted {
-                for session in sessions::busy_of(tx, &group)? {
-                    for message in inbox::open_ids(tx, &session)? {
-                        inbox::fail(tx, &session, &message, "the agent was deleted")?;
-                    }
-                }
-                revisions::bump(tx, &format!("agent/{group}"))?;
-                note(tx, &principal, "agent.deleted", group.as_str(), Value::Null)?;
-            }
-            Ok(Some(deleted))
-        })
-        .await
-        .map_err(|error| Problem::not_acted(error, name, "deleted"))?;
-    match deleted {
-        Some(true) => {
-            api.actors.close_group(&gone);
-            Ok(json_response(StatusCode::OK, &Value::object([("deleted", Value::from(name))])))
+    let (audit, actors) = (api.audit.clone(), api.actors.clone());
+    let deleting = tasks::unbroken(async move {
+        let gone = group.clone();
+        let deleted = audit.act(Step::Other, move |tx| end(tx, &principal, &group)).await;
+        // Also where it is only not in the audit file yet: it is deleted.
+        if matches!(deleted, Ok(Some(true)) | Err(ActError::Unexported { done: Some(true), .. })) {
+            actors.close_group(&gone);
         }
+        deleted
+    });
+    let deleted = deleting.await.ok_or_else(Problem::internal)?;
+    api.rights.ring();
+    match deleted.map_err(|error| Problem::not_acted(error, name, "deleted"))? {
+        Some(true) => Ok(json_response(StatusCode::OK, &Value::object([("deleted", Value::from(name))]))),
         Some(false) => Err(Problem::no_agent(name)),
         None => Err(Problem::forbidden(format!("your roles do not allow this for {name}"))),
     }
+}
+
+/// Ends an agent: what waited for it is failed, and what anybody had by it is taken away. `None` without the right.
+fn end(tx: &Transaction<'_>, principal: &Principal, group: &GroupName) -> Result<Option<bool>, StoreError> {
+    if !principals::may(tx, principal, Scope::Operate, Some(group))? {
+        return Ok(None);
+    }
+    if !groups::delete(tx, group)? {
+        return Ok(Some(false));
+    }
+    for session in sessions::busy_of(tx, group)? {
+        for message in inbox::open_ids(tx, &session)? {
+            inbox::fail(tx, &session, &message, "the agent was deleted")?;
+        }
+    }
+    roles::forget(tx, group)?;
+    members::forget(tx, group)?;
+    wirings::forget(tx, group)?;
+    revisions::bump(tx, &format!("agent/{group}"))?;
+    note(tx, principal, "agent.deleted", group.as_str(), Value::Null)?;
+    Ok(Some(true))
 }
 
 /// `GET /v1/wirings`

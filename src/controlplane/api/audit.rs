@@ -20,7 +20,7 @@ use crate::contract::chain;
 use crate::contract::json::{self, Value};
 use crate::controlplane::audit::ActError;
 use crate::controlplane::http::{Body, json_response, pieces};
-use crate::controlplane::principals::Principal;
+use crate::controlplane::principals::{Principal, Scope};
 use crate::controlplane::store::audit::{self as rows, Link};
 use crate::controlplane::store::{Ledger, StoreError};
 use crate::controlplane::telemetry::log;
@@ -127,7 +127,11 @@ pub(super) fn verify(api: &Arc<Api>) -> Result<Response<Body>, Problem> {
 }
 
 /// `GET /v1/audit/events`
-pub(super) async fn events(api: &Arc<Api>, request: &Request<Incoming>) -> Result<Response<Body>, Problem> {
+pub(super) async fn events(
+    api: &Arc<Api>,
+    principal: Principal,
+    request: &Request<Incoming>,
+) -> Result<Response<Body>, Problem> {
     let query = Query::read(request.uri().query(), &["after"])?;
     let asked = match request.headers().get("last-event-id") {
         Some(value) => {
@@ -143,7 +147,7 @@ pub(super) async fn events(api: &Arc<Api>, request: &Request<Incoming>) -> Resul
     };
     let place = api.streams.try_acquire_arc().ok_or_else(Problem::too_many_streams)?;
     let ready = VecDeque::from([Bytes::from_static(b"retry: 1000\n\n")]);
-    let reader = Reader { api: api.clone(), cursor, ready, _place: place };
+    let reader = Reader { api: api.clone(), principal, cursor, ready, _place: place };
     let events =
         smol::stream::unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) });
     let mut response = Response::new(pieces(events));
@@ -154,6 +158,7 @@ pub(super) async fn events(api: &Arc<Api>, request: &Request<Incoming>) -> Resul
 /// One reader's place in the chain.
 struct Reader {
     api: Arc<Api>,
+    principal: Principal,
     cursor: u64,
     ready: VecDeque<Bytes>,
     _place: SemaphoreGuardArc,
@@ -163,6 +168,7 @@ struct Reader {
 enum Woken {
     Changed,
     Quiet,
+    Rights,
     Closing,
 }
 
@@ -174,7 +180,7 @@ impl Reader {
                 return Some(piece);
             }
             // Watched before it is read, so that what comes between the two rings.
-            let rung = self.api.audit.watch();
+            let (rung, rights) = (self.api.audit.watch(), self.api.rights.watch());
             if let Err(error) = self.fill().await {
                 log::warn("api.stream_failed", &[("error", &error)]);
                 return None;
@@ -182,9 +188,16 @@ impl Reader {
             if !self.ready.is_empty() {
                 continue;
             }
-            match self.wait(rung).await {
+            match self.wait(rung, rights).await {
                 Woken::Changed => {}
+                // A token ends by itself, and nobody rings for that.
+                Woken::Quiet if !self.api.tokens.holds(&self.principal) => return None,
                 Woken::Quiet => return Some(Bytes::from_static(b": still here\n\n")),
+                Woken::Rights => {
+                    if !self.api.may_go_on(&self.principal, Scope::Read, None).await {
+                        return None;
+                    }
+                }
                 Woken::Closing => return None,
             }
         }
@@ -201,7 +214,7 @@ impl Reader {
         Ok(())
     }
 
-    async fn wait(&self, rung: Receiver<()>) -> Woken {
+    async fn wait(&self, rung: Receiver<()>, rights: Receiver<()>) -> Woken {
         let rung = async {
             if rung.recv().await.is_err() {
                 // Nobody rings any more; the keep-alive's pace remains.
@@ -217,6 +230,11 @@ impl Reader {
             let _ = self.api.closing.recv().await;
             Woken::Closing
         };
+        let rights = async {
+            let _ = rights.recv().await;
+            Woken::Rights
+        };
+        let rung = rung.or(rights);
         rung.or(quiet).or(closing).await
     }
 }

@@ -57,6 +57,7 @@ pub(super) async fn stream(
     let place = api.streams.try_acquire_arc().ok_or_else(Problem::too_many_streams)?;
     let reader = Reader {
         api: api.clone(),
+        principal: principal.clone(),
         partition,
         session: None,
         cursor: after,
@@ -74,6 +75,7 @@ pub(super) async fn stream(
 /// One reader's place in a conversation.
 struct Reader {
     api: Arc<Api>,
+    principal: Principal,
     partition: Partition,
     session: Option<(SessionId, Watch)>,
     cursor: u64,
@@ -87,6 +89,7 @@ struct Reader {
 enum Woken {
     Changed,
     Quiet,
+    Rights,
     Closing,
 }
 
@@ -98,7 +101,7 @@ impl Reader {
                 return Some(piece);
             }
             // Watched before it is read, so that what comes between the two rings.
-            let births = self.api.newcomers.watch();
+            let (births, rights) = (self.api.newcomers.watch(), self.api.rights.watch());
             if !self.caught_up {
                 if let Err(error) = self.fill().await {
                     log::warn("api.stream_failed", &[("error", &error)]);
@@ -108,12 +111,20 @@ impl Reader {
                     continue;
                 }
             }
-            match self.wait(births).await {
+            match self.wait(births, rights).await {
                 Woken::Changed => self.hear(),
+                // A token ends by itself, and nobody rings for that.
+                Woken::Quiet if !self.api.tokens.holds(&self.principal) => return None,
                 Woken::Quiet => {
                     // A ring that was lost, with whoever was to ring, is made good at the keep-alive's pace.
                     self.caught_up = false;
                     return Some(Bytes::from_static(b": still here\n\n"));
+                }
+                Woken::Rights => {
+                    let group = Some(self.partition.group.clone());
+                    if !self.api.may_go_on(&self.principal, Scope::Chat, group).await {
+                        return None;
+                    }
                 }
                 Woken::Closing => return None,
             }
@@ -155,7 +166,7 @@ impl Reader {
         }
     }
 
-    async fn wait(&self, births: Receiver<()>) -> Woken {
+    async fn wait(&self, births: Receiver<()>, rights: Receiver<()>) -> Woken {
         let rung = async {
             let rung = match &self.session {
                 Some((_, watch)) => watch.rung().await,
@@ -175,6 +186,11 @@ impl Reader {
             let _ = self.api.closing.recv().await;
             Woken::Closing
         };
+        let rights = async {
+            let _ = rights.recv().await;
+            Woken::Rights
+        };
+        let rung = rung.or(rights);
         rung.or(quiet).or(closing).await
     }
 }

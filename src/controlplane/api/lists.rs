@@ -11,7 +11,7 @@ use crate::contract::json::Value;
 use crate::contract::time::Millis;
 use crate::controlplane::audit::ActError;
 use crate::controlplane::http::{Body, json_response};
-use crate::controlplane::principals::{Principal, Scope};
+use crate::controlplane::principals::{Principal, Scope, Standing};
 use crate::controlplane::session::{Live, ReleaseError};
 use crate::controlplane::store::groups::{self, Tools};
 use crate::controlplane::store::sessions::{self, SessionRow, SessionState};
@@ -26,28 +26,37 @@ pub(super) fn limit(query: &Query) -> Result<usize, Problem> {
 }
 
 /// `GET /v1/agents`
-pub(super) async fn agents(api: &Api, query: Option<&str>) -> Result<Response<Body>, Problem> {
+pub(super) async fn agents(
+    api: &Api,
+    principal: &Principal,
+    query: Option<&str>,
+) -> Result<Response<Body>, Problem> {
     let query = Query::read(query, &["after", "limit"])?;
     let after = query.text("after").map(GroupName::parse).transpose();
     let after = after.map_err(|error| Problem::invalid(format!("after is {error}")))?;
     let limit = limit(&query)?;
-    let rows = api.ledger.read(move |conn| groups::list(conn, after.as_ref(), limit)).await?;
+    let user = principal.user.clone();
+    let (rows, standing) = api
+        .ledger
+        .read(move |conn| Ok((groups::list(conn, after.as_ref(), limit)?, Standing::of(conn, &user)?)))
+        .await?;
     let next = (rows.len() == limit).then(|| rows.last().map(|group| group.name.to_string())).flatten();
-    let agents = rows.into_iter().map(|group| {
-        let tools = match group.tools {
-            Tools::All => Value::from("all"),
-            Tools::None => Value::from(Vec::new()),
-            Tools::List(names) => Value::from(names.into_iter().map(Value::from).collect::<Vec<_>>()),
-        };
-        Value::object([
-            ("name", Value::from(group.name.as_str())),
-            ("title", Value::from(group.title)),
-            ("provider", Value::from(group.provider)),
-            ("model", Value::from(group.model)),
-            ("tools", tools),
-            ("created_at", Value::from(group.created_at.to_rfc3339())),
-        ])
-    });
+    let agents =
+        rows.into_iter().filter(|group| standing.allows(Scope::Read, Some(&group.name))).map(|group| {
+            let tools = match group.tools {
+                Tools::All => Value::from("all"),
+                Tools::None => Value::from(Vec::new()),
+                Tools::List(names) => Value::from(names.into_iter().map(Value::from).collect::<Vec<_>>()),
+            };
+            Value::object([
+                ("name", Value::from(group.name.as_str())),
+                ("title", Value::from(group.title)),
+                ("provider", Value::from(group.provider)),
+                ("model", Value::from(group.model)),
+                ("tools", tools),
+                ("created_at", Value::from(group.created_at.to_rfc3339())),
+            ])
+        });
     let agents: Vec<Value> = agents.collect();
     Ok(json_response(
         StatusCode::OK,
@@ -56,15 +65,24 @@ pub(super) async fn agents(api: &Api, query: Option<&str>) -> Result<Response<Bo
 }
 
 /// `GET /v1/sessions`
-pub(super) async fn sessions(api: &Api, query: Option<&str>) -> Result<Response<Body>, Problem> {
+pub(super) async fn sessions(
+    api: &Api,
+    principal: &Principal,
+    query: Option<&str>,
+) -> Result<Response<Body>, Problem> {
     let query = Query::read(query, &["after", "limit"])?;
     let after = query.text("after").map(SessionId::parse).transpose();
     let after = after.map_err(|error| Problem::invalid(format!("after is {error}")))?;
     let limit = limit(&query)?;
-    let rows = api.ledger.read(move |conn| sessions::list(conn, after.as_ref(), limit)).await?;
+    let user = principal.user.clone();
+    let (rows, standing) = api
+        .ledger
+        .read(move |conn| Ok((sessions::list(conn, after.as_ref(), limit)?, Standing::of(conn, &user)?)))
+        .await?;
     let next = (rows.len() == limit).then(|| rows.last().map(|row| row.id.to_string())).flatten();
     let live = api.actors.live();
-    let all: Vec<Value> = rows.iter().map(|row| session_json(row, &live)).collect();
+    let seen = rows.iter().filter(|row| standing.allows(Scope::Read, Some(&row.partition.group)));
+    let all: Vec<Value> = seen.map(|row| session_json(row, &live)).collect();
     Ok(json_response(
         StatusCode::OK,
         &Value::object([("sessions", Value::from(all)), ("next", Value::from(next))]),
@@ -72,10 +90,13 @@ pub(super) async fn sessions(api: &Api, query: Option<&str>) -> Result<Response<
 }
 
 /// `GET /v1/sessions/{id}`
-pub(super) async fn session(api: &Api, name: &str) -> Result<Response<Body>, Problem> {
+pub(super) async fn session(api: &Api, principal: &Principal, name: &str) -> Result<Response<Body>, Problem> {
     let id = SessionId::parse(name).map_err(|_| Problem::no_session(name))?;
     let row = api.ledger.read(move |conn| sessions::get(conn, &id)).await?;
     let row = row.ok_or_else(|| Problem::no_session(name))?;
+    // Whom it does not concern is not told that it is there.
+    let reached = api.reaches(principal, Scope::Read, &row.partition.group).await;
+    reached.map_err(|_| Problem::no_session(name))?;
     Ok(json_response(StatusCode::OK, &session_json(&row, &api.actors.live())))
 }
 
@@ -87,7 +108,11 @@ pub(super) async fn release(api: &Api, principal: &Principal, name: &str) -> Res
     let row = row.ok_or_else(|| Problem::no_session(name))?;
     api.reaches(principal, Scope::Operate, &row.partition.group).await?;
     match api.actors.release(&id, &api.audit, principal.by()).await {
-        Ok(()) => session(api, name).await,
+        Ok(()) => {
+            let row = api.ledger.read(move |conn| sessions::get(conn, &id)).await?;
+            let row = row.ok_or_else(|| Problem::no_session(name))?;
+            Ok(json_response(StatusCode::OK, &session_json(&row, &api.actors.live())))
+        }
         Err(ReleaseError::NoSession) => Err(Problem::no_session(name)),
         Err(ReleaseError::NotParked) => Err(Problem::not_parked()),
         Err(ReleaseError::Act(ActError::Unavailable(reason))) => Err(Problem::audit_unavailable(&reason)),

@@ -40,7 +40,7 @@ use super::http::{self, Body, Closing};
 use super::keys::Keyring;
 use super::principals::{self, Principal, Scope, Standing};
 use super::session::Sessions;
-use super::store::{Ledger, sessions};
+use super::store::{Ledger, groups, sessions};
 use super::telemetry::metrics::{self, METRICS};
 use super::tokens::Tokens;
 use crate::contract::ids::GroupName;
@@ -49,11 +49,11 @@ use crate::contract::json::Value;
 /// Event streams at once, so that they never take every connection.
 const STREAMS: usize = 64;
 
-/// Rings for every watcher when a message was accepted: it may have begun the conversation they wait for.
+/// Rings for every watcher, whatever each of them waits for.
 #[derive(Debug, Default)]
-struct Newcomers(Mutex<Vec<Sender<()>>>);
+struct Bell(Mutex<Vec<Sender<()>>>);
 
-impl Newcomers {
+impl Bell {
     fn watch(&self) -> Receiver<()> {
         let (sender, receiver) = smol::channel::bounded(1);
         let mut watchers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -80,7 +80,10 @@ pub struct Api {
     closing: Closing,
     failures: throttle::Failures,
     rates: rate::Rates,
-    newcomers: Newcomers,
+    /// Rings when a message was accepted: it may have begun the conversation that somebody waits for.
+    newcomers: Bell,
+    /// Rings when somebody may have less than before: open streams look again whether they may go on.
+    rights: Bell,
     streams: Arc<Semaphore>,
 }
 
@@ -108,7 +111,8 @@ impl Api {
             closing,
             failures: throttle::Failures::default(),
             rates: rate::Rates::new(token_rate),
-            newcomers: Newcomers::default(),
+            newcomers: Bell::default(),
+            rights: Bell::default(),
             streams: Arc::new(Semaphore::new(STREAMS)),
         }
     }
@@ -141,7 +145,7 @@ impl Api {
                 Query::read(query, &[])?;
                 people::whoami(self, &principal).await
             }
-            Guarded::Agents => lists::agents(self, query).await,
+            Guarded::Agents => lists::agents(self, &principal, query).await,
             Guarded::Agent { name } => {
                 Query::read(query, &[])?;
                 agents::show(self, &principal, &name).await
@@ -198,10 +202,10 @@ impl Api {
                 no_fields(request).await?;
                 people::revoke_token(self, principal, &name).await
             }
-            Guarded::Sessions => lists::sessions(self, query).await,
+            Guarded::Sessions => lists::sessions(self, &principal, query).await,
             Guarded::Session { id } => {
                 Query::read(query, &[])?;
-                lists::session(self, &id).await
+                lists::session(self, &principal, &id).await
             }
             Guarded::Release { id } => {
                 Query::read(query, &[])?;
@@ -215,7 +219,7 @@ impl Api {
             Guarded::History { agent } => chat::page(self, &principal, &agent, query).await,
             Guarded::Events { agent } => events::stream(self, &principal, &agent, &request).await,
             Guarded::Audit => audit::list(self, query).await,
-            Guarded::AuditEvents => audit::events(self, &request).await,
+            Guarded::AuditEvents => audit::events(self, principal, &request).await,
             Guarded::AuditVerify => {
                 Query::read(query, &[])?;
                 audit::verify(self)
@@ -231,22 +235,48 @@ impl Api {
     /// Whether this token and the roles of its user come as far as this route at all. Talking is for members too, so
     /// it is judged where the agent is known.
     async fn admit(&self, principal: &Principal, route: &Guarded) -> Result<(), Problem> {
+        if *route == Guarded::Whoami {
+            return Ok(());
+        }
         let scope = route.scope();
         if !principal.has(scope) {
             let detail = format!("the token's scopes do not hold {}; see `ironctl whoami`", scope.as_str());
             return Err(Problem::forbidden(detail));
         }
-        if scope == Scope::Chat || *route == Guarded::Whoami {
+        if scope == Scope::Chat {
             return Ok(());
         }
-        let user = principal.user.clone();
-        let allowed =
-            self.ledger.read(move |conn| Ok(Standing::of(conn, &user)?.allows_somewhere(scope))).await?;
+        let (user, is_global) = (principal.user.clone(), route.is_global());
+        let allowed = self
+            .ledger
+            .read(move |conn| {
+                let standing = Standing::of(conn, &user)?;
+                Ok(if is_global { standing.allows(scope, None) } else { standing.allows_somewhere(scope) })
+            })
+            .await?;
         if allowed {
             Ok(())
         } else {
             Err(Problem::forbidden("your roles do not allow this; see `ironctl whoami`"))
         }
+    }
+
+    /// Whether a stream that was opened with this token may go on: the token opens the door, and the roles of its user
+    /// still reach as far.
+    async fn may_go_on(&self, principal: &Principal, scope: Scope, group: Option<GroupName>) -> bool {
+        let (principal, tokens) = (principal.clone(), self.tokens.clone());
+        let allowed = self.ledger.read(move |conn| {
+            if !tokens.holds(&principal) {
+                return Ok(false);
+            }
+            if let Some(group) = &group
+                && groups::live(conn, group)?.is_none()
+            {
+                return Ok(false);
+            }
+            principals::may(conn, &principal, scope, group.as_ref())
+        });
+        allowed.await.unwrap_or(false)
     }
 
     /// Whether this token and the roles of its user allow this for an agent.

@@ -20,6 +20,7 @@ use crate::controlplane::store::roles;
 use crate::controlplane::store::tokens::{self, Token};
 use crate::controlplane::store::users::{self, User};
 use crate::controlplane::store::{Step, StoreError, members};
+use crate::controlplane::tasks;
 
 /// Largest body of a request here.
 const BODY_BYTES: usize = 8 << 10;
@@ -28,7 +29,8 @@ const MOST_DAYS: u64 = 3653;
 const DAY: i64 = 24 * 60 * 60 * 1000;
 
 fn user_id(text: &str) -> Result<UserId, Problem> {
-    UserId::parse(text).map_err(|_| {
+    let user = UserId::parse(text).ok().filter(|user| user.channel() != "agent");
+    user.ok_or_else(|| {
         Problem::invalid("a user is channel:handle, such as local:ann or telegram:12345, at most 512 bytes")
     })
 }
@@ -235,6 +237,9 @@ pub(super) async fn make_token(
     let document = body(request, BODY_BYTES).await?;
     known(&document, &["name", "user", "scopes", "days"])?;
     let name = field(&document, "name")?.ok_or_else(|| Problem::invalid("name is missing"))?.to_owned();
+    if tokens::RESERVED.contains(&name.as_str()) {
+        return Err(Problem::invalid("this name is that of the machine's own token; choose another"));
+    }
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
         return Err(Problem::invalid("name must have 1 to 64 letters, digits and - _ ."));
@@ -284,12 +289,8 @@ pub(super) async fn make_token(
             if users::get(tx, &user)?.is_none() {
                 return Ok(Err(Problem::no_user(&user.to_string())));
             }
-            if !may_speak_for(
-                &Standing::of(tx, &principal.user)?,
-                &Standing::of(tx, &user)?,
-                principal.user == user,
-            ) {
-                return Ok(Err(Problem::forbidden("only an owner makes tokens for owners and admins")));
+            if principal.user != user && !Standing::of(tx, &principal.user)?.is_owner() {
+                return Ok(Err(Problem::forbidden("only an owner makes tokens for others")));
             }
             tokens::add(tx, &token)?;
             let detail = Value::object([
@@ -301,7 +302,7 @@ pub(super) async fn make_token(
         })
         .await
         .map_err(|error| Problem::not_acted(error, &name, "made"))??;
-    api.tokens.reload().await?;
+    api.tokens.reload().await;
     let mut shown = match token_json(&stored) {
         Value::Object(fields) => fields,
         _ => Vec::new(),
@@ -310,30 +311,34 @@ pub(super) async fn make_token(
     Ok(json_response(StatusCode::CREATED, &Value::Object(shown)))
 }
 
-/// Whether one may make a token that speaks for another: nobody gains a power that they do not have.
-fn may_speak_for(maker: &Standing, other: &Standing, is_own: bool) -> bool {
-    is_own || maker.is_owner() || !(other.is_owner() || other.allows_somewhere(Scope::Operate))
-}
-
 /// `DELETE /v1/tokens/{name}`
 pub(super) async fn revoke_token(
     api: &Api,
     principal: Principal,
     name: &str,
 ) -> Result<Response<Body>, Problem> {
-    let token = name.to_owned();
-    let revoked = api
-        .audit
-        .act(Step::Other, move |tx| {
-            let revoked = tokens::revoke(tx, &token)?;
-            if revoked {
-                note(tx, &principal, "token.revoked", &token, Value::Null)?;
-            }
-            Ok(revoked)
-        })
-        .await
-        .map_err(|error| Problem::not_acted(error, name, "revoked"))?;
-    api.tokens.reload().await?;
+    let (tokens, audit, token) = (api.tokens.clone(), api.audit.clone(), name.to_owned());
+    let revoking = tasks::unbroken(async move {
+        let revoked = audit
+            .act(Step::Other, move |tx| {
+                let Some(found) = tokens::get(tx, &token)? else { return Ok(Ok(false)) };
+                if found.user != principal.user && !Standing::of(tx, &principal.user)?.is_owner() {
+                    return Ok(Err(Problem::forbidden("only an owner revokes tokens of others")));
+                }
+                let revoked = tokens::revoke(tx, &token)?;
+                if revoked {
+                    note(tx, &principal, "token.revoked", &token, Value::Null)?;
+                }
+                Ok(Ok(revoked))
+            })
+            .await;
+        // Also where it is only not in the audit file yet: it is revoked.
+        tokens.reload().await;
+        revoked
+    });
+    let revoked = revoking.await.ok_or_else(Problem::internal)?;
+    api.rights.ring();
+    let revoked = revoked.map_err(|error| Problem::not_acted(error, name, "revoked"))??;
     if revoked {
         Ok(json_response(StatusCode::OK, &Value::object([("revoked", Value::from(name))])))
     } else {

@@ -54,6 +54,26 @@ pub(super) enum Guarded {
 }
 
 impl Guarded {
+    /// Whether it shows or changes what belongs to no agent in particular: that takes a role over all of them.
+    pub(super) fn is_global(&self) -> bool {
+        matches!(
+            self,
+            Self::Metrics
+                | Self::MessagingGroups
+                | Self::Users
+                | Self::PutUser
+                | Self::DeleteUser { .. }
+                | Self::Roles
+                | Self::Tokens
+                | Self::MakeToken
+                | Self::RevokeToken { .. }
+                | Self::Audit
+                | Self::AuditEvents
+                | Self::AuditVerify
+                | Self::AuditAcknowledge
+        )
+    }
+
     /// What a token must let through, and some role of its user allow, before anything else is looked at. Whom the
     /// request is about is looked at where it is known.
     pub(super) fn scope(&self) -> Scope {

@@ -256,6 +256,13 @@ impl OpenSocket {
     }
 }
 
+impl OpenSocket {
+    /// The turn that ran when the model changed is over: what was granted before is granted no more.
+    pub fn settle(&self) {
+        self.granted.0.lock().unwrap_or_else(PoisonError::into_inner).1 = None;
+    }
+}
+
 impl Drop for OpenSocket {
     fn drop(&mut self) {
         if let Some(path) = &self.path {

@@ -6,7 +6,7 @@ use super::effect::Effect;
 use super::payload::Refusal;
 use crate::contract::ids::GroupName;
 use crate::controlplane::store::groups::{self, AgentGroup, NewGroup, Tools};
-use crate::controlplane::store::roles::{self, Role};
+use crate::controlplane::store::roles;
 use crate::controlplane::store::{StoreError, members, revisions, users, wirings};
 
 /// Why a step cannot be done any more.
@@ -38,14 +38,7 @@ impl Effect {
                 format!("there is no agent {group}; `ironctl agent list` shows those there are"),
             );
         }
-        match self {
-            Self::SetRole { user, role: Role::Owner, given: false, .. }
-                if roles::has(conn, user, Role::Owner, None)? && roles::owners(conn)? == 1 =>
-            {
-                refused("revoke", format!("{user} is the last owner; make another one first"))
-            }
-            _ => Ok(None),
-        }
+        Ok(None)
     }
 
     /// Whether the step would change anything.

@@ -19,7 +19,7 @@ use crate::controlplane::principals::{Principal, Scope, Standing};
 use crate::controlplane::store::changes::{self, Change, Decision, State};
 use crate::controlplane::store::inbox::{self, NewInbound};
 use crate::controlplane::store::roles::Role;
-use crate::controlplane::store::{StoreError, sessions};
+use crate::controlplane::store::{StoreError, groups, sessions};
 
 /// Longest note of a decider, in bytes.
 pub const MOST_NOTE: usize = 2000;
@@ -332,6 +332,9 @@ fn tell(
     note: &str,
 ) -> Result<Option<SessionId>, StoreError> {
     let Some(row) = sessions::get(tx, &session)? else { return Ok(None) };
+    if groups::live(tx, &row.partition.group)?.is_none() {
+        return Ok(None);
+    }
     let mut text = format!("The change {} ({}) that you asked for {words}.", change.id, change.kind);
     if !note.trim().is_empty() {
         text.push_str(&format!("\nNote of the person who decided: {}", plain::block(note.trim())));
@@ -351,8 +354,8 @@ fn tell(
     };
     match inbox::accept(tx, keyring, &message) {
         Ok(_) => Ok(Some(session)),
-        // A decision does not fail because its asker does not listen.
-        Err(StoreError::Crowded { .. }) => Ok(None),
-        Err(error) => Err(error),
+        Err(error) if error.is_disk() => Err(error),
+        // A decision does not fail because its asker cannot listen.
+        Err(_) => Ok(None),
     }
 }

@@ -16,8 +16,9 @@ use crate::controlplane::store::groups::{self, Tools};
 use crate::controlplane::store::wirings::{self, Terms};
 use crate::controlplane::store::{StoreError, roles};
 
-/// Most bytes of one text's difference; the rest is named by its length and its digest.
-const MOST: usize = 16 << 10;
+/// Most bytes of one text's difference: the longest documents before and after it fit, unless they are full of what
+/// must be escaped. The rest is named by its length and its digest.
+const MOST: usize = 256 << 10;
 /// Lines around a difference.
 const AROUND: usize = 3;
 /// After so long the difference is the whole old text and the whole new one.
@@ -120,6 +121,10 @@ fn one(conn: &Connection, effect: &Effect, shown: &mut String) -> Result<(), Sto
                 plain::line(&chat.chat),
                 plain::line(&chat.channel)
             );
+            let others = wirings::others(conn, group, chat.parts())?;
+            if !others.is_empty() {
+                let _ = writeln!(shown, "  also there: {}", others.join(", "));
+            }
             if let Some(before) = &before {
                 let _ = writeln!(shown, "- {}", terms_line(before));
             }

@@ -17,6 +17,8 @@ mod tests;
 
 use std::sync::Arc;
 
+use rusqlite::Transaction;
+
 use self::decide::{Decide, NotDecided, Outcome};
 use self::policy::Policy;
 use self::submit::{NotSubmitted, Origin, Request, Submitted};
@@ -65,11 +67,12 @@ impl Gateway {
     /// Those of [`Audit::act`]; the inner ones are the asker's.
     pub async fn submit(&self, origin: Origin, request: Request) -> Acted<Result<Submitted, NotSubmitted>> {
         let (keyring, policy, lifetime) = (self.keyring.clone(), self.policy.clone(), self.lifetime);
-        let submitted = self
-            .audit
-            .act(Step::Submit, move |tx| submit::submit(tx, &keyring, &policy, lifetime, &origin, &request))
-            .await;
-        self.follow(submitted, |submitted| submitted.outcome.as_ref())
+        self.act(
+            Step::Submit,
+            move |tx| submit::submit(tx, &keyring, &policy, lifetime, &origin, &request),
+            |submitted| submitted.outcome.as_ref(),
+        )
+        .await
     }
 
     /// Takes a decision.
@@ -83,11 +86,12 @@ impl Gateway {
         decide: Decide,
     ) -> Acted<Result<Outcome, NotDecided>> {
         let (keyring, policy) = (self.keyring.clone(), self.policy.clone());
-        let decided = self
-            .audit
-            .act(Step::Decide, move |tx| decide::decide(tx, &keyring, &policy, &principal, &id, &decide))
-            .await;
-        self.follow(decided, |outcome| Some(outcome))
+        self.act(
+            Step::Decide,
+            move |tx| decide::decide(tx, &keyring, &policy, &principal, &id, &decide),
+            |outcome| Some(outcome),
+        )
+        .await
     }
 
     /// Takes a request back.
@@ -96,9 +100,46 @@ impl Gateway {
     /// Those of [`Audit::act`]; the inner ones are the asker's.
     pub async fn withdraw(&self, principal: Principal, id: ChangeId) -> Acted<Result<Outcome, NotDecided>> {
         let keyring = self.keyring.clone();
-        let withdrawn =
-            self.audit.act(Step::Decide, move |tx| decide::withdraw(tx, &keyring, &principal, &id)).await;
-        self.follow(withdrawn, |outcome| Some(outcome))
+        self.act(
+            Step::Decide,
+            move |tx| decide::withdraw(tx, &keyring, &principal, &id),
+            |outcome| Some(outcome),
+        )
+        .await
+    }
+
+    /// Does an act and what it sets going outside the ledger: at once, or when its record is in the audit files; and to
+    /// its end, also when whoever asked is gone.
+    async fn act<T: Clone + Send + 'static, E: Send + 'static>(
+        &self,
+        step: Step,
+        work: impl FnOnce(&Transaction<'_>) -> Result<Result<T, E>, StoreError> + Send + 'static,
+        outcome: impl Fn(&T) -> Option<&Outcome> + Send + 'static,
+    ) -> Acted<Result<T, E>> {
+        let gateway = self.clone();
+        let acting = tasks::unbroken(async move {
+            let acted = gateway.audit.act(step, work).await;
+            match &acted {
+                Ok(Ok(done)) => {
+                    if let Some(outcome) = outcome(done) {
+                        gateway.after(outcome);
+                    }
+                }
+                Err(ActError::Unexported { done: Ok(done), .. }) => {
+                    let (gateway, done) = (gateway.clone(), done.clone());
+                    tasks::spawn(async move {
+                        gateway.audit.settled().await;
+                        if let Some(outcome) = outcome(&done) {
+                            gateway.after(outcome);
+                        }
+                    })
+                    .detach();
+                }
+                _ => {}
+            }
+            acted
+        });
+        acting.await.unwrap_or(Err(ActError::Store(StoreError::Panicked)))
     }
 
     /// Lets changes lapse whose time is over. Part of the slow pass; a decision looks at the time by itself.
@@ -124,33 +165,6 @@ impl Gateway {
                 return Ok(());
             }
         }
-    }
-
-    /// Sets going what a decision does outside the ledger: at once, or when its record is in the audit files.
-    fn follow<T: Clone + Send + 'static, E>(
-        &self,
-        acted: Acted<Result<T, E>>,
-        outcome: impl Fn(&T) -> Option<&Outcome> + Send + 'static,
-    ) -> Acted<Result<T, E>> {
-        match &acted {
-            Ok(Ok(done)) => {
-                if let Some(outcome) = outcome(done) {
-                    self.after(outcome);
-                }
-            }
-            Err(ActError::Unexported { done: Ok(done), .. }) => {
-                let (gateway, done) = (self.clone(), done.clone());
-                tasks::spawn(async move {
-                    gateway.audit.settled().await;
-                    if let Some(outcome) = outcome(&done) {
-                        gateway.after(outcome);
-                    }
-                })
-                .detach();
-            }
-            _ => {}
-        }
-        acted
     }
 
     /// What a decision that is stored sets going.

@@ -14,6 +14,7 @@ use crate::contract::chain;
 use crate::contract::ids::{ChangeId, GroupName};
 use crate::contract::json::{Value, canonical};
 use crate::controlplane::store::changes::Renewed;
+use crate::controlplane::store::roles::{self, Role};
 use crate::controlplane::store::{StoreError, revisions};
 
 /// A payload, worked out.
@@ -69,6 +70,18 @@ impl Proposal {
         let owner = format!("agent/{group}");
         let revision = revisions::get(conn, &owner)?;
         objects.entry(owner).or_insert(revision);
+        if effects.iter().any(|effect| matches!(effect, Effect::SetRole { role: Role::Owner, .. })) {
+            let by = |wanted: bool| {
+                let is_one = |effect: &&Effect| matches!(effect, Effect::SetRole { role: Role::Owner, given, .. } if *given == wanted);
+                effects.iter().filter(is_one).count() as u64
+            };
+            if roles::owners(conn)? + by(true) <= by(false) {
+                refusals.push(Refusal::new(
+                    "revoke",
+                    "nobody would be an owner any more; make another one first",
+                ));
+            }
+        }
         if refusals.is_empty() && effects.is_empty() {
             refusals
                 .push(Refusal::new("payload", "nothing would change: everything is already as this asks"));

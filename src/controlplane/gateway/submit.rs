@@ -8,18 +8,19 @@ use super::kind::{Kind, NoKind};
 use super::payload::{Refusal, Refusals, shown};
 use super::policy::Policy;
 use super::proposal::Proposal;
+use crate::contract::chain;
 use crate::contract::ids::{ChangeId, GroupName, SessionId};
-use crate::contract::json::Value;
+use crate::contract::json::{Value, canonical};
 use crate::contract::time::Millis;
 use crate::controlplane::audit::{self, Record};
 use crate::controlplane::keys::Keyring;
 use crate::controlplane::principals::{self, Principal, Scope};
+use crate::controlplane::store::StoreError;
 use crate::controlplane::store::changes::{self, Change, State};
-use crate::controlplane::store::{StoreError, groups};
 
-/// Pending changes that one asker may have for one group.
+/// Pending changes that one agent may have.
 pub const MOST_PENDING: u64 = 100;
-/// Pending changes that people may have for one group: scripts make mistakes too.
+/// Pending changes that one person may have: scripts make mistakes too.
 const MOST_PENDING_PERSON: u64 = 10_000;
 /// Longest reason, in bytes.
 const MOST_REASON: usize = 2000;
@@ -76,6 +77,18 @@ pub struct Request {
     pub reason: String,
     /// The client's own key, so that a repeated request is one change.
     pub key: Option<String>,
+}
+
+impl Request {
+    /// Over what was asked, as it was asked.
+    fn digest(&self) -> String {
+        let asked = Value::object([
+            ("kind", Value::from(self.kind.as_str())),
+            ("group", Value::from(self.group.as_str())),
+            ("payload", self.payload.clone()),
+        ]);
+        chain::hex(&chain::hash(&canonical(&asked).to_string()))
+    }
 }
 
 /// Why nothing was stored.
@@ -167,21 +180,24 @@ pub fn submit(
         }
     }
     let (name, via) = (origin.name(), origin.via());
+    let digest = request.digest();
+    // Looked at before anything else: what is sent again after it was done would change nothing, and is the same
+    // request all the same.
+    if let Some(key) = &request.key
+        && let Some(change) = changes::by_key(tx, &via, key)?
+    {
+        let is_same = change.request == digest && change.requested_by == name;
+        return Ok(if is_same {
+            Ok(Submitted { change, is_repeat: true, outcome: None })
+        } else {
+            Err(NotSubmitted::KeyReused(change.id))
+        });
+    }
     let proposal = match Proposal::of(tx, kind, group, &request.payload)? {
         Ok(proposal) => proposal,
-        // What is asked again after it was done would change nothing, and is the same request all the same.
-        Err(refusals) => {
-            return Ok(match repeated(tx, &via, request, kind, None)? {
-                Some(Ok(change)) => Ok(Submitted { change, is_repeat: true, outcome: None }),
-                Some(Err(refused)) => Err(refused),
-                None => Err(NotSubmitted::Invalid(refusals)),
-            });
-        }
+        Err(refusals) => return Ok(Err(NotSubmitted::Invalid(refusals))),
     };
     let payload = proposal.payload.to_string();
-    if let Some(found) = repeated(tx, &via, request, kind, Some(&payload))? {
-        return Ok(found.map(|change| Submitted { change, is_repeat: true, outcome: None }));
-    }
     let most = match origin {
         Origin::Agent { .. } => {
             // An agent that asks for the same again while it waits has asked once.
@@ -192,7 +208,7 @@ pub fn submit(
         }
         Origin::Person { .. } => MOST_PENDING_PERSON,
     };
-    if changes::pending_of(tx, group, &name)? >= most {
+    if changes::pending_of(tx, &name)? >= most {
         return Ok(Err(NotSubmitted::TooMany(most)));
     }
     let id = ChangeId::mint();
@@ -213,6 +229,7 @@ pub fn submit(
         base: shown.base,
         digest: shown.digest,
         idempotency_key: request.key.clone(),
+        request: digest,
         submitted_at: now,
         expires_at: Millis(now.0.saturating_add(lifetime)),
         decision: None,
@@ -240,28 +257,4 @@ pub fn submit(
     }
     let outcome = decide::by_policy(tx, keyring, &change, kind, &proposal)?;
     Ok(Ok(Submitted { change: outcome.change.clone(), is_repeat: false, outcome: Some(outcome) }))
-}
-
-/// The change that a client's key names, when it asked for the same; the payload of now may not be known.
-fn repeated(
-    tx: &Transaction<'_>,
-    via: &str,
-    request: &Request,
-    kind: Kind,
-    payload: Option<&str>,
-) -> Result<Option<Result<Change, NotSubmitted>>, StoreError> {
-    let Some(key) = &request.key else { return Ok(None) };
-    let Some(change) = changes::by_key(tx, via, key)? else { return Ok(None) };
-    let is_same = change.kind == kind.as_str()
-        && change.group == request.group
-        && payload.is_none_or(|payload| payload == change.payload);
-    Ok(Some(if is_same { Ok(change) } else { Err(NotSubmitted::KeyReused(change.id)) }))
-}
-
-/// Whether a group can be asked for at all.
-///
-/// # Errors
-/// The ledger's.
-pub fn is_group(tx: &Transaction<'_>, group: &GroupName) -> Result<bool, StoreError> {
-    Ok(groups::live(tx, group)?.is_some())
 }

@@ -373,11 +373,46 @@ fn who_decides_must_have_the_right_now() {
 }
 
 #[test]
+fn a_key_names_one_request() {
+    let world = World::new();
+    let ask = |payload: &str| {
+        let origin = Origin::Person { principal: person("local:owner"), label: String::new() };
+        let request = Request {
+            kind: "persona".into(),
+            group: group("a"),
+            payload: json::parse(payload.as_bytes()).unwrap(),
+            reason: String::new(),
+            key: Some("k".into()),
+        };
+        let (keyring, policy) = (world.keyring.clone(), world.policy.clone());
+        world.write(move |tx| submit::submit(tx, &keyring, &policy, 60_000, &origin, &request))
+    };
+    let first = ask(r#"{"soul":"one"}"#).unwrap().change;
+    assert!(ask(r#"{ "soul" : "one" }"#).unwrap().is_repeat);
+    // Neither what would change nothing nor what is no payload passes for the first one.
+    for other in [r#"{"soul":""}"#, r#"{"soul":1}"#, r#"{"soul":"two"}"#, "{}"] {
+        assert!(matches!(ask(other), Err(NotSubmitted::KeyReused(_))), "{other}");
+    }
+    world.approve("local:owner", &first).unwrap();
+    assert!(ask(r#"{"soul":"one"}"#).unwrap().is_repeat, "also when it is done");
+}
+
+#[test]
 fn the_last_owner_stays() {
     let world = World::new();
     let payload = r#"{"revoke":[{"user":"local:owner","role":"owner"}]}"#;
     let Err(NotSubmitted::Invalid(why)) = world.submit("permissions", "a", payload) else { panic!("taken") };
-    assert!(why[0].text.contains("last owner"), "{why:?}");
+    assert!(why[0].text.contains("nobody would be an owner"), "{why:?}");
+    // Not both at once either; one may hand it on to another.
+    let second =
+        world.submit("permissions", "a", r#"{"grant":[{"user":"local:two","role":"owner"}]}"#).unwrap();
+    world.approve("local:owner", &second).unwrap();
+    let both = r#"{"revoke":[{"user":"local:owner","role":"owner"},{"user":"local:two","role":"owner"}]}"#;
+    assert!(matches!(world.submit("permissions", "a", both), Err(NotSubmitted::Invalid(_))));
+    let hand_on =
+        r#"{"grant":[{"user":"local:x","role":"owner"}],"revoke":[{"user":"local:owner","role":"owner"}]}"#;
+    let change = world.submit("permissions", "a", hand_on).unwrap();
+    world.approve("local:owner", &change).unwrap();
 }
 
 #[test]

@@ -42,8 +42,10 @@ pub(super) enum Event {
     LowDisk,
     /// Its group is over the quota.
     OverQuota,
-    /// The daemon stops, or the agent was deleted.
+    /// The daemon stops.
     Close,
+    /// This agent group was deleted.
+    Deleted(GroupName),
     /// A change of its agent group was decided.
     Reconfigured,
     /// The doorbell of this run spoke.
@@ -341,6 +343,10 @@ impl Actor {
             Event::OverQuota if self.run.is_some() => self.end(Ending::Quota).await,
             Event::LowDisk | Event::OverQuota => {}
             Event::Close => self.closing = true,
+            Event::Deleted(group) => {
+                // Its messages are failed already, so nothing more is owed to it.
+                self.closing |= self.run.as_ref().is_some_and(|run| run.group == group);
+            }
             Event::Reconfigured => {
                 if let Some(run) = &mut self.run {
                     run.reconfigured = true;
@@ -481,8 +487,12 @@ impl Actor {
     /// Notes what a ring brought. It is in the ledger already.
     fn take_in(&mut self, ingested: Ingested) {
         let Some(run) = &mut self.run else { return };
+        let is_over = !ingested.done.is_empty();
         if run.note(&ingested) {
             self.deaths = 0;
+        }
+        if is_over && run.turn.is_empty() {
+            run.model.settle();
         }
     }
 

@@ -240,7 +240,7 @@ impl Sessions {
 
     /// Ends the sandboxes of an agent group that was deleted.
     pub fn close_group(&self, group: &GroupName) {
-        self.tell(|known| (known == Some(group)).then_some(Event::Close));
+        self.tell(|known| known.is_none_or(|known| known == group).then(|| Event::Deleted(group.clone())));
     }
 
     /// Tells the sandboxes of an agent group what it is now, with the next message of each.

@@ -1,6 +1,6 @@
 //! Held changes: what somebody asked for, what it would do, and what became of it.
 
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, Row, Transaction, params};
 
 use super::StoreError;
 use crate::contract::ids::{ChangeId, GroupName};
@@ -88,6 +88,8 @@ pub struct Change {
     pub digest: String,
     /// The client's own key, so that a repeated request is one change.
     pub idempotency_key: Option<String>,
+    /// Digest of the request as it was sent, by which a repeated one is known.
+    pub request: String,
     /// When it was submitted.
     pub submitted_at: Millis,
     /// When it lapses.
@@ -103,7 +105,12 @@ pub struct Change {
 }
 
 const COLUMNS: &str = "id, kind, agent_group, state, requested_by, via, label, reason, payload, effects, diff, base,
-    digest, idempotency_key, submitted_at, expires_at, decided_by, decided_via, decided_at, note, failure, finished_at";
+    digest, idempotency_key, submitted_at, expires_at, decided_by, decided_via, decided_at, note, failure, finished_at,
+    request";
+
+/// The same without what is long.
+const SHORT: &str = "id, kind, agent_group, state, requested_by, via, label, reason, '', '', '', '', digest,
+    idempotency_key, submitted_at, expires_at, decided_by, decided_via, decided_at, note, failure, finished_at, request";
 
 fn read(row: &Row<'_>) -> Result<Change, StoreError> {
     let decision = match (row.get(16)?, row.get(17)?, row.get::<_, Option<i64>>(18)?) {
@@ -132,6 +139,7 @@ fn read(row: &Row<'_>) -> Result<Change, StoreError> {
         note: row.get(19)?,
         failure: row.get(20)?,
         finished_at: row.get::<_, Option<i64>>(21)?.map(Millis),
+        request: row.get(22)?,
     })
 }
 
@@ -141,8 +149,8 @@ fn read(row: &Row<'_>) -> Result<Change, StoreError> {
 /// SQLite's.
 pub fn add(tx: &Transaction<'_>, change: &Change) -> Result<(), StoreError> {
     let sql = "INSERT INTO changes (id, kind, agent_group, state, requested_by, via, label, reason, payload, effects,
-                   diff, base, digest, idempotency_key, submitted_at, expires_at, note)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, '')";
+                   diff, base, digest, idempotency_key, submitted_at, expires_at, request, note)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, '')";
     tx.prepare_cached(sql)?.execute(params![
         change.id.as_str(),
         change.kind,
@@ -160,6 +168,7 @@ pub fn add(tx: &Transaction<'_>, change: &Change) -> Result<(), StoreError> {
         change.idempotency_key,
         change.submitted_at.0,
         change.expires_at.0,
+        change.request,
     ])?;
     Ok(())
 }
@@ -201,14 +210,13 @@ pub fn twin(
     query.query_and_then([group.as_str(), requested_by, kind, payload], read)?.next().transpose()
 }
 
-/// How many changes of a group an asker has pending.
+/// How many changes an asker has pending, for any group.
 ///
 /// # Errors
 /// SQLite's.
-pub fn pending_of(conn: &Connection, group: &GroupName, requested_by: &str) -> Result<u64, StoreError> {
-    let sql =
-        "SELECT count(*) FROM changes WHERE agent_group = ?1 AND state = 'pending' AND requested_by = ?2";
-    Ok(conn.prepare_cached(sql)?.query_row([group.as_str(), requested_by], |row| row.get(0))?)
+pub fn pending_of(conn: &Connection, requested_by: &str) -> Result<u64, StoreError> {
+    let sql = "SELECT count(*) FROM changes WHERE state = 'pending' AND requested_by = ?1";
+    Ok(conn.prepare_cached(sql)?.query_row([requested_by], |row| row.get(0))?)
 }
 
 /// How many changes are pending.
@@ -220,7 +228,7 @@ pub fn pending(conn: &Connection) -> Result<u64, StoreError> {
     Ok(conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
 }
 
-/// Up to `limit` pending changes after one, the oldest first; of one group, or of all.
+/// Up to `limit` pending changes, without what is long, after one, the oldest first; of one group, or of all.
 ///
 /// # Errors
 /// SQLite's, or [`StoreError::BadRow`].
@@ -231,14 +239,13 @@ pub fn list_pending(
     limit: usize,
 ) -> Result<Vec<Change>, StoreError> {
     let of = if group.is_some() { "agent_group = ?2 AND" } else { "?2 IS NULL AND" };
-    let sql = format!(
-        "SELECT {COLUMNS} FROM changes WHERE {of} state = 'pending' AND id > ?1 ORDER BY id LIMIT ?3"
-    );
+    let sql =
+        format!("SELECT {SHORT} FROM changes WHERE {of} state = 'pending' AND id > ?1 ORDER BY id LIMIT ?3");
     let values = params![after, group.map(GroupName::as_str), super::rows(limit)];
     conn.prepare_cached(&sql)?.query_and_then(values, read)?.collect()
 }
 
-/// Up to `limit` changes before one, the newest first; of one group, or of all.
+/// Up to `limit` changes, without what is long, before one, the newest first; of one group, or of all.
 ///
 /// # Errors
 /// SQLite's, or [`StoreError::BadRow`].
@@ -248,10 +255,9 @@ pub fn history(
     before: Option<&ChangeId>,
     limit: usize,
 ) -> Result<Vec<Change>, StoreError> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM changes WHERE (?1 IS NULL OR id < ?1) AND (?2 IS NULL OR agent_group = ?2)
-         ORDER BY id DESC LIMIT ?3"
-    );
+    let of = if group.is_some() { "agent_group = ?2 AND" } else { "?2 IS NULL AND" };
+    let sql =
+        format!("SELECT {SHORT} FROM changes WHERE {of} (?1 IS NULL OR id < ?1) ORDER BY id DESC LIMIT ?3");
     let values = params![before.map(ChangeId::as_str), group.map(GroupName::as_str), super::rows(limit)];
     conn.prepare_cached(&sql)?.query_and_then(values, read)?.collect()
 }
@@ -318,15 +324,6 @@ pub fn finish(tx: &Transaction<'_>, id: &ChangeId, failure: Option<&str>) -> Res
     Ok(tx.prepare_cached(sql)?.execute(params![id.as_str(), failure, Millis::now().0])? == 1)
 }
 
-/// Changes whose work outside the ledger is not done.
-///
-/// # Errors
-/// SQLite's, or [`StoreError::BadRow`].
-pub fn unfinished(conn: &Connection) -> Result<Vec<Change>, StoreError> {
-    let sql = format!("SELECT {COLUMNS} FROM changes WHERE state = 'approved' ORDER BY id");
-    conn.prepare_cached(&sql)?.query_and_then([], read)?.collect()
-}
-
 /// Up to `limit` pending changes whose time is over.
 ///
 /// # Errors
@@ -336,14 +333,4 @@ pub fn overdue(conn: &Connection, now: Millis, limit: usize) -> Result<Vec<Chang
         "SELECT {COLUMNS} FROM changes WHERE state = 'pending' AND expires_at <= ?1 ORDER BY expires_at LIMIT ?2"
     );
     conn.prepare_cached(&sql)?.query_and_then(params![now.0, super::rows(limit)], read)?.collect()
-}
-
-/// When the next pending change lapses.
-///
-/// # Errors
-/// SQLite's.
-pub fn next_expiry(conn: &Connection) -> Result<Option<Millis>, StoreError> {
-    let sql = "SELECT min(expires_at) FROM changes WHERE state = 'pending'";
-    let found: Option<Option<i64>> = conn.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()?;
-    Ok(found.flatten().map(Millis))
 }

@@ -34,6 +34,15 @@ pub fn remove(tx: &Transaction<'_>, group: &GroupName, user: &UserId) -> Result<
     Ok(tx.prepare_cached(sql)?.execute(params![group.as_str(), user.to_string()])? == 1)
 }
 
+/// Forgets the members of a group that is deleted.
+///
+/// # Errors
+/// SQLite's.
+pub fn forget(tx: &Transaction<'_>, group: &GroupName) -> Result<(), StoreError> {
+    tx.prepare_cached("DELETE FROM members WHERE agent_group = ?1")?.execute([group.as_str()])?;
+    Ok(())
+}
+
 /// Whether somebody is one.
 ///
 /// # Errors

@@ -191,6 +191,7 @@ CREATE TABLE changes (
   base TEXT NOT NULL,
   digest TEXT NOT NULL,
   idempotency_key TEXT,
+  request TEXT NOT NULL, -- digest of what was asked, as it was asked
   submitted_at INTEGER NOT NULL,
   expires_at INTEGER NOT NULL,
   decided_by TEXT,
@@ -200,19 +201,13 @@ CREATE TABLE changes (
   failure TEXT,
   finished_at INTEGER
 ) STRICT;
+CREATE INDEX changes_group ON changes(agent_group, id);
+CREATE INDEX changes_waiting ON changes(id) WHERE state = 'pending';
 CREATE INDEX changes_pending ON changes(agent_group, id) WHERE state = 'pending';
+CREATE INDEX changes_asked ON changes(requested_by) WHERE state = 'pending';
 CREATE INDEX changes_expiring ON changes(expires_at) WHERE state = 'pending';
-CREATE INDEX changes_unfinished ON changes(id) WHERE state = 'approved';
 CREATE UNIQUE INDEX changes_once ON changes(via, idempotency_key) WHERE idempotency_key IS NOT NULL;
-CREATE TABLE grants (
-  agent_group TEXT NOT NULL REFERENCES agent_groups(name),
-  kind TEXT NOT NULL,
-  name TEXT NOT NULL,
-  terms TEXT NOT NULL,
-  change TEXT NOT NULL REFERENCES changes(id),
-  since INTEGER NOT NULL,
-  PRIMARY KEY (agent_group, kind, name)
-) STRICT, WITHOUT ROWID;
+CREATE INDEX members_user ON members(user);
 CREATE TABLE tokens (
   name TEXT PRIMARY KEY,
   user TEXT NOT NULL REFERENCES users(id),
@@ -222,6 +217,7 @@ CREATE TABLE tokens (
   expires_at INTEGER,
   revoked_at INTEGER
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX tokens_user ON tokens(user);
 CREATE TABLE audit (
   seq INTEGER PRIMARY KEY,
   previous BLOB NOT NULL,

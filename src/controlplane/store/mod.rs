@@ -5,7 +5,6 @@
 pub mod audit;
 pub mod changes;
 mod error;
-pub mod grants;
 pub mod groups;
 pub mod history;
 pub mod inbox;

@@ -93,6 +93,15 @@ pub fn revoke(
     Ok(tx.prepare_cached(sql)?.execute(params![user.to_string(), role.as_str(), scope_text(scope)])? == 1)
 }
 
+/// Takes away every role for a group that is deleted.
+///
+/// # Errors
+/// SQLite's.
+pub fn forget(tx: &Transaction<'_>, group: &GroupName) -> Result<(), StoreError> {
+    tx.prepare_cached("DELETE FROM roles WHERE scope = ?1")?.execute([group.as_str()])?;
+    Ok(())
+}
+
 /// Whether somebody has exactly this role.
 ///
 /// # Errors

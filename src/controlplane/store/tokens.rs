@@ -10,6 +10,13 @@ use crate::contract::time::Millis;
 /// Longest name of a token, in bytes.
 const MOST_NAME: usize = 64;
 
+/// The token that this machine keeps in the file `api-token`.
+pub const FROM_FILE: &str = "first";
+/// The token that the environment gave.
+pub const FROM_ENVIRONMENT: &str = "environment";
+/// Names that nobody gives a token of their own.
+pub const RESERVED: [&str; 2] = [FROM_FILE, FROM_ENVIRONMENT];
+
 /// One token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
@@ -75,13 +82,19 @@ pub fn get(conn: &Connection, name: &str) -> Result<Option<Token>, StoreError> {
     query.query_and_then([name], read)?.next().transpose()
 }
 
-/// Replaces the digest of a token that this machine keeps in a file or in the environment.
+/// Replaces a token that this machine keeps in a file or in the environment.
 ///
 /// # Errors
 /// SQLite's.
-pub fn replace_digest(tx: &Transaction<'_>, name: &str, digest: &[u8; 32]) -> Result<(), StoreError> {
-    tx.prepare_cached("UPDATE tokens SET digest = ?2, revoked_at = NULL WHERE name = ?1")?
-        .execute(params![name, digest])?;
+pub fn replace(
+    tx: &Transaction<'_>,
+    name: &str,
+    user: &UserId,
+    scopes: &str,
+    digest: &[u8; 32],
+) -> Result<(), StoreError> {
+    let sql = "UPDATE tokens SET user = ?2, scopes = ?3, digest = ?4, revoked_at = NULL WHERE name = ?1";
+    tx.prepare_cached(sql)?.execute(params![name, user.to_string(), scopes, digest])?;
     Ok(())
 }
 

@@ -122,6 +122,32 @@ pub fn find(
     query.query_and_then([group.as_str(), channel, instance, chat], read)?.next().transpose()
 }
 
+/// The names of the other groups that are wired to a chat.
+///
+/// # Errors
+/// SQLite's.
+pub fn others(
+    conn: &Connection,
+    group: &GroupName,
+    (channel, instance, chat): (&str, &str, &str),
+) -> Result<Vec<String>, StoreError> {
+    let sql = "SELECT w.agent_group FROM wirings w JOIN messaging_groups m ON m.id = w.messaging_group
+               WHERE m.channel = ?2 AND m.instance = ?3 AND m.chat = ?4 AND w.agent_group <> ?1
+               ORDER BY w.agent_group LIMIT 50";
+    let mut query = conn.prepare_cached(sql)?;
+    let rows = query.query_map([group.as_str(), channel, instance, chat], |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Takes every chat away from a group that is deleted.
+///
+/// # Errors
+/// SQLite's.
+pub fn forget(tx: &Transaction<'_>, group: &GroupName) -> Result<(), StoreError> {
+    tx.prepare_cached("DELETE FROM wirings WHERE agent_group = ?1")?.execute([group.as_str()])?;
+    Ok(())
+}
+
 /// Up to `limit` wirings by id, after one; of one group, or of all.
 ///
 /// # Errors
