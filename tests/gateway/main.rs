@@ -13,5 +13,6 @@
 mod world;
 
 mod audit;
+mod changes;
 mod door;
 mod words;

@@ -7,10 +7,18 @@ use std::path::Path;
 use crate::crash::{all_answered_once, deaths};
 use crate::world::{Build, Daemon, Home, Runtime, Serve, User, eventually, leftovers, marker};
 
-/// Points that only a turn passes which an earlier sandbox left open, or only a long chain of records. They have
-/// tests of their own.
-const OFF_THE_PLAIN_WAY: &[&str] =
-    &["step.turn_resumed.before", "step.turn_resumed.after", "step.abandon.before", "export.rotated"];
+/// Points that only a turn passes which an earlier sandbox left open, or only a long chain of records, or only a
+/// change. They have tests of their own.
+const OFF_THE_PLAIN_WAY: &[&str] = &[
+    "step.turn_resumed.before",
+    "step.turn_resumed.after",
+    "step.abandon.before",
+    "export.rotated",
+    "submit.before_commit",
+    "submit.after_commit",
+    "decide.before_commit",
+    "decide.after_commit",
+];
 
 #[test]
 fn every_crash_point_is_survived() {

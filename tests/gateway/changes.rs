@@ -1,0 +1,407 @@
+//! Changes from outside: asked for, shown, decided, in effect, and never without a decision, whatever is killed.
+
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+use crate::world::http::{Answer, Events, Request};
+use crate::world::{Build, Daemon, Home, Runtime, Serve, User, eventually, marker};
+
+fn ctl(home: &Home, daemon: &Daemon, words: &[&str]) -> Command {
+    let address = format!("http://{}", daemon.address);
+    let mut command = home.command(["ctl", "--addr", &address, "--token", &daemon.token()]);
+    command.args(words);
+    command
+}
+
+#[track_caller]
+fn run(mut command: Command) -> Output {
+    crate::world::home::finish(command.spawn().unwrap())
+}
+
+#[track_caller]
+fn said(command: Command) -> String {
+    let output = run(command);
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[track_caller]
+fn refused(command: Command, code: i32) -> String {
+    let output = run(command);
+    assert_eq!(output.status.code(), Some(code), "{output:?}");
+    let line = String::from_utf8(output.stderr).unwrap();
+    assert!(line.trim_end().lines().count() == 1, "{line}");
+    line
+}
+
+fn submit(daemon: &Daemon, kind: &str, group: &str, payload: &Value) -> Answer {
+    daemon.send(Request::post("/v1/changes", &json!({"kind": kind, "group": group, "payload": payload})))
+}
+
+fn decide(daemon: &Daemon, id: &str, body: &Value) -> Answer {
+    daemon.send(Request::post(&format!("/v1/changes/{id}/decision"), body))
+}
+
+fn approve(daemon: &Daemon, change: &Value) -> Answer {
+    let id = change["id"].as_str().unwrap();
+    decide(daemon, id, &json!({"outcome": "approve", "digest": change["digest"]}))
+}
+
+fn acts(daemon: &Daemon, object: &str) -> Vec<String> {
+    let page = daemon.get("/v1/audit?limit=1000");
+    let mut acts: Vec<String> = page["records"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|record| record["object"] == object)
+        .map(|record| record["act"].as_str().unwrap().to_owned())
+        .collect();
+    acts.reverse();
+    acts
+}
+
+#[test]
+fn the_first_run_as_a_stranger_types_it() {
+    let home = Home::new(Build::Release, User::Root);
+    let daemon = Serve::new(&home, Runtime::Native).ready();
+    let words = ["change", "submit", "--kind", "persona", "--group", "dev-agent", "--by", "you"];
+    let line = refused(ctl(&home, &daemon, &words), 2);
+    assert!(line.contains("--instructions") && line.contains("--from"), "{line}");
+
+    let mut with_text = words.to_vec();
+    with_text.extend(["--instructions", "Answer in rhymes.\u{1b}[2J\u{202e}"]);
+    let shown = said(ctl(&home, &daemon, &with_text));
+    assert!(shown.contains("+ Answer in rhymes.\\u{1b}[2J\\u{202e}"), "{shown}");
+    let id = shown.split_whitespace().nth(1).unwrap().to_owned();
+    assert!(shown.contains(&format!("ironctl change approve {id}")), "{shown}");
+
+    let pending = said(ctl(&home, &daemon, &["change", "pending"]));
+    assert!(pending.contains(&id) && pending.contains("ironctl change approve"), "{pending}");
+    assert_eq!(daemon.get("/v1/agents/dev-agent")["instructions"], "");
+
+    // Nobody can be asked here, and nothing is approved unasked.
+    assert!(refused(ctl(&home, &daemon, &["change", "approve", &id]), 2).contains("--yes"));
+    assert_eq!(daemon.get("/v1/agents/dev-agent")["instructions"], "");
+    let done = said(ctl(&home, &daemon, &["change", "approve", &id, "--by", "you", "--yes"]));
+    let digest = daemon.get(&format!("/v1/changes/{id}"))["digest"].as_str().unwrap().to_owned();
+    assert!(done.contains(&digest) && done.contains("in effect"), "{done}");
+    assert_eq!(daemon.get("/v1/agents/dev-agent")["instructions"], "Answer in rhymes.\u{1b}[2J\u{202e}");
+
+    let audit = said(ctl(&home, &daemon, &["audit"]));
+    let order = ["change.submitted", "change.approved", "change.applied"].map(|act| audit.find(act).unwrap());
+    assert!(order.is_sorted(), "{audit}");
+    assert!(said(ctl(&home, &daemon, &["change", "history"])).contains("applied"));
+    assert!(refused(ctl(&home, &daemon, &["change", "approve", &id, "--yes"]), 1).contains("applied"));
+    let kinds = refused(
+        ctl(
+            &home,
+            &daemon,
+            &["change", "submit", "--kind", "egress", "--group", "dev-agent", "--payload", "{}"],
+        ),
+        1,
+    );
+    assert!(kinds.contains("this build"), "{kinds}");
+    assert!(daemon.stop().success());
+}
+
+/// What is decided reaches a running agent with its next message; its sandbox stays.
+#[test]
+fn inv_044_an_approved_change_is_in_effect_at_the_next_message() {
+    let home = Home::new(Build::Release, User::Root);
+    let daemon = Serve::new(&home, Runtime::Native).ready();
+    let chat = daemon.chat("mock-agent", "main");
+    let text = r#"tool:write_file {"path":"note","content":"x"}"#;
+    assert!(chat.ask(text).contains("tool result: wrote 1 bytes"), "the tool works");
+    let change = submit(&daemon, "enabled_tools", "mock-agent", &json!({"tools": ["read_file"]})).json();
+    assert!(chat.ask(text).contains("tool result: wrote 1 bytes"), "nothing changes before the decision");
+    assert_eq!(approve(&daemon, &change).status, 200);
+    let answer = chat.ask(text);
+    assert!(!answer.contains("tool result"), "{answer}");
+    // The model too, which the host's own socket judges.
+    let change = submit(&daemon, "model", "mock-agent", &json!({"model": "another"})).json();
+    assert_eq!(approve(&daemon, &change).status, 200);
+    assert!(chat.ask("hello").contains("mock-agent received: hello"));
+    assert_eq!(daemon.metric("ironclaw_launches_total"), 1.0, "one sandbox answered all of it");
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn inv_029_one_decision_for_what_was_seen_and_never_two() {
+    let home = Home::new(Build::Release, User::Root);
+    let daemon = Serve::new(&home, Runtime::Native).ready();
+    let change = submit(&daemon, "persona", "dev-agent", &json!({"soul": "one"})).json();
+    let id = change["id"].as_str().unwrap();
+    // A decision cannot precede its change, and names what was seen.
+    let unknown = "chg_01ARZ3NDEKTSV4RRFFQ69G5FAV";
+    for name in [unknown, "x", "..%2f..%2fetc"] {
+        let answer = decide(&daemon, name, &json!({"outcome": "approve", "digest": change["digest"]}));
+        assert_eq!(answer.status, 404, "{name}");
+    }
+    assert_eq!(decide(&daemon, id, &json!({"outcome": "approve"})).status, 400);
+    let wrong = decide(&daemon, id, &json!({"outcome": "approve", "digest": "0".repeat(64)}));
+    assert_eq!((wrong.status, wrong.json()["type"].clone()), (409, json!("wrong_digest")));
+    assert_eq!(daemon.get("/v1/agents/dev-agent")["soul"], "");
+
+    // Two approvers at once: one of them decides.
+    let answers: Vec<u16> = std::thread::scope(|scope| {
+        let both: Vec<_> = (0..8).map(|_| scope.spawn(|| approve(&daemon, &change).status)).collect();
+        both.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(answers.iter().filter(|status| **status == 200).count(), 1, "{answers:?}");
+    assert_eq!(answers.iter().filter(|status| **status == 409).count(), 7, "{answers:?}");
+    assert_eq!(acts(&daemon, id), ["change.submitted", "change.approved", "change.applied"]);
+    assert_eq!(decide(&daemon, id, &json!({"outcome": "reject"})).status, 409);
+
+    let change = submit(&daemon, "persona", "dev-agent", &json!({"soul": "two"})).json();
+    let id = change["id"].as_str().unwrap();
+    assert_eq!(decide(&daemon, id, &json!({"outcome": "reject", "note": "no"})).json()["state"], "rejected");
+    let late = approve(&daemon, &change);
+    assert_eq!((late.status, late.json()["type"].clone()), (409, json!("not_pending")));
+    assert_eq!(daemon.get("/v1/agents/dev-agent")["soul"], "one");
+
+    // The second of two for the same object is shown anew, never applied blind.
+    let three = submit(&daemon, "persona", "dev-agent", &json!({"soul": "three"})).json();
+    let four = submit(&daemon, "persona", "dev-agent", &json!({"soul": "four"})).json();
+    assert_eq!(approve(&daemon, &three).status, 200);
+    let stale = approve(&daemon, &four);
+    assert_eq!((stale.status, stale.json()["type"].clone()), (409, json!("stale")));
+    let now = stale.json()["change"].clone();
+    assert!(now["diff"].as_str().unwrap().contains("- three\n+ four"), "{now}");
+    assert_eq!(daemon.get("/v1/agents/dev-agent")["soul"], "three");
+    let shown = run(ctl(
+        &home,
+        &daemon,
+        &[
+            "change",
+            "approve",
+            four["id"].as_str().unwrap(),
+            "--digest",
+            four["digest"].as_str().unwrap(),
+            "--yes",
+        ],
+    ));
+    assert_eq!(shown.status.code(), Some(1), "a digest that is not shown any more approves nothing");
+    assert_eq!(approve(&daemon, &now).status, 200);
+    assert_eq!(daemon.get("/v1/agents/dev-agent")["soul"], "four");
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_request_sent_twice_is_one_change() {
+    let home = Home::new(Build::Release, User::Root);
+    let daemon = Serve::new(&home, Runtime::Native).ready();
+    let key = marker();
+    let send = |soul: &str| {
+        let body = json!({"kind": "persona", "group": "dev-agent", "payload": {"soul": soul}});
+        daemon.send(Request::post("/v1/changes", &body).header("Idempotency-Key", key.as_str()))
+    };
+    let first = send("one");
+    assert_eq!(first.status, 201);
+    let again = send("one");
+    assert_eq!((again.status, again.json()["id"].clone()), (200, first.json()["id"].clone()));
+    let other = send("two");
+    assert_eq!((other.status, other.json()["type"].clone()), (409, json!("key_reused")));
+    assert_eq!(approve(&daemon, &first.json()).status, 200);
+    let after = send("one");
+    assert_eq!((after.status, after.json()["state"].clone()), (200, json!("applied")));
+    assert!(daemon.stop().success());
+}
+
+/// Killed at every durable step of asking and deciding: what is pending can be decided, what is applied was applied
+/// once, and the audit agrees.
+#[test]
+fn inv_031_every_crash_point_of_a_change_is_survived() {
+    for name in [
+        "submit.before_commit",
+        "submit.after_commit",
+        "decide.before_commit",
+        "decide.after_commit",
+        "export.before_append",
+        "export.appended",
+        "export.synced",
+    ] {
+        let home = Home::new(Build::Faults, User::Root);
+        // The start is recorded too, so the exporter's points are passed only from the third record on.
+        let crash =
+            if name.starts_with("export.") { format!("crash={name}@3") } else { format!("crash={name}") };
+        let mut daemon = Serve::new(&home, Runtime::Native).fault(crash).ready();
+        let body = json!({"kind": "persona", "group": "dev-agent", "payload": {"soul": "once"}});
+        let key = marker();
+        let ask = |daemon: &Daemon| {
+            Request::post("/v1/changes", &body)
+                .header("Idempotency-Key", key.as_str())
+                .token(&daemon.token())
+                .send(daemon.address)
+        };
+        if let Ok(answer) = ask(&daemon)
+            && answer.status == 201
+        {
+            let change = answer.json();
+            let path = format!("/v1/changes/{}/decision", change["id"].as_str().unwrap());
+            let body = json!({"outcome": "approve", "digest": change["digest"]});
+            let _ = Request::post(&path, &body).token(&daemon.token()).send(daemon.address);
+        }
+        eventually(&format!("{name} is passed"), || daemon.has_ended().then_some(()));
+        drop(daemon);
+        let daemon = Serve::new(&home, Runtime::Native).ready();
+        let change = ask(&daemon).unwrap();
+        assert!(matches!(change.status, 200 | 201), "{name}: {}", change.text());
+        let change = change.json();
+        let id = change["id"].as_str().unwrap();
+        if change["state"] == "pending" {
+            assert_eq!(daemon.get("/v1/agents/dev-agent")["soul"], "", "{name}");
+            assert_eq!(approve(&daemon, &change).status, 200, "{name}");
+        } else {
+            assert_eq!(change["state"], "applied", "{name}");
+        }
+        assert_eq!(daemon.get("/v1/agents/dev-agent")["soul"], "once", "{name}");
+        let all = daemon.get("/v1/changes/history");
+        assert_eq!(all["changes"].as_array().unwrap().len(), 1, "{name}: {all}");
+        assert_eq!(acts(&daemon, id), ["change.submitted", "change.approved", "change.applied"], "{name}");
+        assert_eq!(daemon.get("/v1/audit/verify")["ok"], true, "{name}");
+        assert!(daemon.stop().success());
+    }
+}
+
+/// Every documented route, by what it wants: nobody without a token, with a wrong, an expired or a narrow one.
+#[test]
+fn every_route_wants_a_token_that_reaches_it() {
+    let home = Home::new(Build::Release, User::Root);
+    let daemon = Serve::new(&home, Runtime::Native).flag("--token-rate", "0").ready();
+    daemon.send(Request::post("/v1/users", &json!({"id": "local:ann"}))).ok();
+    let make = |name: &str, scopes: Value| {
+        let body = json!({"name": name, "user": "local:ann", "scopes": scopes});
+        daemon.send(Request::post("/v1/tokens", &body)).ok()["token"].as_str().unwrap().to_owned()
+    };
+    // One of somebody without a role, one that was revoked, one of an owner that narrows all but talking away.
+    let powerless = make("powerless", json!(["read", "operate", "approve", "admin", "metrics", "chat"]));
+    let revoked = make("revoked", json!(["read"]));
+    assert_eq!(
+        Request { method: "DELETE", ..Request::get("/v1/tokens/revoked") }
+            .token(&daemon.token())
+            .send(daemon.address)
+            .unwrap()
+            .status,
+        200
+    );
+    let narrow = daemon.send(Request::post("/v1/tokens", &json!({"name": "narrow", "scopes": ["chat"]})));
+    let narrow = narrow.ok()["token"].as_str().unwrap().to_owned();
+    let document = include_str!("../../schema/openapi.yaml");
+    let mut path = "";
+    let mut routes = Vec::new();
+    for line in
+        document.lines().skip_while(|line| *line != "paths:").take_while(|line| *line != "components:")
+    {
+        match line.strip_suffix(':').map(|line| (line.len() - line.trim_start().len(), line.trim_start())) {
+            Some((2, word)) => path = word,
+            Some((4, word @ ("get" | "post" | "delete"))) => {
+                routes.push((word.to_uppercase(), path.to_owned()))
+            }
+            _ => {}
+        }
+    }
+    assert!(routes.len() > 30, "{routes:?}");
+    for (method, path) in &routes {
+        let real = path
+            .replace("{agent}", "mock-agent")
+            .replace("{name}", "mock-agent")
+            .replace("{id}", "ses_01ARZ3NDEKTSV4RRFFQ69G5FAV");
+        let send = |token: Option<&str>| {
+            // Who may talk is judged with the message, so there it must be one.
+            let body =
+                if path.ends_with("/messages") { json!({"text": "x", "event_id": "e"}) } else { json!({}) };
+            let mut request = Request::post(&real, &body);
+            request.method = method;
+            if let Some(token) = token {
+                request = request.token(token);
+            }
+            request.send(daemon.address).unwrap()
+        };
+        if matches!(path.as_str(), "/healthz" | "/readyz") {
+            assert_eq!(send(None).status, 200, "{path}");
+            continue;
+        }
+        for token in [None, Some("ict_wrong"), Some(""), Some(revoked.as_str())] {
+            // After some wrong ones the answer is to wait.
+            assert!(matches!(send(token).status, 401 | 429), "{method} {path} with {token:?}");
+        }
+        // Streams are closed as soon as their head was read.
+        if path.ends_with("/events") {
+            continue;
+        }
+        // Whose a token is, everybody may know who holds it.
+        if path == "/v1/whoami" {
+            assert_eq!(send(Some(narrow.as_str())).json()["scopes"], json!(["chat"]));
+            continue;
+        }
+        assert_eq!(send(Some(powerless.as_str())).status, 403, "{method} {path} without a role");
+        let talks = path.starts_with("/v1/chat/");
+        assert_eq!(send(Some(narrow.as_str())).status == 403, !talks, "{method} {path} with a narrow token");
+    }
+    assert!(daemon.stop().success());
+}
+
+/// Who was let in is let out: a revoked token and a membership that ended close the streams that they opened.
+#[test]
+fn closing_a_grant_ends_open_connections() {
+    let home = Home::new(Build::Release, User::Root);
+    let daemon = Serve::new(&home, Runtime::Native).ready();
+    let change = submit(&daemon, "permissions", "mock-agent", &json!({"add_members": ["local:ann"]})).json();
+    assert_eq!(approve(&daemon, &change).status, 200);
+    let make = |name: &str| {
+        let body = json!({"name": name, "user": "local:ann", "scopes": ["chat"]});
+        daemon.send(Request::post("/v1/tokens", &body)).ok()["token"].as_str().unwrap().to_owned()
+    };
+    let (first, second) = (make("first-of-ann"), make("second-of-ann"));
+    let listen = |token: &str| {
+        let request = Request::get("/v1/chat/mock-agent/events?chat=main").token(token);
+        let mut events = Events::open(request, daemon.address);
+        // The stream lives: what is said comes.
+        let said = daemon.chat("mock-agent", "main").say("hello");
+        while !events.next().unwrap().data.contains(&said.message_id) {}
+        events
+    };
+    // A member talks to this agent, and to no other.
+    let talk = |token: &str, agent: &str| {
+        let path = format!("/v1/chat/{agent}/messages");
+        let body = json!({"text": "hi", "event_id": marker()});
+        Request::post(&path, &body).token(token).send(daemon.address).unwrap().status
+    };
+    assert_eq!((talk(&first, "mock-agent"), talk(&first, "dev-agent")), (202, 403));
+    let mut with_first = listen(&first);
+    let revoke = Request { method: "DELETE", ..Request::get("/v1/tokens/first-of-ann") };
+    assert_eq!(revoke.token(&daemon.token()).send(daemon.address).unwrap().status, 200);
+    while with_first.try_next().is_some() {}
+    assert_eq!(talk(&first, "mock-agent"), 401);
+
+    let mut with_second = listen(&second);
+    let change =
+        submit(&daemon, "permissions", "mock-agent", &json!({"remove_members": ["local:ann"]})).json();
+    assert_eq!(approve(&daemon, &change).status, 200);
+    while with_second.try_next().is_some() {}
+    assert_eq!(talk(&second, "mock-agent"), 403);
+    assert!(daemon.stop().success());
+}
+
+/// A deleted agent answers no more, what waited for it is told so, and its name stays taken.
+#[test]
+fn a_deleted_agent_is_gone() {
+    let home = Home::new(Build::Release, User::Root);
+    let daemon = Serve::new(&home, Runtime::Native).ready();
+    let make = submit(&daemon, "create_agent", "helper", &json!({"soul": "kind"})).json();
+    assert_eq!(daemon.send(Request::get("/v1/agents/helper")).status, 404);
+    assert_eq!(approve(&daemon, &make).status, 200);
+    assert!(daemon.chat("helper", "main").ask("hello").contains("mock-agent received: hello"));
+    let pending = submit(&daemon, "persona", "helper", &json!({"soul": "other"})).json();
+    let delete = Request { method: "DELETE", ..Request::get("/v1/agents/helper") };
+    assert_eq!(delete.token(&daemon.token()).send(daemon.address).unwrap().status, 200);
+    let body = json!({"text": "hi", "event_id": marker()});
+    assert_eq!(daemon.send(Request::post("/v1/chat/helper/messages", &body)).status, 404);
+    eventually("its sandbox is gone", || (daemon.metric("ironclaw_sandboxes_running") == 0.0).then_some(()));
+    let late = approve(&daemon, &pending);
+    assert_eq!((late.status, late.json()["type"].clone()), (409, json!("not_possible")));
+    let again = submit(&daemon, "create_agent", "helper", &json!({}));
+    assert_eq!((again.status, again.json()["type"].clone()), (422, json!("refused")));
+    assert!(daemon.stop().success());
+}
