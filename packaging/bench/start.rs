@@ -13,7 +13,7 @@ const LOOK: Duration = Duration::from_micros(200);
 
 pub fn executable(bench: &Bench) -> Vec<Row> {
     let bytes = std::fs::metadata(&bench.exe).unwrap().len();
-    vec![Row::new("executable, size", Amount::Bytes(bytes)).at_most(Amount::mib(6))]
+    vec![Row::new("executable, size", Amount::Bytes(bytes)).at_most(Amount::mib(10))]
 }
 
 /// From starting the control plane to the first answer of `/healthz`, on a new state and on its own.
