@@ -276,3 +276,12 @@ pub(super) fn bring_up_to_date(
 pub(super) fn steps() -> i64 {
     i64::try_from(STEPS.len()).unwrap()
 }
+
+/// A ledger as the first so many steps made it.
+#[cfg(test)]
+pub(super) fn as_of(connection: &Connection, version: usize) {
+    for step in &STEPS[..version] {
+        connection.execute_batch(step.sql).unwrap();
+    }
+    connection.pragma_update(None, "user_version", i64::try_from(version).unwrap()).unwrap();
+}

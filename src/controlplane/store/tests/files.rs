@@ -4,12 +4,14 @@ use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::PathBuf;
 
+use rusqlite::Connection;
+
 use super::{Scratch, World, claim, keyring};
 use crate::contract::cipher::{self, FileKey, Role};
-use crate::contract::ids::MessageId;
+use crate::contract::ids::{GroupName, MessageId};
 use crate::controlplane::keys::LedgerState;
 use crate::controlplane::state::StateDir;
-use crate::controlplane::store::{Ledger, StoreError, meta, migrations};
+use crate::controlplane::store::{Ledger, StoreError, groups, meta, migrations, sessions};
 
 /// A state directory whose ledger was made, filled, and closed.
 fn made() -> (Scratch, StateDir) {
@@ -52,6 +54,43 @@ fn the_golden_schema_is_what_the_steps_make() {
     assert!(made == golden, "schema/control.sql is not what the steps make, which is:\n{made}");
     let version: i64 = world.read(|conn| Ok(conn.query_row("PRAGMA user_version", [], |row| row.get(0))?));
     assert_eq!(version, migrations::steps());
+}
+
+/// From every version that ever was: the tables are those of now, and what was there is still there.
+#[test]
+fn an_older_ledger_is_brought_up_to_date_and_keeps_what_it_holds() {
+    let schema = |conn: &Connection| -> Vec<(String, Option<String>)> {
+        let mut query = conn.prepare("SELECT name, sql FROM sqlite_schema ORDER BY name").unwrap();
+        let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        rows.collect::<Result<_, _>>().unwrap()
+    };
+    let path = PathBuf::from("control.db");
+    let mut now = Connection::open_in_memory().unwrap();
+    migrations::bring_up_to_date(&mut now, &path, LedgerState::Making).unwrap();
+    let latest = usize::try_from(migrations::steps()).unwrap();
+    for version in 1..=latest {
+        let mut conn = Connection::open_in_memory().unwrap();
+        migrations::as_of(&conn, version);
+        conn.execute_batch(
+            "INSERT INTO agent_groups (name, title, provider, model, tools, host_id, created_at, revision)
+                 VALUES ('a', 'A', 'mock', 'mock', 'all', 7, 1, 3);
+             INSERT INTO sessions VALUES
+                 ('ses_01ARZ3NDEKTSV4RRFFQ69G5FAV', 'a', 'api', '', 'main', '', 1, 5, 6, NULL, 0, NULL, 1, 1, 1, 1);
+             INSERT INTO history VALUES (1, 'ses_01ARZ3NDEKTSV4RRFFQ69G5FAV', 'in', 'm', NULL, 1);
+             INSERT INTO inbox VALUES (1, 'm', 'ses_01ARZ3NDEKTSV4RRFFQ69G5FAV', NULL, 'chat', 1, 'api', '', 'main',
+                 NULL, 'local:owner', 'owner', x'00', NULL, 0, NULL, 'open', NULL, 0, 0, 1);",
+        )
+        .unwrap();
+        migrations::bring_up_to_date(&mut conn, &path, LedgerState::Made).unwrap();
+        assert_eq!(schema(&conn), schema(&now), "from version {version}");
+        let group = groups::get(&conn, &GroupName::parse("a").unwrap()).unwrap().unwrap();
+        assert_eq!((group.title.as_str(), group.host_id, group.revision), ("A", Some(7), 3));
+        assert_eq!((group.persona, group.deleted_at), (groups::Persona::default(), None));
+        assert_eq!(sessions::owed(&conn).unwrap().len(), 1, "from version {version}");
+        let broken: i64 =
+            conn.query_row("SELECT count(*) FROM pragma_foreign_key_check", [], |row| row.get(0)).unwrap();
+        assert_eq!(broken, 0);
+    }
 }
 
 #[test]
