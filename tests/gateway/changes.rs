@@ -405,3 +405,30 @@ fn a_deleted_agent_is_gone() {
     assert_eq!((again.status, again.json()["type"].clone()), (422, json!("refused")));
     assert!(daemon.stop().success());
 }
+
+/// The operator's policy takes effect where it may, and is refused where it may not.
+#[test]
+fn a_policy_approves_what_it_names_and_nothing_else() {
+    let home = Home::new(Build::Release, User::Root);
+    let file = home.root.join("user/policy.json");
+    for (text, says) in [
+        (r#"{"auto_approve":["create_agent"]}"#, "never approved without a person"),
+        (r#"{"auto":[]}"#, "auto"),
+        ("{", "policy"),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let mut command = home.command(["serve", "--dev", "--runtime", "native"]);
+        command.arg("--state-dir").arg(home.state()).arg("--policy").arg(&file);
+        let output = run(command);
+        let line = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{line}");
+        assert!(line.lines().last().unwrap().contains(says), "{line}");
+    }
+    std::fs::write(&file, r#"{"auto_approve":["persona"]}"#).unwrap();
+    let daemon = Serve::new(&home, Runtime::Native).flag("--policy", file.display().to_string()).ready();
+    let change = submit(&daemon, "persona", "dev-agent", &json!({"soul": "kind"})).json();
+    assert_eq!((&change["state"], &change["decided_by"]), (&json!("applied"), &json!("policy")));
+    let change = submit(&daemon, "enabled_tools", "dev-agent", &json!({"tools": "none"})).json();
+    assert_eq!(change["state"], "pending");
+    assert!(daemon.stop().success());
+}

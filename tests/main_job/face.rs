@@ -66,7 +66,6 @@ fn wrong_words_are_usage_errors_with_one_clear_line() {
         &["serve", "--mcp-catalog", "x"],
         &["serve", "--egress-allow", "x"],
         &["serve", "--search-backend", "duckduckgo"],
-        &["serve", "--policy", "x"],
     ] {
         let output = home.run(words);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
