@@ -18,15 +18,20 @@ pub fn wipe(bytes: &mut [u8]) {
     compiler_fence(Ordering::SeqCst);
 }
 
+/// What is larger has pages of its own, which go back to the system when it is freed; the allocator would otherwise
+/// learn to keep them, with small things between them.
+const LARGE: i32 = 64 << 10;
+
 /// Has all threads share so many heaps. Each would otherwise come to have one of its own, and what is freed in one
 /// is of no use to another.
 pub fn share_heaps(most: i32) {
     #[cfg(not(target_env = "gnu"))]
     let _ = most;
     #[cfg(target_env = "gnu")]
-    // SAFETY: it only sets a number in the allocator.
+    // SAFETY: it only sets numbers in the allocator.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, most);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
     }
 }
 
