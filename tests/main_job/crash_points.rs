@@ -78,11 +78,20 @@ fn survive(name: &str, runtime: Runtime) -> bool {
             {
                 sessions.push(answer.json()["session_id"].as_str().unwrap().to_owned());
             }
+            // Else the next message might travel with the launch of the first, and nothing would be handed to a
+            // running sandbox.
+            eventually("its sandbox is launched, or all is over", || {
+                let is_launched =
+                    daemon.try_metric("ironclaw_launches_total").is_some_and(|count| count >= 1.0);
+                (daemon.has_ended() || is_launched).then_some(())
+            });
         }
         // Either something dies there, or everything is answered and the idle sandbox goes: then the point
         // is not on this way.
         passed = eventually(&format!("{name} is passed, or all is done"), || {
-            if daemon.has_ended() || deaths(&daemon).is_some_and(|count| count > 0.0) {
+            // One that dies with nothing open counts against nobody, and is told of all the same.
+            let died = daemon.log.contains("it ended by itself");
+            if daemon.has_ended() || died || deaths(&daemon).is_some_and(|count| count > 0.0) {
                 return Some(true);
             }
             let done = daemon.try_metric("ironclaw_messages_finished_total") == Some(2.0)
