@@ -4,46 +4,16 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
+use crate::hand::{self, ctl, refused, said};
 use crate::world::http::{Events, Request};
 use crate::world::{Build, Daemon, Home, Runtime, Serve, User, daemon::free_port, eventually, leftovers};
 
 fn file(home: &Home) -> PathBuf {
     home.state().join("audit.jsonl")
-}
-
-/// `ironclaw ctl` with the daemon's address and token.
-fn ctl(home: &Home, daemon: &Daemon, words: &[&str]) -> Command {
-    let address = format!("http://{}", daemon.address);
-    let mut command = home.command(["ctl", "--addr", &address, "--token", &daemon.token()]);
-    command.args(words);
-    command
-}
-
-#[track_caller]
-fn run(mut command: Command) -> Output {
-    crate::world::home::finish(command.spawn().unwrap())
-}
-
-/// What a command printed; anything but success fails the test.
-#[track_caller]
-fn said(command: Command) -> String {
-    let output = run(command);
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Why a command failed, in one line that names the next step.
-#[track_caller]
-fn refused(command: Command) -> String {
-    let output = run(command);
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let line = String::from_utf8(output.stderr).unwrap();
-    assert!(line.trim_end().lines().count() == 1 && line.len() > 40, "{line}");
-    line
 }
 
 /// All records, the oldest first, page by page.
@@ -129,7 +99,7 @@ fn a_release_is_recorded_and_the_chain_is_checked() {
     assert!(rows[1].contains("daemon.started") && rows[1].contains("version="), "{table}");
     assert!(rows.last().unwrap().contains(&session), "{table}");
     assert_eq!(said(ctl(&home, &daemon, &["audit", "--limit=1"])).lines().count(), 2);
-    let list: Value = serde_json::from_str(&said(ctl(&home, &daemon, &["audit", "--json"]))).unwrap();
+    let list = hand::json(ctl(&home, &daemon, &["audit", "--json"]));
     assert_eq!(list.as_array().unwrap(), &records(&daemon));
     for limit in ["0", "1001", "x"] {
         let path = format!("/v1/audit?limit={limit}");
@@ -154,9 +124,9 @@ fn a_release_is_recorded_and_the_chain_is_checked() {
     };
     let checked = said(offline(&[&second, &first]));
     assert!(checked.contains(&tip) && checked.contains("not judged"), "{checked}");
-    assert!(refused(offline(&[&second])).contains("what came before it is missing"));
+    refused(offline(&[&second]), 1, &["what came before it is missing"]);
     fs::write(&first, start.replace("daemon.started", "daemon.Started")).unwrap();
-    assert!(refused(offline(&[&first, &second])).contains("one of the two was changed"));
+    refused(offline(&[&first, &second]), 1, &["one of the two was changed"]);
     assert!(daemon.stop().success());
 }
 
@@ -224,8 +194,8 @@ fn a_file_that_was_changed_meanwhile_is_set_aside_until_somebody_says_so() {
         // Messages are answered all the same, and the two commands say what is the matter.
         let text = crate::world::marker();
         assert!(daemon.chat("mock-agent", "main").ask(&text).contains(&text));
-        assert!(refused(ctl(&home, &daemon, &["status"])).contains("look at"));
-        assert!(refused(ctl(&home, &daemon, &["audit", "verify"])).contains("acknowledge"));
+        refused(ctl(&home, &daemon, &["status"]), 1, &["look at"]);
+        refused(ctl(&home, &daemon, &["audit", "verify"]), 1, &["acknowledge"]);
 
         let mut follow =
             ctl(&home, &daemon, &["audit", "--follow", "--json", "--limit", "1"]).spawn().unwrap();
@@ -237,7 +207,7 @@ fn a_file_that_was_changed_meanwhile_is_set_aside_until_somebody_says_so() {
         follow.wait().unwrap();
 
         daemon.wait_ready();
-        assert!(refused(ctl(&home, &daemon, &["audit", "acknowledge"])).contains("acknowledged already"));
+        refused(ctl(&home, &daemon, &["audit", "acknowledge"]), 1, &["acknowledged already"]);
         said(ctl(&home, &daemon, &["audit", "verify"]));
         assert!(daemon.stop().success());
     }

@@ -1,52 +1,10 @@
 //! Changes from outside: asked for, shown, decided, in effect, and never without a decision, whatever is killed.
 
-use std::process::{Command, Output};
-
 use serde_json::{Value, json};
 
+use crate::hand::{approve, ctl, decide, refused, run, said, submit};
 use crate::world::http::{Answer, Events, Request};
 use crate::world::{Build, Daemon, Home, Runtime, Serve, User, eventually, marker};
-
-fn ctl(home: &Home, daemon: &Daemon, words: &[&str]) -> Command {
-    let address = format!("http://{}", daemon.address);
-    let mut command = home.command(["ctl", "--addr", &address, "--token", &daemon.token()]);
-    command.args(words);
-    command
-}
-
-#[track_caller]
-fn run(mut command: Command) -> Output {
-    crate::world::home::finish(command.spawn().unwrap())
-}
-
-#[track_caller]
-fn said(command: Command) -> String {
-    let output = run(command);
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-#[track_caller]
-fn refused(command: Command, code: i32) -> String {
-    let output = run(command);
-    assert_eq!(output.status.code(), Some(code), "{output:?}");
-    let line = String::from_utf8(output.stderr).unwrap();
-    assert!(line.trim_end().lines().count() == 1, "{line}");
-    line
-}
-
-fn submit(daemon: &Daemon, kind: &str, group: &str, payload: &Value) -> Answer {
-    daemon.send(Request::post("/v1/changes", &json!({"kind": kind, "group": group, "payload": payload})))
-}
-
-fn decide(daemon: &Daemon, id: &str, body: &Value) -> Answer {
-    daemon.send(Request::post(&format!("/v1/changes/{id}/decision"), body))
-}
-
-fn approve(daemon: &Daemon, change: &Value) -> Answer {
-    let id = change["id"].as_str().unwrap();
-    decide(daemon, id, &json!({"outcome": "approve", "digest": change["digest"]}))
-}
 
 fn acts(daemon: &Daemon, object: &str) -> Vec<String> {
     let page = daemon.get("/v1/audit?limit=1000");
@@ -66,8 +24,7 @@ fn the_first_run_as_a_stranger_types_it() {
     let home = Home::new(Build::Release, User::Root);
     let daemon = Serve::new(&home, Runtime::Native).ready();
     let words = ["change", "submit", "--kind", "persona", "--group", "dev-agent", "--by", "you"];
-    let line = refused(ctl(&home, &daemon, &words), 2);
-    assert!(line.contains("--instructions") && line.contains("--from"), "{line}");
+    refused(ctl(&home, &daemon, &words), 2, &["--instructions", "--from"]);
 
     let mut with_text = words.to_vec();
     with_text.extend(["--instructions", "Answer in rhymes.\u{1b}[2J\u{202e}"]);
@@ -81,7 +38,7 @@ fn the_first_run_as_a_stranger_types_it() {
     assert_eq!(daemon.get("/v1/agents/dev-agent")["instructions"], "");
 
     // Nobody can be asked here, and nothing is approved unasked.
-    assert!(refused(ctl(&home, &daemon, &["change", "approve", &id]), 2).contains("--yes"));
+    refused(ctl(&home, &daemon, &["change", "approve", &id]), 2, &["--yes"]);
     assert_eq!(daemon.get("/v1/agents/dev-agent")["instructions"], "");
     let done = said(ctl(&home, &daemon, &["change", "approve", &id, "--by", "you", "--yes"]));
     let digest = daemon.get(&format!("/v1/changes/{id}"))["digest"].as_str().unwrap().to_owned();
@@ -92,16 +49,9 @@ fn the_first_run_as_a_stranger_types_it() {
     let order = ["change.submitted", "change.approved", "change.applied"].map(|act| audit.find(act).unwrap());
     assert!(order.is_sorted(), "{audit}");
     assert!(said(ctl(&home, &daemon, &["change", "history"])).contains("applied"));
-    assert!(refused(ctl(&home, &daemon, &["change", "approve", &id, "--yes"]), 1).contains("applied"));
-    let kinds = refused(
-        ctl(
-            &home,
-            &daemon,
-            &["change", "submit", "--kind", "egress", "--group", "dev-agent", "--payload", "{}"],
-        ),
-        1,
-    );
-    assert!(kinds.contains("this build"), "{kinds}");
+    refused(ctl(&home, &daemon, &["change", "approve", &id, "--yes"]), 1, &["applied"]);
+    let words = ["change", "submit", "--kind", "egress", "--group", "dev-agent", "--payload", "{}"];
+    refused(ctl(&home, &daemon, &words), 1, &["this build"]);
     assert!(daemon.stop().success());
 }
 

@@ -15,4 +15,5 @@ mod world;
 mod audit;
 mod changes;
 mod door;
+mod hand;
 mod words;
