@@ -191,3 +191,13 @@ CREATE TABLE audit (
   hash BLOB NOT NULL,
   line TEXT NOT NULL
 ) STRICT;
+CREATE TABLE calls (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  session TEXT NOT NULL REFERENCES sessions(id),
+  call TEXT NOT NULL, -- the asker's own mark
+  request TEXT NOT NULL, -- digest of what was asked
+  change TEXT NOT NULL, -- what came of it
+  UNIQUE (session, call)
+) STRICT;
+CREATE INDEX calls_session ON calls(session, id);
+CREATE INDEX changes_asked_at ON changes(requested_by, submitted_at);

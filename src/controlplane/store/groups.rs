@@ -39,6 +39,15 @@ impl Tools {
         }
     }
 
+    /// Whether the agent has this one.
+    pub fn has(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::None => false,
+            Self::List(names) => names.iter().any(|known| known == name),
+        }
+    }
+
     /// As `contract::inbound::SessionConfig` has them: `None` is all.
     pub fn names(&self) -> Option<Vec<String>> {
         match self {

@@ -226,6 +226,21 @@ CREATE TABLE audit (
 ) STRICT;
 ",
     },
+    Step {
+        name: "what agents ask",
+        sql: "
+CREATE TABLE calls (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  session TEXT NOT NULL REFERENCES sessions(id),
+  call TEXT NOT NULL, -- the asker's own mark
+  request TEXT NOT NULL, -- digest of what was asked
+  change TEXT NOT NULL, -- what came of it
+  UNIQUE (session, call)
+) STRICT;
+CREATE INDEX calls_session ON calls(session, id);
+CREATE INDEX changes_asked_at ON changes(requested_by, submitted_at);
+",
+    },
 ];
 
 /// Runs the steps that are missing.

@@ -3,6 +3,7 @@
 //! `control.db` and nothing else; texts in it are sealed with their session's own key.
 
 pub mod audit;
+pub mod calls;
 pub mod changes;
 mod error;
 pub mod groups;

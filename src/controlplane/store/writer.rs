@@ -25,6 +25,8 @@ pub enum Step {
     Launch,
     /// What a sandbox put out is stored.
     Ingest,
+    /// What a sandbox put out is stored, and what it asks for in it is done or refused.
+    Ask,
     /// A message becomes done or failed by the host's word.
     Finish,
     /// A change is asked for.
@@ -41,6 +43,7 @@ impl Step {
             Self::Accept => fault::point("accept.before_commit"),
             Self::Launch => fault::point("launch.before_commit"),
             Self::Ingest => fault::point("ingest.before_commit"),
+            Self::Ask => fault::point("ask.before_commit"),
             Self::Finish => fault::point("finish.before_commit"),
             Self::Submit => fault::point("submit.before_commit"),
             Self::Decide => fault::point("decide.before_commit"),
@@ -53,6 +56,7 @@ impl Step {
             Self::Accept => fault::point("accept.after_commit"),
             Self::Launch => fault::point("launch.after_commit"),
             Self::Ingest => fault::point("ingest.after_commit"),
+            Self::Ask => fault::point("ask.after_commit"),
             Self::Finish => fault::point("finish.after_commit"),
             Self::Submit => fault::point("submit.after_commit"),
             Self::Decide => fault::point("decide.after_commit"),
