@@ -6,6 +6,7 @@ mod exporter;
 mod files;
 mod logins;
 mod reconcile;
+mod refusals;
 pub mod verify;
 
 #[cfg(test)]
@@ -23,7 +24,7 @@ use smol::channel::{Receiver, Sender};
 
 use self::exporter::{Exporter, Note, Order};
 use self::files::Directory;
-use super::store::{Ledger, Step, StoreError, audit};
+use super::store::{Durability, Ledger, Step, StoreError, audit};
 use super::tasks;
 use super::telemetry::log;
 use crate::contract::chain;
@@ -130,6 +131,31 @@ impl<T> From<StoreError> for ActError<T> {
     }
 }
 
+/// Records that are committed and on their way to the audit files; none where the act added none.
+pub struct Exporting {
+    awaited: Option<Receiver<Result<(), String>>>,
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Exporting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Exporting")
+    }
+}
+
+impl Exporting {
+    /// Waits until they are there.
+    ///
+    /// # Errors
+    /// Why they are not.
+    pub async fn end(self) -> Result<(), String> {
+        let Some(awaited) = self.awaited else { return Ok(()) };
+        awaited.recv().await.unwrap_or_else(|_| {
+            Err(self.shared.failing().unwrap_or_else(|| "the exporter has ended".to_owned()))
+        })
+    }
+}
+
 /// Is told why files and ledger disagree, and `None` when they do not or that is acknowledged.
 pub type Tell = Box<dyn Fn(Option<String>) + Send + Sync>;
 
@@ -158,6 +184,8 @@ struct Shared {
     watchers: Mutex<Vec<Sender<()>>>,
     /// Failed logins of this minute by source.
     logins: Mutex<BTreeMap<String, u64>>,
+    /// Refused actions of this minute.
+    refusals: Mutex<refusals::Counts>,
     tell: Tell,
     /// One at a time compares everything.
     verifying: Arc<smol::lock::Mutex<()>>,
@@ -218,6 +246,7 @@ impl Audit {
             looking: AtomicBool::new(false),
             watchers: Mutex::new(Vec::new()),
             logins: Mutex::default(),
+            refusals: Mutex::default(),
             tell,
             verifying: Arc::default(),
         });
@@ -262,8 +291,30 @@ impl Audit {
         T: Send + 'static,
         F: FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
     {
+        let (done, exporting) = self.commit(step, Durability::Synced, work).await?;
+        match exporting.end().await {
+            Ok(()) => Ok(done),
+            Err(reason) => Err(ActError::Unexported { done, reason }),
+        }
+    }
+
+    /// The first half of [`Audit::act`], for whoever has something to do between the commit and the export. Whoever
+    /// drops this future undoes nothing; what was recorded is then exported with the next record.
+    ///
+    /// # Errors
+    /// What the ledger or `work` said.
+    pub async fn commit<T, F>(
+        &self,
+        step: Step,
+        durability: Durability,
+        work: F,
+    ) -> Result<(T, Exporting), StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
         let exported = self.shared.exported.load(Ordering::SeqCst);
-        let committed = self.ledger.write_step(step, move |tx| {
+        let committed = self.ledger.write_with(step, durability, move |tx| {
             let before = audit::tip(tx)?.0;
             let done = work(tx)?;
             let last = audit::tip(tx)?.0;
@@ -275,17 +326,17 @@ impl Audit {
             Ok((done, Some((last, links))))
         });
         let (done, noted) = committed.await?;
-        let Some((last, links)) = noted else { return Ok(done) };
-        let (reply, answer) = smol::channel::bounded(1);
-        let _ = self.orders.send(Order::Export(Note { last, links, reply }));
-        match answer.recv().await {
-            Ok(Ok(())) => Ok(done),
-            Ok(Err(reason)) => Err(ActError::Unexported { done, reason }),
-            Err(_) => {
-                let reason = self.shared.failing().unwrap_or_else(|| "the exporter has ended".to_owned());
-                Err(ActError::Unexported { done, reason })
-            }
-        }
+        let awaited = noted.map(|(last, links)| {
+            let (reply, answer) = smol::channel::bounded(1);
+            let _ = self.orders.send(Order::Export(Note { last, links, reply }));
+            answer
+        });
+        Ok((done, Exporting { awaited, shared: self.shared.clone() }))
+    }
+
+    /// Why acts are refused now, if they are.
+    pub fn unavailable(&self) -> Option<String> {
+        self.shared.failing()
     }
 
     /// Stores what is no act of a person and cannot be refused any more, such as an outcome. It is exported soon;
