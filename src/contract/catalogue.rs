@@ -34,6 +34,18 @@ pub const TOOLS: &[Tool] = &[
         description: "Writes text files of the agent's workspace.",
         category: "files",
     },
+    Tool {
+        name: "request_capability_change",
+        title: "Ask for changes",
+        description: "Asks for changes of the agent itself; a person decides each.",
+        category: "requests",
+    },
+    Tool {
+        name: "create_agent",
+        title: "Ask for agents",
+        description: "Asks for another agent; a person decides.",
+        category: "requests",
+    },
 ];
 
 /// The tool of that name.

@@ -19,6 +19,7 @@ use super::audit::{self, Audit, Record};
 use super::brokers::model::ModelBroker;
 use super::config::{Config, MasterKeySource, Protection, Runtime};
 use super::gateway::Gateway;
+use super::gateway::desk::Desk;
 use super::gateway::policy::{Policy, PolicyError};
 use super::isolation::{self, Claim, Identity, IsolationPaths, Limits, RuntimeChoice, RuntimeProblem};
 use super::keys::{self, ApiToken, CredentialMaster, FileMaster, KeyError, MasterKey, PassphraseMaster};
@@ -200,23 +201,18 @@ impl ControlPlane {
         };
         let claim = isolation::claim(&paths, identity).map_err(StartError::Runtime)?;
         let limits = config.sandbox_limits();
+        let lifetime = i64::try_from(config.change_lifetime.as_millis()).unwrap_or(i64::MAX);
+        let desk = Desk::new(audit.clone(), keyring.clone(), Arc::new(policy), lifetime);
         let sessions = Sessions::new(
             config.clone(),
             ledger.clone(),
-            keyring.clone(),
+            desk.clone(),
             paths.clone(),
             wall,
             ModelBroker::new(),
         );
         let tokens = Tokens::open(&ledger, &token)?;
-        let gateway = Gateway::new(
-            ledger.clone(),
-            audit.clone(),
-            keyring.clone(),
-            sessions.clone(),
-            Arc::new(policy),
-            i64::try_from(config.change_lifetime.as_millis()).unwrap_or(i64::MAX),
-        );
+        let gateway = Gateway::new(ledger.clone(), desk, sessions.clone());
         let token_file = (token.path().map(Path::to_owned), token.was_minted());
         server.open(Api::new(
             ledger.clone(),
@@ -278,6 +274,7 @@ impl ControlPlane {
         // A self-test under way has processes that must not be left behind; it ends by itself.
         self.preparing.await;
         self.audit.flush_logins().await;
+        self.audit.flush_refusals().await;
         tell_audit(&self.audit, "daemon.stopped").await;
         self.audit.stop().await;
         let ledger = self.ledger.clone();

@@ -4,6 +4,7 @@
 
 mod apply;
 pub mod decide;
+pub mod desk;
 mod diff;
 pub mod effect;
 pub mod kind;
@@ -15,15 +16,12 @@ pub mod submit;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-
 use rusqlite::Transaction;
 
 use self::decide::{Decide, NotDecided, Outcome};
-use self::policy::Policy;
+use self::desk::Desk;
 use self::submit::{NotSubmitted, Origin, Request, Submitted};
-use super::audit::{ActError, Audit};
-use super::keys::Keyring;
+use super::audit::ActError;
 use super::principals::Principal;
 use super::session::Sessions;
 use super::store::{Ledger, Step, StoreError, changes};
@@ -41,35 +39,25 @@ pub type Acted<T> = Result<T, ActError<T>>;
 #[derive(Clone)]
 pub struct Gateway {
     ledger: Ledger,
-    audit: Audit,
-    keyring: Keyring,
+    desk: Desk,
     sessions: Sessions,
-    policy: Arc<Policy>,
-    lifetime: i64,
 }
 
 impl Gateway {
-    /// Puts it together; `lifetime` is in milliseconds.
-    pub fn new(
-        ledger: Ledger,
-        audit: Audit,
-        keyring: Keyring,
-        sessions: Sessions,
-        policy: Arc<Policy>,
-        lifetime: i64,
-    ) -> Self {
-        Self { ledger, audit, keyring, sessions, policy, lifetime }
+    /// Puts it together.
+    pub fn new(ledger: Ledger, desk: Desk, sessions: Sessions) -> Self {
+        Self { ledger, desk, sessions }
     }
 
     /// Takes a request of a person.
     ///
     /// # Errors
-    /// Those of [`Audit::act`]; the inner ones are the asker's.
+    /// Those of [`super::audit::Audit::act`]; the inner ones are the asker's.
     pub async fn submit(&self, origin: Origin, request: Request) -> Acted<Result<Submitted, NotSubmitted>> {
-        let (keyring, policy, lifetime) = (self.keyring.clone(), self.policy.clone(), self.lifetime);
+        let desk = self.desk.clone();
         self.act(
             Step::Submit,
-            move |tx| submit::submit(tx, &keyring, &policy, lifetime, &origin, &request),
+            move |tx| desk.submit(tx, &origin, &request),
             |submitted| submitted.outcome.as_ref(),
         )
         .await
@@ -78,17 +66,17 @@ impl Gateway {
     /// Takes a decision.
     ///
     /// # Errors
-    /// Those of [`Audit::act`]; the inner ones are the decider's.
+    /// Those of [`super::audit::Audit::act`]; the inner ones are the decider's.
     pub async fn decide(
         &self,
         principal: Principal,
         id: ChangeId,
         decide: Decide,
     ) -> Acted<Result<Outcome, NotDecided>> {
-        let (keyring, policy) = (self.keyring.clone(), self.policy.clone());
+        let desk = self.desk.clone();
         self.act(
             Step::Decide,
-            move |tx| decide::decide(tx, &keyring, &policy, &principal, &id, &decide),
+            move |tx| decide::decide(tx, &desk.keyring, &desk.policy, &principal, &id, &decide),
             |outcome| Some(outcome),
         )
         .await
@@ -97,9 +85,9 @@ impl Gateway {
     /// Takes a request back.
     ///
     /// # Errors
-    /// Those of [`Audit::act`]; the inner ones are the asker's.
+    /// Those of [`super::audit::Audit::act`]; the inner ones are the asker's.
     pub async fn withdraw(&self, principal: Principal, id: ChangeId) -> Acted<Result<Outcome, NotDecided>> {
-        let keyring = self.keyring.clone();
+        let keyring = self.desk.keyring.clone();
         self.act(
             Step::Decide,
             move |tx| decide::withdraw(tx, &keyring, &principal, &id),
@@ -118,19 +106,19 @@ impl Gateway {
     ) -> Acted<Result<T, E>> {
         let gateway = self.clone();
         let acting = tasks::unbroken(async move {
-            let acted = gateway.audit.act(step, work).await;
+            let acted = gateway.desk.audit.act(step, work).await;
             match &acted {
                 Ok(Ok(done)) => {
                     if let Some(outcome) = outcome(done) {
-                        gateway.after(outcome);
+                        gateway.sessions.follow(outcome);
                     }
                 }
                 Err(ActError::Unexported { done: Ok(done), .. }) => {
                     let (gateway, done) = (gateway.clone(), done.clone());
                     tasks::spawn(async move {
-                        gateway.audit.settled().await;
+                        gateway.desk.audit.settled().await;
                         if let Some(outcome) = outcome(&done) {
-                            gateway.after(outcome);
+                            gateway.sessions.follow(outcome);
                         }
                     })
                     .detach();
@@ -148,7 +136,7 @@ impl Gateway {
     /// The ledger's.
     pub async fn lapse(&self) -> Result<(), StoreError> {
         loop {
-            let keyring = self.keyring.clone();
+            let keyring = self.desk.keyring.clone();
             let lapsed = self
                 .ledger
                 .write_step(Step::Decide, move |tx| {
@@ -159,21 +147,11 @@ impl Gateway {
                         .collect::<Result<Vec<_>, _>>()
                 })
                 .await?;
-            self.audit.nudge();
-            lapsed.iter().for_each(|outcome| self.after(outcome));
+            self.desk.audit.nudge();
+            lapsed.iter().for_each(|outcome| self.sessions.follow(outcome));
             if lapsed.len() < LAPSES {
                 return Ok(());
             }
-        }
-    }
-
-    /// What a decision that is stored sets going.
-    fn after(&self, outcome: &Outcome) {
-        for group in &outcome.changed {
-            self.sessions.reconfigure(group);
-        }
-        if let Some(session) = &outcome.answered {
-            self.sessions.wake(session);
         }
     }
 }

@@ -16,16 +16,21 @@ use crate::controlplane::audit::{self, Record};
 use crate::controlplane::keys::Keyring;
 use crate::controlplane::principals::{self, Principal, Scope};
 use crate::controlplane::store::StoreError;
+use crate::controlplane::store::calls::{self, Call};
 use crate::controlplane::store::changes::{self, Change, State};
 
 /// Pending changes that one agent may have.
 pub const MOST_PENDING: u64 = 100;
+/// Changes that one agent may ask for in a day, decided or not: each stays in the ledger.
+pub const MOST_A_DAY: u64 = 200;
 /// Pending changes that one person may have: scripts make mistakes too.
 const MOST_PENDING_PERSON: u64 = 10_000;
 /// Longest reason, in bytes.
-const MOST_REASON: usize = 2000;
+pub const MOST_REASON: usize = 2000;
 /// Longest key of a client, in bytes.
 const MOST_KEY: usize = 128;
+/// In milliseconds.
+const DAY: i64 = 24 * 60 * 60 * 1000;
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +80,7 @@ pub struct Request {
     pub payload: Value,
     /// Why.
     pub reason: String,
-    /// The client's own key, so that a repeated request is one change.
+    /// The asker's own key, so that a repeated request is one change: of a client, or the mark of an agent's call.
     pub key: Option<String>,
 }
 
@@ -102,6 +107,8 @@ pub enum NotSubmitted {
     Forbidden,
     /// As many of theirs are pending as may be.
     TooMany(u64),
+    /// This agent has asked as often as it may in a day.
+    TooOften(u64),
     /// The key was used for something else.
     KeyReused(ChangeId),
 }
@@ -183,10 +190,8 @@ pub fn submit(
     let digest = request.digest();
     // Looked at before anything else: what is sent again after it was done would change nothing, and is the same
     // request all the same.
-    if let Some(key) = &request.key
-        && let Some(change) = changes::by_key(tx, &via, key)?
-    {
-        let is_same = change.request == digest && change.requested_by == name;
+    if let Some((change, request)) = earlier(tx, origin, request.key.as_deref())? {
+        let is_same = request == digest && change.requested_by == name;
         return Ok(if is_same {
             Ok(Submitted { change, is_repeat: true, outcome: None })
         } else {
@@ -198,11 +203,16 @@ pub fn submit(
         Err(refusals) => return Ok(Err(NotSubmitted::Invalid(refusals))),
     };
     let payload = proposal.payload.to_string();
+    let now = Millis::now();
     let most = match origin {
-        Origin::Agent { .. } => {
+        Origin::Agent { session, .. } => {
             // An agent that asks for the same again while it waits has asked once.
             if let Some(change) = changes::twin(tx, group, &name, kind.as_str(), &payload)? {
+                remember(tx, session, request, digest, &change.id)?;
                 return Ok(Ok(Submitted { change, is_repeat: true, outcome: None }));
+            }
+            if changes::asked_since(tx, &name, Millis(now.0 - DAY))? >= MOST_A_DAY {
+                return Ok(Err(NotSubmitted::TooOften(MOST_A_DAY)));
             }
             MOST_PENDING
         }
@@ -213,7 +223,7 @@ pub fn submit(
     }
     let id = ChangeId::mint();
     let shown = proposal.stored(&id, kind, group);
-    let now = Millis::now();
+    let is_person = matches!(origin, Origin::Person { .. });
     let change = Change {
         id: id.clone(),
         kind: kind.as_str().to_owned(),
@@ -228,8 +238,8 @@ pub fn submit(
         diff: shown.diff,
         base: shown.base,
         digest: shown.digest,
-        idempotency_key: request.key.clone(),
-        request: digest,
+        idempotency_key: if is_person { request.key.clone() } else { None },
+        request: digest.clone(),
         submitted_at: now,
         expires_at: Millis(now.0.saturating_add(lifetime)),
         decision: None,
@@ -238,6 +248,9 @@ pub fn submit(
         finished_at: None,
     };
     changes::add(tx, &change)?;
+    if let Origin::Agent { session, .. } = origin {
+        remember(tx, session, request, digest, &id)?;
+    }
     audit::record(
         tx,
         &Record {
@@ -257,4 +270,38 @@ pub fn submit(
     }
     let outcome = decide::by_policy(tx, keyring, &change, kind, &proposal)?;
     Ok(Ok(Submitted { change: outcome.change.clone(), is_repeat: false, outcome: Some(outcome) }))
+}
+
+/// What was made of an earlier request with this key, and the digest of that request.
+fn earlier(
+    tx: &Transaction<'_>,
+    origin: &Origin,
+    key: Option<&str>,
+) -> Result<Option<(Change, String)>, StoreError> {
+    let Some(key) = key else { return Ok(None) };
+    match origin {
+        Origin::Person { .. } => {
+            let change = changes::by_key(tx, &origin.via(), key)?;
+            Ok(change.map(|change| {
+                let request = change.request.clone();
+                (change, request)
+            }))
+        }
+        Origin::Agent { session, .. } => {
+            let Some(call) = calls::find(tx, session, key)? else { return Ok(None) };
+            Ok(changes::get(tx, &call.change)?.map(|change| (change, call.request)))
+        }
+    }
+}
+
+/// Keeps what an agent's call made, so that it makes nothing when it comes again.
+fn remember(
+    tx: &Transaction<'_>,
+    session: &SessionId,
+    request: &Request,
+    digest: String,
+    change: &ChangeId,
+) -> Result<(), StoreError> {
+    let Some(mark) = &request.key else { return Ok(()) };
+    calls::add(tx, session, mark, &Call { request: digest, change: change.clone() })
 }

@@ -16,6 +16,7 @@ use super::launch::{Unlaunched, launch};
 use super::limits::{LOOK_AGAIN, MEASURE_EVERY, STALLED_AFTER, backoff};
 use super::run::{Ending, Run};
 use super::{Sessions, handing};
+use crate::contract::action::Outcome;
 use crate::contract::frame::{FromSandbox, HelloSeq, ToSandbox, VERSION};
 use crate::contract::ids::{GroupName, SessionId};
 use crate::contract::inbound::Usage;
@@ -54,6 +55,8 @@ pub(super) enum Event {
     Exited(u64),
     /// A ring of this run is read and stored, or not.
     Ingested(u64),
+    /// Actions that this run asked for are answered.
+    Answered(u64, Vec<Outcome>),
     /// The files of this run's group are counted.
     Measured(u64, Usage),
 }
@@ -352,6 +355,11 @@ impl Actor {
                     run.reconfigured = true;
                 }
             }
+            Event::Answered(number, outcomes) if Some(number) == current => {
+                if let Some(run) = &mut self.run {
+                    run.outcomes.extend(outcomes);
+                }
+            }
             Event::Heard(number, heard) if Some(number) == current => self.hear(heard).await,
             Event::Exited(number) if Some(number) == current => {
                 self.end(Ending::Died(String::new())).await;
@@ -359,7 +367,11 @@ impl Actor {
             Event::Ingested(number) if Some(number) == current => self.ingested().await,
             Event::Measured(number, usage) if Some(number) == current => self.measured(usage).await,
             // Of a run that is over.
-            Event::Heard(..) | Event::Exited(_) | Event::Ingested(_) | Event::Measured(..) => {}
+            Event::Heard(..)
+            | Event::Exited(_)
+            | Event::Ingested(_)
+            | Event::Answered(..)
+            | Event::Measured(..) => {}
         }
     }
 
@@ -446,6 +458,7 @@ impl Actor {
             watched: false,
         };
         let (context, sender, number) = (self.sessions.context().clone(), self.sender.clone(), run.number);
+        let sessions = self.sessions.clone();
         let task = tasks::spawn(async move {
             if !hold.is_zero() {
                 Timer::after(hold).await;
@@ -453,8 +466,13 @@ impl Actor {
             let turn = context.readers.acquire().await;
             ring.watched = context.bells.is_watched(&ring.session);
             let session = ring.session.clone();
-            let mut result = ingest::ingest(&context.ledger, &context.keyring, ring).await;
+            let mut result = ingest::ingest(&context.ledger, &context.desk, ring).await;
             drop(turn);
+            if let Ok(ingested) = &mut result
+                && let Some((answers, exporting)) = ingested.answers.take()
+            {
+                sessions.answer(&session, number, answers, exporting, sender.clone());
+            }
             if let Ok(ingested) = &mut result
                 && ingested.spoke
             {

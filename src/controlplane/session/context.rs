@@ -13,6 +13,7 @@ use crate::contract::ids::{GroupName, SessionId};
 use crate::contract::inbound::Usage;
 use crate::controlplane::brokers::model::ModelBroker;
 use crate::controlplane::config::Config;
+use crate::controlplane::gateway::desk::Desk;
 use crate::controlplane::isolation::{IsolationPaths, Isolator, Limits};
 use crate::controlplane::keys::Keyring;
 use crate::controlplane::state::Wall;
@@ -45,6 +46,8 @@ pub(super) struct Context {
     pub(super) config: Config,
     pub(super) ledger: Ledger,
     pub(super) keyring: Keyring,
+    /// Takes what agents ask for.
+    pub(super) desk: Desk,
     pub(super) paths: IsolationPaths,
     pub(super) limits: Limits,
     pub(super) wall: Wall,
@@ -67,7 +70,7 @@ impl Context {
     pub(super) fn new(
         config: Config,
         ledger: Ledger,
-        keyring: Keyring,
+        desk: Desk,
         paths: IsolationPaths,
         wall: Wall,
         models: ModelBroker,
@@ -85,7 +88,8 @@ impl Context {
             counted: Mutex::default(),
             config,
             ledger,
-            keyring,
+            keyring: desk.keyring.clone(),
+            desk,
             paths,
             limits,
             models,

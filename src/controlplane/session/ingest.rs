@@ -6,12 +6,13 @@ use std::path::PathBuf;
 
 use rusqlite::Transaction;
 
+use super::actions::{self, Answer};
 use super::hostile::{self, Refused};
-use crate::contract::action::{Action, Outcome};
 use crate::contract::cipher::FileKey;
 use crate::contract::ids::{MessageId, SessionId};
-use crate::contract::json::Value;
 use crate::contract::outbound::{MessageOut, OutboundBody, OutboundKind, OutboundRow, Processing};
+use crate::controlplane::audit::Exporting;
+use crate::controlplane::gateway::desk::Desk;
 use crate::controlplane::keys::Keyring;
 use crate::controlplane::store::history::{NEWS_BYTES, News};
 use crate::controlplane::store::inbox::{Marked, State};
@@ -79,8 +80,10 @@ pub(super) struct Ingested {
     pub(super) spoke: bool,
     /// What that is, if somebody watches.
     pub(super) news: Option<News>,
-    /// Answers to actions, to be handed back.
-    pub(super) outcomes: Vec<Outcome>,
+    /// Actions that it asked for.
+    pub(super) actions: u32,
+    /// Their answers, to be handed back when what was recorded of them is in the audit files.
+    pub(super) answers: Option<(Vec<Answer>, Exporting)>,
 }
 
 /// Why a ring brought nothing.
@@ -102,41 +105,75 @@ impl From<Refused> for Failure {
 }
 
 /// Reads, checks and stores one ring. The reading runs on the blocking pool.
-pub(super) async fn ingest(ledger: &Ledger, keyring: &Keyring, ring: Ring) -> Result<Ingested, Failure> {
+pub(super) async fn ingest(ledger: &Ledger, desk: &Desk, ring: Ring) -> Result<Ingested, Failure> {
     let (path, key, cursor, last) = (ring.path, ring.key, ring.cursor, ring.last);
     let rows = smol::unblock(move || hostile::read(&path, &key, cursor, last)).await?;
     let too_much = "it put out more than any turn needs".to_owned();
     let spent = ring.spent.and(&rows).ok_or(Failure::Violation(too_much))?;
+    let asks = rows.iter().any(is_action);
     let finishes = rows.iter().any(|row| matches!(row.body, OutboundBody::Processing(_, Processing::Done)));
-    let step = if finishes { Step::Finish } else { Step::Ingest };
+    let step = match (asks, finishes) {
+        (true, _) => Step::Ask,
+        (false, true) => Step::Finish,
+        (false, false) => Step::Ingest,
+    };
     // That a turn began is announced anew by whoever goes on with it; everything else is somebody's words.
     let only_began =
         rows.iter().all(|row| matches!(row.body, OutboundBody::Processing(_, Processing::Started)));
     let durability = if only_began { Durability::Ordered } else { Durability::Synced };
-    let (session, epoch, watched, keyring) = (ring.session, ring.epoch, ring.watched, keyring.clone());
-    ledger
-        .write_with(step, durability, move |tx| {
-            if let Some(how) = objection(tx, &session, &rows)? {
-                return Ok(Err(Failure::Violation(how)));
-            }
-            if !sessions::advance_cursor(tx, &session, epoch, cursor, last)? {
-                return Ok(Err(Failure::Host("the ledger's cursor moved meanwhile".to_owned())));
-            }
-            // What is read back here lies in the writer's memory; each watcher would have to decrypt it. Much of it
-            // would keep the writer from others.
-            let is_short = rows.iter().map(|row| row.body.weight()).sum::<usize>() <= NEWS_BYTES;
-            let before = if watched && is_short { Some(history::newest(tx, &session)?) } else { None };
-            let mut stored = store(tx, &keyring, &session, epoch, last, rows)?;
-            if let Some(before) = before.filter(|_| stored.spoke) {
-                stored.news = history::news(tx, &keyring, &session, before)?;
-            }
-            Ok(Ok(Ingested { spent, ..stored }))
-        })
-        .await
-        .map_err(|error| match error {
-            StoreError::TooLong { .. } => Failure::Violation(error.to_string()),
-            error => Failure::Host(error.to_string()),
-        })?
+    let (session, epoch, watched, taker) = (ring.session, ring.epoch, ring.watched, desk.clone());
+    let unavailable = if asks { desk.audit.unavailable() } else { None };
+    let work = move |tx: &Transaction<'_>| {
+        if let Some(how) = objection(tx, &session, &rows)? {
+            return Ok(Err(Failure::Violation(how)));
+        }
+        if !sessions::advance_cursor(tx, &session, epoch, cursor, last)? {
+            return Ok(Err(Failure::Host("the ledger's cursor moved meanwhile".to_owned())));
+        }
+        // What is read back here lies in the writer's memory; each watcher would have to decrypt it. Much of it
+        // would keep the writer from others.
+        let is_short = rows.iter().map(|row| row.body.weight()).sum::<usize>() <= NEWS_BYTES;
+        let before = if watched && is_short { Some(history::newest(tx, &session)?) } else { None };
+        let answers = answer(tx, &taker, &session, unavailable.as_deref(), &rows)?;
+        let mut stored = store(tx, &taker.keyring, &session, epoch, last, rows)?;
+        if let Some(before) = before.filter(|_| stored.spoke) {
+            stored.news = history::news(tx, &taker.keyring, &session, before)?;
+        }
+        Ok(Ok((Ingested { spent, ..stored }, answers)))
+    };
+    let failed = |error| match error {
+        StoreError::TooLong { .. } => Failure::Violation(error.to_string()),
+        error => Failure::Host(error.to_string()),
+    };
+    if !asks {
+        let (ingested, _) = ledger.write_with(step, durability, work).await.map_err(failed)??;
+        return Ok(ingested);
+    }
+    let (stored, exporting) = desk.audit.commit(step, durability, work).await.map_err(failed)?;
+    let (ingested, answers) = stored?;
+    let actions = u32::try_from(answers.len()).unwrap_or(u32::MAX);
+    Ok(Ingested { actions, answers: Some((answers, exporting)), ..ingested })
+}
+
+fn is_action(row: &OutboundRow) -> bool {
+    matches!(&row.body, OutboundBody::Message(MessageOut { kind: OutboundKind::Action, .. }))
+}
+
+/// Does what the actions among the rows ask, in their order.
+fn answer(
+    tx: &Transaction<'_>,
+    desk: &Desk,
+    session: &SessionId,
+    unavailable: Option<&str>,
+    rows: &[OutboundRow],
+) -> Result<Vec<Answer>, StoreError> {
+    let mut answers = Vec::new();
+    for row in rows {
+        if let OutboundBody::Message(MessageOut { kind: OutboundKind::Action, text, .. }) = &row.body {
+            answers.push(actions::execute(tx, desk, session, unavailable, text.as_bytes())?);
+        }
+    }
+    Ok(answers)
 }
 
 /// Looks before anything is written, so that a refused ring leaves no trace.
@@ -145,10 +182,7 @@ fn objection(
     session: &SessionId,
     rows: &[OutboundRow],
 ) -> Result<Option<String>, StoreError> {
-    let is_action = |row: &&OutboundRow| {
-        matches!(&row.body, OutboundBody::Message(MessageOut { kind: OutboundKind::Action, .. }))
-    };
-    if rows.iter().filter(is_action).count() > ACTIONS_A_RING {
+    if rows.iter().filter(|row| is_action(row)).count() > ACTIONS_A_RING {
         return Ok(Some(format!("it asks for more than {ACTIONS_A_RING} actions at once")));
     }
     for row in rows {
@@ -193,9 +227,8 @@ fn store(
     let mut ingested = Ingested { last, ..Ingested::default() };
     for row in rows {
         match row.body {
-            OutboundBody::Message(MessageOut { kind: OutboundKind::Action, text, .. }) => {
-                ingested.outcomes.push(refuse(text.as_bytes()));
-            }
+            // Answered before.
+            OutboundBody::Message(MessageOut { kind: OutboundKind::Action, .. }) => {}
             OutboundBody::Message(message) => {
                 // Judged before; the answer goes where its cause came from, whatever the row says.
                 let cause = message.in_reply_to.as_ref();
@@ -238,18 +271,4 @@ fn store(
         sessions::clear_launch_deaths(tx, session)?;
     }
     Ok(ingested)
-}
-
-/// This build grants no action, so each is answered with a refusal that the agent can read.
-fn refuse(envelope: &[u8]) -> Outcome {
-    let (name, call) = match Action::parse(envelope) {
-        Ok(action) => (action.name, action.call),
-        Err(_) => ("unreadable".to_owned(), "unreadable".to_owned()),
-    };
-    Outcome {
-        name,
-        call,
-        ok: false,
-        result: Value::from("unsupported_here: this control plane offers no such action"),
-    }
 }

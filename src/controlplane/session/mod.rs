@@ -1,6 +1,7 @@
 //! Sandbox lifecycle and the host's side of the conveyors and the doorbell: one actor per session that has
 //! something to do. Touches isolation, the keys and the ledger; knows nothing of HTTP or platforms.
 
+mod actions;
 mod actor;
 mod bells;
 mod capacity;
@@ -38,8 +39,9 @@ use crate::contract::time::Millis;
 use crate::controlplane::audit::{self, ActError, Audit, By, Record};
 use crate::controlplane::brokers::model::ModelBroker;
 use crate::controlplane::config::Config;
+use crate::controlplane::gateway::decide::Outcome;
+use crate::controlplane::gateway::desk::Desk;
 use crate::controlplane::isolation::{IsolationPaths, Isolator};
-use crate::controlplane::keys::Keyring;
 use crate::controlplane::state::Wall;
 use crate::controlplane::store::history::News;
 use crate::controlplane::store::sessions::SessionState;
@@ -100,14 +102,14 @@ impl Sessions {
     pub fn new(
         config: Config,
         ledger: Ledger,
-        keyring: Keyring,
+        desk: Desk,
         paths: IsolationPaths,
         wall: Wall,
         models: ModelBroker,
     ) -> Self {
         let sessions = Self {
             inner: Arc::new(Inner {
-                context: Arc::new(Context::new(config, ledger, keyring, paths, wall, models)),
+                context: Arc::new(Context::new(config, ledger, desk, paths, wall, models)),
                 actors: Mutex::default(),
                 closed: AtomicBool::new(false),
                 turns: smol::channel::bounded(1),
@@ -247,6 +249,16 @@ impl Sessions {
     pub fn reconfigure(&self, group: &GroupName) {
         // Whoever has not said of which group it is may be of this one.
         self.tell(|known| known.is_none_or(|known| known == group).then_some(Event::Reconfigured));
+    }
+
+    /// What a decision about a change sets going, once it is stored and recorded.
+    pub fn follow(&self, outcome: &Outcome) {
+        for group in &outcome.changed {
+            self.reconfigure(group);
+        }
+        if let Some(session) = &outcome.answered {
+            self.wake(session);
+        }
     }
 
     /// Tells each actor what is for those of its group.

@@ -117,6 +117,11 @@ impl Pace {
         self.next = due + self.interval;
         due.saturating_duration_since(now)
     }
+
+    /// Each action costs the ledger's writer as much as a ring, and so it costs the sandbox one too.
+    pub(super) fn charge(&mut self, actions: u32) {
+        self.next += self.interval * actions;
+    }
 }
 
 /// One running sandbox.
@@ -198,7 +203,7 @@ impl Run {
         let now = Instant::now();
         self.cursor = ingested.last;
         self.spent = ingested.spent;
-        self.outcomes.extend(ingested.outcomes.iter().cloned());
+        self.pace.charge(ingested.actions);
         for id in &ingested.began {
             // Said again it changes nothing: a turn's time runs from its first word.
             if self.open.holds(id) && !self.turn.contains(id) {
@@ -307,5 +312,9 @@ mod tests {
         let later = start + Duration::from_secs(10);
         let burst = (0..100).filter(|_| pace.hold(later).is_zero()).count();
         assert_eq!(burst, 11, "a burst, then one each interval");
+        let last = later + Duration::from_secs(10);
+        assert!(pace.hold(last).is_zero());
+        pace.charge(60);
+        assert_eq!(pace.hold(last), Duration::from_millis(1020), "actions are paid for with the next ring");
     }
 }
