@@ -1,6 +1,7 @@
 //! The whole sandbox against a host of the tests' own: doorbell, both conveyors and a scripted model, in
 //! one process and without the walls.
 
+mod asking;
 mod bounds;
 
 use std::collections::VecDeque;

@@ -187,6 +187,32 @@ impl Journal {
         )
     }
 
+    /// Notes that the host is about to be asked by the tool at `ordinal` of a step, and keeps the question with its
+    /// number: both or neither, so that a crash finds it either not begun or on its way.
+    ///
+    /// # Errors
+    /// When the file fails; then nothing may be asked.
+    pub fn ask(
+        &mut self,
+        turn: u64,
+        step: u64,
+        ordinal: u64,
+        question: MessageOut,
+    ) -> Result<OutboundRow, JournalError> {
+        around(
+            || fault::point("step.asked.before"),
+            || fault::point("step.asked.after"),
+            || {
+                self.transaction(|tx| {
+                    // Noted already when the first answer was lost with an earlier process.
+                    tx.prepare_cached("INSERT OR IGNORE INTO tool_runs VALUES (?1, ?2, ?3, NULL, NULL)")?
+                        .execute([turn, step, ordinal])?;
+                    mint(tx, OutboundBody::Message(question))
+                })
+            },
+        )
+    }
+
     /// Keeps what it gave.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use crate::contract::json::Value;
 
 use super::jail::JailError;
-use super::{Bench, Repeat, Tool, ToolError, text, texts};
+use super::{Bench, Repeat, Task, Tool, ToolError, text, texts};
 
 /// Reads a text file.
 pub(super) const READ_FILE: Tool = Tool {
@@ -12,7 +12,7 @@ pub(super) const READ_FILE: Tool = Tool {
     group: "files",
     schema: || texts(&[("path", "The file, relative to the workspace")]),
     repeat: Repeat::ReadOnly,
-    run: read_file,
+    task: Task::Here(read_file),
 };
 
 /// Writes a text file.
@@ -25,7 +25,7 @@ pub(super) const WRITE_FILE: Tool = Tool {
         texts(&[("path", "The file, relative to the workspace"), ("content", "All that the file is to hold")])
     },
     repeat: Repeat::Idempotent,
-    run: write_file,
+    task: Task::Here(write_file),
 };
 
 impl From<JailError> for ToolError {

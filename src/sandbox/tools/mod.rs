@@ -4,9 +4,11 @@
 
 mod files;
 pub mod jail;
+mod requests;
 
 use std::fmt;
 
+use crate::contract::action::Outcome;
 use crate::contract::inbound::SessionConfig;
 use crate::contract::json::Value;
 
@@ -38,7 +40,21 @@ pub struct Tool {
     /// See [`Repeat`].
     pub repeat: Repeat,
     /// What it does.
-    pub run: fn(&Bench, &Value, &str) -> Result<String, ToolError>,
+    pub task: Task,
+}
+
+/// Who does a tool's work.
+#[derive(Clone, Copy, Debug)]
+pub enum Task {
+    /// This process, at once. The text names this one run, the same again after a crash.
+    Here(fn(&Bench, &Value, &str) -> Result<String, ToolError>),
+    /// The host, asked by an action of the tool's name.
+    Host {
+        /// The action's arguments.
+        arguments: fn(&Value) -> Result<Value, ToolError>,
+        /// The answer as the model is told of it.
+        tell: fn(&Outcome) -> Result<String, ToolError>,
+    },
 }
 
 /// What tools work on.
@@ -61,7 +77,8 @@ impl fmt::Display for ToolError {
 impl std::error::Error for ToolError {}
 
 /// Every tool of this build.
-pub static TABLE: &[Tool] = &[files::READ_FILE, files::WRITE_FILE];
+pub static TABLE: &[Tool] =
+    &[files::READ_FILE, files::WRITE_FILE, requests::REQUEST_CAPABILITY_CHANGE, requests::CREATE_AGENT];
 
 /// The tools that a session has switched on.
 pub fn enabled(config: &SessionConfig) -> impl Iterator<Item = &'static Tool> {
@@ -83,17 +100,20 @@ pub fn repeat(name: &str) -> Repeat {
     TABLE.iter().find(|tool| tool.name == name).map_or(Repeat::ReadOnly, |tool| tool.repeat)
 }
 
-/// Runs a tool for the model. `stamp` names this one run, the same again after a crash.
+/// A tool that the model asked for and may use, with the input it gave.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The tool.
+    pub tool: &'static Tool,
+    /// Its input.
+    pub input: &'a Value,
+}
+
+/// Finds the tool that the model asked for.
 ///
 /// # Errors
-/// Says what was wrong, and what the model can do instead.
-pub fn run(
-    bench: &Bench,
-    config: &SessionConfig,
-    name: &str,
-    input: &ToolInput,
-    stamp: &str,
-) -> Result<String, ToolError> {
+/// Says why it does not run, and what the model can do instead.
+pub fn find<'a>(config: &SessionConfig, name: &str, input: &'a ToolInput) -> Result<Asked<'a>, ToolError> {
     let Some(tool) = enabled(config).find(|tool| tool.name == name) else {
         let names: Vec<&str> = enabled(config).map(|tool| tool.name).collect();
         return Err(ToolError(match names.as_slice() {
@@ -110,7 +130,7 @@ pub fn run(
         )));
     }
     match input {
-        ToolInput::Object(value) => (tool.run)(bench, value, stamp),
+        ToolInput::Object(input) => Ok(Asked { tool, input }),
         ToolInput::Unreadable => Err(ToolError(
             "the input was not a complete JSON object; give it again, shorter if it was cut".into(),
         )),
@@ -141,19 +161,37 @@ fn texts(fields: &[(&'static str, &'static str)]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contract::catalogue;
     use crate::contract::inbound::Usage;
     use crate::sandbox::scratch::Scratch;
+
+    fn run(
+        bench: &Bench,
+        config: &SessionConfig,
+        name: &str,
+        input: &ToolInput,
+        stamp: &str,
+    ) -> Result<String, ToolError> {
+        let Asked { tool, input } = find(config, name, input)?;
+        match tool.task {
+            Task::Here(work) => work(bench, input, stamp),
+            Task::Host { .. } => panic!("{name} is the host's work"),
+        }
+    }
 
     fn input(fields: &[(&str, &str)]) -> ToolInput {
         ToolInput::Object(Value::object(fields.iter().map(|(name, text)| (*name, Value::from(*text)))))
     }
 
     #[test]
-    fn names_are_unique_and_known() {
-        let mut names: Vec<_> = TABLE.iter().map(|tool| tool.name).collect();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), TABLE.len());
+    fn the_catalogue_names_the_same_tools() {
+        let names = |all: &mut dyn Iterator<Item = (&'static str, &'static str)>| {
+            let mut names: Vec<_> = all.collect();
+            names.sort_unstable();
+            names
+        };
+        let here = names(&mut TABLE.iter().map(|tool| (tool.name, tool.group)));
+        assert_eq!(here, names(&mut catalogue::TOOLS.iter().map(|tool| (tool.name, tool.category))));
         assert_eq!(repeat("write_file"), Repeat::Idempotent);
     }
 

@@ -2,6 +2,7 @@
 //! one chat, asks the model, runs what the model asks for, and answers; each step is journalled before
 //! anything follows from it. What it hears and says goes through the channels of the mailbox.
 
+mod host;
 mod room;
 mod select;
 
@@ -21,8 +22,9 @@ use super::mailbox::{FromTurn, Outlet, ToTurn};
 use super::models::{
     Block, Message, Model, ModelError, Request, Response, Speaker, Stop, ToolChoice, ToolInput,
 };
-use super::tools::{self, Bench};
+use super::tools::{self, Asked, Bench, Task, Tool};
 use super::{prompt, transcript};
+use host::{Answers, Question};
 use room::Room;
 use select::{Taken, Waiting};
 
@@ -90,6 +92,8 @@ pub struct Turns<M> {
     /// Whether a delivery brought some of them: then it may have had no room for all that is open.
     finished_came: bool,
     snapshot: Snapshot,
+    /// What the host has answered and no tool has taken.
+    answers: Answers,
     inlet: Receiver<ToTurn>,
     outlet: Outlet,
 }
@@ -135,6 +139,7 @@ impl<M: Model> Turns<M> {
             finished_before,
             finished_came: false,
             snapshot: Snapshot::Awaited,
+            answers: Answers::default(),
             inlet,
             outlet,
         }
@@ -218,6 +223,9 @@ impl<M: Model> Turns<M> {
         match row.body {
             InboundBody::Config(config) => self.next_config = Some(config),
             InboundBody::Message(message) => {
+                if self.answers.take_in(&message) {
+                    return;
+                }
                 if self.finished_before.contains(&message.id) {
                     self.finished_came = true;
                 } else if !self.waiting.holds(&message.id) {
@@ -246,7 +254,7 @@ impl<M: Model> Turns<M> {
         let mut room = Room::default();
         for step in 0..turn.steps.len() {
             turn.steps.get(step).map(|step| room.takes(&step.response));
-            self.run_tools(&mut turn, step, &mut conversation, &mut room)?;
+            self.run_tools(&mut turn, step, &mut conversation, &mut room, (answered, begun))?;
         }
         let text = loop {
             let choice = if turn.steps.len() < STEPS { ToolChoice::Free } else { ToolChoice::Forbidden };
@@ -263,7 +271,7 @@ impl<M: Model> Turns<M> {
                 break TOO_MUCH.into();
             }
             self.parts.journal.step(&mut turn, response)?;
-            self.run_tools(&mut turn, step, &mut conversation, &mut room)?;
+            self.run_tools(&mut turn, step, &mut conversation, &mut room, (answered, begun))?;
         };
         self.finish(&turn, answered, text, conversation.split_off(own))
     }
@@ -285,17 +293,18 @@ impl<M: Model> Turns<M> {
         step: usize,
         conversation: &mut Vec<Arc<Message>>,
         room: &mut Room,
+        asked: (&MessageIn, Instant),
     ) -> Result<(), End> {
         let Some(Step { response, runs }) = turn.steps.get(step).cloned() else { return Ok(()) };
         let mut results = Vec::new();
-        let asked = response.blocks.iter().filter_map(|block| match block {
+        let uses = response.blocks.iter().filter_map(|block| match block {
             Block::ToolUse { id, name, input } => Some((id, name, input)),
             Block::Text(_) | Block::ToolResult { .. } => None,
         });
-        for (ordinal, (id, name, input)) in asked.enumerate() {
+        for (ordinal, (id, name, input)) in uses.enumerate() {
             let outcome = if ordinal < TOOLS_A_STEP {
                 let place = Place { turn: turn.id, step: step as u64, ordinal: ordinal as u64 };
-                self.run_tool(place, runs.get(ordinal), name, input)?
+                self.run_tool(place, runs.get(ordinal), name, input, asked)?
             } else {
                 Outcome { text: NOT_RUN.into(), is_error: true }
             };
@@ -316,21 +325,37 @@ impl<M: Model> Turns<M> {
         journalled: Option<&ToolRun>,
         name: &str,
         input: &ToolInput,
+        (answered, begun): (&MessageIn, Instant),
     ) -> Result<Outcome, End> {
         let Place { turn, step, ordinal } = place;
-        match plan_run(journalled, tools::repeat(name)) {
+        let is_noted = match plan_run(journalled, tools::repeat(name)) {
             RunPlan::Tell(outcome) => return Ok(outcome),
             RunPlan::Unknown => {
                 let outcome = Outcome { text: INTERRUPTED.into(), is_error: true };
                 self.parts.journal.result(turn, step, ordinal, &outcome)?;
                 return Ok(outcome);
             }
-            RunPlan::Run => self.parts.journal.intend(turn, step, ordinal)?,
-            RunPlan::RunAgain => {}
-        }
-        self.outlet.send(FromTurn::Doing("tool"));
+            RunPlan::Run => false,
+            RunPlan::RunAgain => true,
+        };
         let stamp = format!("{:x}-{turn}-{step}-{ordinal}", self.parts.journal.tag()?);
-        let result = tools::run(&self.parts.bench, &self.config, name, input, &stamp);
+        let result = match tools::find(&self.config, name, input) {
+            Ok(Asked { tool: Tool { task: Task::Here(work), .. }, input }) => {
+                if !is_noted {
+                    self.parts.journal.intend(turn, step, ordinal)?;
+                }
+                self.outlet.send(FromTurn::Doing("tool"));
+                work(&self.parts.bench, input, &stamp)
+            }
+            Ok(Asked { tool: Tool { task: Task::Host { arguments, tell }, .. }, input }) => {
+                let question = Question { place, is_noted, name, stamp: &stamp, answered, begun };
+                match arguments(input) {
+                    Ok(arguments) => self.ask_host(&question, arguments)?.and_then(|outcome| tell(&outcome)),
+                    Err(error) => Err(error),
+                }
+            }
+            Err(error) => Err(error),
+        };
         fault::point("step.tool_ran");
         let outcome = match result {
             Ok(text) => Outcome { text: room::one_result(text), is_error: false },
