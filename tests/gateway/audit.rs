@@ -342,10 +342,16 @@ fn a_full_disk_refuses_acts_before_they_are_done() {
     });
     let verified = get("/v1/audit/verify").unwrap().ok();
     assert!(verified["fault"]["what"].as_str().unwrap().contains("No space left"), "{verified}");
-    // Conversations go on.
-    let say = json!({"text": "x", "event_id": "e"});
+    // Conversations go on, and an agent that asks is told.
+    let ask = r#"tool:request_capability_change {"kind":"persona","payload":{"soul":"x"},"reason":"x"}"#;
+    let say = json!({"text": ask, "event_id": "e"});
     let sent = Request::post("/v1/chat/mock-agent/messages", &say).token(token.trim()).send(address).unwrap();
     assert_eq!(sent.status, 202, "{}", sent.text());
+    eventually("the agent is refused", || {
+        let history = get("/v1/chat/mock-agent/messages").ok()?.ok().to_string();
+        history.contains("tool result: audit_unavailable").then_some(())
+    });
+    assert_eq!(get("/v1/changes/pending").unwrap().ok()["changes"], json!([]));
 
     fs::remove_file(inside("small/filler")).unwrap();
     eventually("acts are done again", || {

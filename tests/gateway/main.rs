@@ -16,4 +16,5 @@ mod audit;
 mod changes;
 mod door;
 mod hand;
+mod requests;
 mod words;

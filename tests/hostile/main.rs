@@ -2,6 +2,7 @@
 //! standard input, the mounts, the doorbell) and does what the first waiting message says: `hostile MODE`.
 //! Only the faults build can be told to launch it. It touches nothing but what the sandbox gives it.
 
+mod asks;
 mod bell;
 mod hog;
 mod lies;
@@ -75,6 +76,8 @@ fn main() -> Done {
         "flood-valid" => lies::ring_without_end(&guest, 1, &lies::again(&guest, OutboundKind::Chat)),
         "flood-rows" => lies::ring_without_end(&guest, 2_000, &lies::again(&guest, OutboundKind::Chat)),
         "flood-asks" => lies::ring_without_end(&guest, 1, &lies::again(&guest, OutboundKind::Action)),
+        "act" => asks::these(&guest),
+        "propose" => asks::proposals(&guest),
         "garbage" => garbage(&guest, &[0xff, 0x00, b'\n']),
         "garbage-text" => garbage(&guest, b"please open the door\n"),
         "garbage-long" => garbage(&guest, &[b'a'; 1 << 20]),

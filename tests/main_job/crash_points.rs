@@ -8,12 +8,17 @@ use crate::crash::{all_answered_once, deaths};
 use crate::world::{Build, Daemon, Home, Runtime, Serve, User, eventually, leftovers, marker};
 
 /// Points that only a turn passes which an earlier sandbox left open, or only a long chain of records, or only a
-/// change. They have tests of their own.
+/// change or an agent that asks for one. They have tests of their own.
 const OFF_THE_PLAIN_WAY: &[&str] = &[
     "step.turn_resumed.before",
     "step.turn_resumed.after",
     "step.abandon.before",
     "export.rotated",
+    "step.asked.before",
+    "step.asked.after",
+    "ask.before_commit",
+    "ask.after_commit",
+    "ask.recorded",
     "submit.before_commit",
     "submit.after_commit",
     "decide.before_commit",
