@@ -3,13 +3,14 @@
 
 pub mod api;
 pub mod audit;
+pub mod bell;
 pub mod brokers;
 pub mod config;
 pub mod gateway;
 pub mod http;
 pub mod isolation;
 pub mod keys;
-mod listen;
+pub(crate) mod listen;
 pub mod principals;
 pub mod serve;
 pub mod session;

@@ -114,6 +114,11 @@ impl Standing {
         roles.iter().any(|role| self.has(*role, group))
     }
 
+    /// Whether every role of an earlier standing is still held.
+    pub fn keeps(&self, earlier: &Self) -> bool {
+        earlier.roles.iter().all(|role| self.has_one_of(&[role.role], role.scope.as_ref()))
+    }
+
     /// Owner of everything.
     pub fn is_owner(&self) -> bool {
         self.has(Role::Owner, None)

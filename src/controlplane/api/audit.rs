@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use hyper::body::{Bytes, Incoming};
 use hyper::header::HeaderValue;
@@ -11,18 +10,18 @@ use hyper::{Request, Response, StatusCode, header};
 use smol::Timer;
 use smol::channel::Receiver;
 use smol::future::FutureExt;
-use smol::lock::SemaphoreGuardArc;
 
 use super::Api;
 use super::problem::Problem;
-use super::router::Query;
+use super::router::{Guarded, Query};
+use super::sse::{self, KEEP_ALIVE, Seat, Source};
 use crate::contract::chain;
 use crate::contract::json::{self, Value};
 use crate::controlplane::audit::ActError;
 use crate::controlplane::http::{Body, json_response, pieces};
 use crate::controlplane::principals::{Principal, Scope};
+use crate::controlplane::store::StoreError;
 use crate::controlplane::store::audit::{self as rows, Link};
-use crate::controlplane::store::{Ledger, StoreError};
 use crate::controlplane::telemetry::log;
 
 /// Records in an answer unless asked otherwise, and at most.
@@ -32,8 +31,6 @@ const PAGE_MOST: u64 = 1000;
 const PAGE_BYTES: usize = 2 << 20;
 /// Rows read from the ledger at once.
 const READ: usize = 50;
-/// A sign of life so often keeps middle boxes and readers sure that an answer lives.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// `GET /v1/audit`
 pub(super) async fn list(api: &Api, query: Option<&str>) -> Result<Response<Body>, Problem> {
@@ -65,7 +62,7 @@ pub(super) async fn list(api: &Api, query: Option<&str>) -> Result<Response<Body
 }
 
 /// The fields of a record, and its own hash in the place of the one before it.
-fn record_json(link: &Link) -> Result<Value, StoreError> {
+pub(super) fn record_json(link: &Link) -> Result<Value, StoreError> {
     let wrong = |_| StoreError::BadRow("an audit record");
     let Value::Object(mut fields) = json::parse(link.line.as_bytes()).map_err(wrong)? else {
         return Err(StoreError::BadRow("an audit record"));
@@ -133,112 +130,42 @@ pub(super) async fn events(
     request: &Request<Incoming>,
 ) -> Result<Response<Body>, Problem> {
     let query = Query::read(request.uri().query(), &["after"])?;
-    let asked = match request.headers().get("last-event-id") {
-        Some(value) => {
-            let number = value.to_str().ok().and_then(|text| text.trim().parse::<u64>().ok());
-            let wrong = || Problem::invalid("Last-Event-ID must be the id of an event of this stream");
-            Some(number.ok_or_else(wrong)?)
-        }
+    let asked = match sse::last_event(request, |id| id.parse().ok())? {
+        Some(number) => Some(number),
         None => query.number("after", 0, u64::MAX)?,
     };
+    let seat = Seat::take(api)?;
+    // Admitted before the seat was taken, so what was taken away between the two rang for nobody.
+    api.admit(&principal, &Guarded::AuditEvents).await?;
+    let rung = api.audit.watch();
     let cursor = match asked {
         Some(cursor) => cursor,
         None => api.ledger.read(rows::tip).await?.0,
     };
-    let place = api.streams.try_acquire_arc().ok_or_else(Problem::too_many_streams)?;
-    let ready = VecDeque::from([Bytes::from_static(b"retry: 1000\n\n")]);
-    let reader = Reader { api: api.clone(), principal, cursor, ready, _place: place };
-    let events =
-        smol::stream::unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) });
-    let mut response = Response::new(pieces(events));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    Ok(response)
+    Ok(seat.stream(api, principal, Chain { rung, cursor }, ""))
 }
 
 /// One reader's place in the chain.
-struct Reader {
-    api: Arc<Api>,
-    principal: Principal,
+struct Chain {
+    rung: Receiver<()>,
     cursor: u64,
-    ready: VecDeque<Bytes>,
-    _place: SemaphoreGuardArc,
 }
 
-/// Why a wait ended.
-enum Woken {
-    Changed,
-    Quiet,
-    Rights,
-    Closing,
-}
-
-impl Reader {
-    /// The next piece; `None` ends the stream.
-    async fn next(&mut self) -> Option<Bytes> {
-        loop {
-            if let Some(piece) = self.ready.pop_front() {
-                return Some(piece);
-            }
-            // Watched before it is read, so that what comes between the two rings.
-            let (rung, rights) = (self.api.audit.watch(), self.api.rights.watch());
-            if let Err(error) = self.fill().await {
-                log::warn("api.stream_failed", &[("error", &error)]);
-                return None;
-            }
-            if !self.ready.is_empty() {
-                continue;
-            }
-            match self.wait(rung, rights).await {
-                Woken::Changed => {}
-                // A token ends by itself, and nobody rings for that.
-                Woken::Quiet if !self.api.tokens.holds(&self.principal) => return None,
-                Woken::Quiet => return Some(Bytes::from_static(b": still here\n\n")),
-                Woken::Rights => {
-                    if !self.api.may_go_on(&self.principal, Scope::Read, None).await {
-                        return None;
-                    }
-                }
-                Woken::Closing => return None,
-            }
-        }
-    }
-
-    async fn fill(&mut self) -> Result<(), StoreError> {
-        let links = page_after(&self.api.ledger, self.cursor).await?;
-        for link in links {
+impl Source for Chain {
+    async fn fill(&mut self, api: &Api, ready: &mut VecDeque<Bytes>) -> Result<(), StoreError> {
+        let cursor = self.cursor;
+        for link in api.ledger.read(move |conn| rows::after(conn, cursor, READ)).await? {
             self.cursor = link.seq;
-            // The writer leaves no raw newline in a document, so one `data` line holds it.
-            let data = record_json(&link)?;
-            self.ready.push_back(Bytes::from(format!("id: {}\nevent: record\ndata: {data}\n\n", link.seq)));
+            ready.push_back(sse::event(Some(&link.seq.to_string()), "record", &record_json(&link)?));
         }
         Ok(())
     }
 
-    async fn wait(&self, rung: Receiver<()>, rights: Receiver<()>) -> Woken {
-        let rung = async {
-            if rung.recv().await.is_err() {
-                // Nobody rings any more; the keep-alive's pace remains.
-                smol::future::pending::<()>().await;
-            }
-            Woken::Changed
-        };
-        let quiet = async {
-            Timer::after(KEEP_ALIVE).await;
-            Woken::Quiet
-        };
-        let closing = async {
-            let _ = self.api.closing.recv().await;
-            Woken::Closing
-        };
-        let rights = async {
-            let _ = rights.recv().await;
-            Woken::Rights
-        };
-        let rung = rung.or(rights);
-        rung.or(quiet).or(closing).await
+    async fn changed(&self) {
+        sse::rung(&self.rung).await;
     }
-}
 
-async fn page_after(ledger: &Ledger, cursor: u64) -> Result<Vec<Link>, StoreError> {
-    ledger.read(move |conn| rows::after(conn, cursor, READ)).await
+    async fn may_go_on(&self, api: &Api, principal: &Principal) -> bool {
+        api.may_go_on(principal, Scope::Read, None).await
+    }
 }

@@ -123,7 +123,7 @@ pub(super) async fn release(api: &Api, principal: &Principal, name: &str) -> Res
     }
 }
 
-fn session_json(row: &SessionRow, live: &[Live]) -> Value {
+pub(super) fn session_json(row: &SessionRow, live: &[Live]) -> Value {
     let live = live.iter().find(|live| live.session == row.id);
     let (state, reason) = match &row.state {
         SessionState::Parked { reason } => ("parked", Some(reason.clone())),

@@ -8,6 +8,7 @@ mod changes;
 mod chat;
 mod door;
 mod events;
+mod feed;
 mod handshake;
 mod lists;
 mod people;
@@ -17,16 +18,16 @@ mod rate;
 pub mod readiness;
 mod router;
 mod server;
+mod sse;
 mod throttle;
 pub mod tls;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use hyper::body::{Body as _, Incoming};
 use hyper::header::HeaderValue;
 use hyper::{Request, Response, header};
-use smol::channel::{Receiver, Sender};
 use smol::lock::Semaphore;
 
 use self::places::Visitor;
@@ -35,6 +36,7 @@ use self::router::{Guarded, Query};
 pub use self::server::{Entrance, Server};
 use self::throttle::Source;
 use super::audit::Audit;
+use super::bell::Bell;
 use super::gateway::Gateway;
 use super::http::{self, Body, Closing};
 use super::keys::Keyring;
@@ -48,26 +50,6 @@ use crate::contract::json::Value;
 
 /// Event streams at once, so that they never take every connection.
 const STREAMS: usize = 64;
-
-/// Rings for every watcher, whatever each of them waits for.
-#[derive(Debug, Default)]
-struct Bell(Mutex<Vec<Sender<()>>>);
-
-impl Bell {
-    fn watch(&self) -> Receiver<()> {
-        let (sender, receiver) = smol::channel::bounded(1);
-        let mut watchers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        watchers.retain(|watcher| !watcher.is_closed());
-        watchers.push(sender);
-        receiver
-    }
-
-    fn ring(&self) {
-        for watcher in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            let _ = watcher.try_send(());
-        }
-    }
-}
 
 /// Everything the interface needs.
 pub struct Api {
@@ -218,6 +200,7 @@ impl Api {
             }
             Guarded::History { agent } => chat::page(self, &principal, &agent, query).await,
             Guarded::Events { agent } => events::stream(self, &principal, &agent, &request).await,
+            Guarded::Feed => feed::stream(self, principal, &request).await,
             Guarded::Audit => audit::list(self, query).await,
             Guarded::AuditEvents => audit::events(self, principal, &request).await,
             Guarded::AuditVerify => {
@@ -235,7 +218,8 @@ impl Api {
     /// Whether this token and the roles of its user come as far as this route at all. Talking is for members too, so
     /// it is judged where the agent is known.
     async fn admit(&self, principal: &Principal, route: &Guarded) -> Result<(), Problem> {
-        if *route == Guarded::Whoami {
+        // Who somebody is, they may know; what of the feed somebody may hear depends on its topics.
+        if matches!(route, Guarded::Whoami | Guarded::Feed) {
             return Ok(());
         }
         let scope = route.scope();

@@ -152,6 +152,8 @@ impl Actor {
         let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
         if view.phase != phase || view.reason != reason {
             *view = View { phase, since: Millis::now(), reason, group: view.group.clone() };
+            drop(view);
+            self.sessions.context().states.tell(&self.id);
         }
     }
 

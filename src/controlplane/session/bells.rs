@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use smol::channel::{Receiver, Sender};
 
 use crate::contract::ids::SessionId;
+use crate::controlplane::bell::Bell as Any;
 use crate::controlplane::store::history::{Entry, News};
 
 /// Changes that wait for one watcher, and bytes of text in them. One that is slower reads the ledger.
@@ -18,6 +19,8 @@ const WAITING_BYTES: usize = 128 << 10;
 #[derive(Debug, Default)]
 pub(super) struct Bells {
     watched: Mutex<HashMap<SessionId, Vec<Bell>>>,
+    /// Rings with each of them.
+    any: Any,
 }
 
 /// The ringer's end.
@@ -59,6 +62,11 @@ impl Bells {
         Watch { rung, waiting }
     }
 
+    /// Rings when the history of any of them grew.
+    pub(super) fn watch_all(&self) -> Receiver<()> {
+        self.any.watch()
+    }
+
     /// Whether anybody would hear of this conversation now.
     pub(super) fn is_watched(&self, session: &SessionId) -> bool {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner).contains_key(session)
@@ -67,6 +75,7 @@ impl Bells {
     /// Tells every watcher of this conversation that its history grew; `None` is for what only the ledger knows.
     /// To be called after the commit.
     pub(super) fn ring(&self, session: &SessionId, news: Option<News>) {
+        self.any.ring();
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(bells) = watched.get_mut(session) else { return };
         let news = news.map(Arc::new);

@@ -9,6 +9,7 @@ use super::bells::Bells;
 use super::capacity::Capacity;
 use super::disk::{Counted, FreeSpace};
 use super::run::Times;
+use super::states::States;
 use crate::contract::ids::{GroupName, SessionId};
 use crate::contract::inbound::Usage;
 use crate::controlplane::brokers::model::ModelBroker;
@@ -54,6 +55,7 @@ pub(super) struct Context {
     pub(super) models: ModelBroker,
     pub(super) capacity: Capacity,
     pub(super) bells: Bells,
+    pub(super) states: States,
     pub(super) readers: Semaphore,
     pub(super) space: FreeSpace,
     runtime: RwLock<Runtime>,
@@ -81,6 +83,7 @@ impl Context {
             space: FreeSpace::new(&config.state_dir, config.min_free),
             wall,
             bells: Bells::default(),
+            states: States::default(),
             readers: Semaphore::new(READERS),
             runtime: RwLock::new(Runtime::Missing("the runtime is being tested".to_owned())),
             launches: Semaphore::new(LAUNCHES),

@@ -21,7 +21,7 @@ const COUNTED: u64 = 10;
 
 /// What the free space allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Room {
+pub enum Room {
     /// Everything.
     Enough,
     /// No launches.
@@ -32,18 +32,19 @@ pub(super) enum Room {
 
 /// Looks at the free space of the state directory's file system.
 #[derive(Clone, Debug)]
-pub(super) struct FreeSpace {
+pub struct FreeSpace {
     path: PathBuf,
     floor: MinFree,
 }
 
 impl FreeSpace {
-    pub(super) fn new(path: &Path, floor: MinFree) -> Self {
+    /// That of this path.
+    pub fn new(path: &Path, floor: MinFree) -> Self {
         Self { path: path.to_owned(), floor }
     }
 
     /// What is possible now. A file system that does not answer counts as full: writing to it would fail too.
-    pub(super) fn room(&self) -> Room {
+    pub fn room(&self) -> Room {
         match files::space(&self.path) {
             Ok(space) => judge(self.floor, space.free, space.total),
             Err(_) => Room::Low,

@@ -16,6 +16,7 @@ mod ingest;
 mod launch;
 mod limits;
 mod run;
+mod states;
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -28,11 +29,12 @@ use smol::future::FutureExt;
 use smol::{Task, Timer};
 
 pub use self::bells::Watch;
+pub use self::disk::{FreeSpace, Room};
+pub use self::states::{Changed, StateWatch};
 
 use self::actor::{Actor, Event, View};
 use self::capacity::Occupation;
 use self::context::{Context, Runtime};
-use self::disk::Room;
 use crate::contract::ids::{GroupName, SessionId};
 use crate::contract::json::Value;
 use crate::contract::time::Millis;
@@ -207,6 +209,7 @@ impl Sessions {
             Err(ActError::Store(error)) => return Err(ReleaseError::Act(ActError::Store(error))),
         }
         log::info("session.released", &[("session", session)]);
+        self.context().states.tell(session);
         self.post_or_spawn(session, Event::Released);
         Ok(())
     }
@@ -223,6 +226,23 @@ impl Sessions {
             .collect();
         live.sort_by(|a, b| a.session.cmp(&b.session));
         live
+    }
+
+    /// What one session does now; `None` when it has nothing to do.
+    pub fn look(&self, session: &SessionId) -> Option<Live> {
+        let actors = self.actors();
+        let view = actors.get(session)?.view.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Some(Live { session: session.clone(), phase: view.phase, since: view.since, reason: view.reason })
+    }
+
+    /// Watches what all sessions do.
+    pub fn watch_states(&self) -> StateWatch {
+        self.context().states.watch()
+    }
+
+    /// Rings when the history of any session grew.
+    pub fn watch_all(&self) -> Receiver<()> {
+        self.context().bells.watch_all()
     }
 
     /// Watches the history of a session.
@@ -335,6 +355,8 @@ impl Sessions {
         if let Some(handle) = actors.remove(&actor.id) {
             handle.task.detach();
         }
+        drop(actors);
+        self.context().states.tell(&actor.id);
         true
     }
 
@@ -343,6 +365,7 @@ impl Sessions {
         if let Some(handle) = self.actors().remove(session) {
             handle.task.detach();
         }
+        self.context().states.tell(session);
         self.leave_place(session);
     }
 

@@ -2,12 +2,15 @@
 //! when a message was finished. The number is the cursor that clients follow, so everything that a client
 //! waits for is an entry of its own.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::{Connection, Row, Transaction, params};
 
 use super::inbox::State;
 use super::secrets::Texts;
+use super::sessions::{self, Partition};
 use super::{StoreError, check_length};
 use crate::contract::ids::{MessageId, SessionId};
 use crate::contract::outbound::BYTES_A_VALUE;
@@ -149,6 +152,112 @@ pub fn notice(
     Ok(position)
 }
 
+/// What [`read`] reads, and where it is.
+const COLUMNS: &str = "h.position, h.kind, h.message, h.in_reply_to, h.at,
+    i.sender_id, i.sender_name, i.state, coalesce(i.reason, f.reason), coalesce(i.text, o.text, n.text)";
+const TABLES: &str = "history h
+    LEFT JOIN inbox i ON h.kind = 'in' AND i.position = h.position
+    LEFT JOIN outbox o ON h.kind = 'out' AND o.position = h.position
+    LEFT JOIN notices n ON h.kind = 'notice' AND n.position = h.position
+    LEFT JOIN inbox f ON h.kind = 'failed' AND f.id = h.message";
+
+/// An entry of any session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Of which session.
+    pub session: SessionId,
+    /// Whose conversation that is, and where.
+    pub partition: Partition,
+    /// The entry.
+    pub entry: Entry,
+}
+
+/// Entries of all sessions, as far as they were looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Everywhere {
+    /// Those that are for the one who asks, in order.
+    pub told: Vec<Told>,
+    /// The position of the last that was looked at, told or not; `None` when there is none after the one asked for.
+    pub last: Option<u64>,
+}
+
+/// Looks at up to `limit` entries of all sessions after a position, in order, and opens the texts of those whose
+/// conversation `hears` lets through; looks at fewer when these are long, never at none while there are some.
+///
+/// # Errors
+/// What `hears` gives, and SQLite's.
+pub fn everywhere(
+    conn: &Connection,
+    keyring: &Keyring,
+    after: u64,
+    limit: usize,
+    mut hears: impl FnMut(&Partition) -> Result<bool, StoreError>,
+) -> Result<Everywhere, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS}, h.session, s.agent_group, s.channel, s.instance, s.chat, s.thread
+         FROM {TABLES} JOIN sessions s ON s.id = h.session
+         WHERE h.position > ?1 ORDER BY h.position LIMIT ?2"
+    );
+    let mut query = conn.prepare_cached(&sql)?;
+    let mut rows = query.query(params![super::stored(after), super::rows(limit)])?;
+    let mut found = Everywhere::default();
+    let mut known: HashMap<SessionId, Secret> = HashMap::new();
+    let mut bytes = 0;
+    while let Some(row) = rows.next()? {
+        let session = sessions::session_id(&row.get::<_, String>(10)?)?;
+        let partition = sessions::partition(row, 11)?;
+        if hears(&partition)? {
+            let secret = match known.entry(session.clone()) {
+                Slot::Occupied(slot) => slot.into_mut(),
+                Slot::Vacant(slot) => slot.insert(Secret::of(conn, keyring, &session)?),
+            };
+            let entry = match secret {
+                Secret::Known(texts) => read(row, texts.as_ref())?,
+                Secret::Damaged => {
+                    let mut entry = read(row, None)?;
+                    entry.is_unreadable = !matches!(entry.direction, Direction::Finished);
+                    entry
+                }
+            };
+            bytes += entry.text.as_ref().map_or(0, String::len);
+            if bytes > PAGE_TEXT_BYTES && found.last.is_some() {
+                break;
+            }
+            found.last = Some(entry.position);
+            found.told.push(Told { session, partition, entry });
+        } else {
+            found.last = Some(row.get(0)?);
+        }
+    }
+    Ok(found)
+}
+
+/// What opens the texts of one session among many: one that is damaged holds up no other.
+enum Secret {
+    Known(Option<Texts>),
+    Damaged,
+}
+
+impl Secret {
+    fn of(conn: &Connection, keyring: &Keyring, session: &SessionId) -> Result<Self, StoreError> {
+        match Texts::to_read(conn, keyring, session) {
+            Ok(texts) => Ok(Self::Known(texts)),
+            Err(StoreError::Key(_)) => Ok(Self::Damaged),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The position of the newest entry that there ever was in any session; 0 when there was none.
+///
+/// # Errors
+/// SQLite's.
+pub fn tip(conn: &Connection) -> Result<u64, StoreError> {
+    // Old entries are pruned, and their positions are not given again.
+    let sql = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'history'), 0)";
+    Ok(conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+}
+
 /// Up to `limit` entries of a session after a position, in order; fewer when their texts are long, never none
 /// while there are some.
 ///
@@ -162,16 +271,11 @@ pub fn page(
     limit: usize,
 ) -> Result<Vec<Entry>, StoreError> {
     let texts = Texts::to_read(conn, keyring, session)?;
-    let mut query = conn.prepare_cached(
-        "SELECT h.position, h.kind, h.message, h.in_reply_to, h.at,
-                i.sender_id, i.sender_name, i.state, coalesce(i.reason, f.reason), coalesce(i.text, o.text, n.text)
-         FROM history h
-         LEFT JOIN inbox i ON h.kind = 'in' AND i.position = h.position
-         LEFT JOIN outbox o ON h.kind = 'out' AND o.position = h.position
-         LEFT JOIN notices n ON h.kind = 'notice' AND n.position = h.position
-         LEFT JOIN inbox f ON h.kind = 'failed' AND f.id = h.message
-         WHERE h.session = ?1 AND h.position > ?2 ORDER BY h.position LIMIT ?3",
-    )?;
+    let sql = format!(
+        "SELECT {COLUMNS} FROM {TABLES}
+         WHERE h.session = ?1 AND h.position > ?2 ORDER BY h.position LIMIT ?3"
+    );
+    let mut query = conn.prepare_cached(&sql)?;
     let mut rows = query.query(params![session.as_str(), super::stored(after), super::rows(limit)])?;
     let mut entries = Vec::new();
     let mut bytes = 0;

@@ -1,5 +1,7 @@
 //! Who may talk to which agent group.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{Connection, Transaction, params};
 
 use super::StoreError;
@@ -50,6 +52,17 @@ pub fn forget(tx: &Transaction<'_>, group: &GroupName) -> Result<(), StoreError>
 pub fn has(conn: &Connection, group: &GroupName, user: &UserId) -> Result<bool, StoreError> {
     let sql = "SELECT EXISTS (SELECT 1 FROM members WHERE agent_group = ?1 AND user = ?2)";
     Ok(conn.prepare_cached(sql)?.query_row(params![group.as_str(), user.to_string()], |row| row.get(0))?)
+}
+
+/// The groups of which somebody is one.
+///
+/// # Errors
+/// SQLite's, or [`StoreError::BadRow`].
+pub fn of(conn: &Connection, user: &UserId) -> Result<BTreeSet<GroupName>, StoreError> {
+    let mut query = conn.prepare_cached("SELECT agent_group FROM members WHERE user = ?1")?;
+    let group =
+        |name: String| GroupName::parse(&name).map_err(|_| StoreError::BadRow("an agent group's name"));
+    query.query_and_then([user.to_string()], |row| group(row.get(0)?))?.collect()
 }
 
 /// Up to `limit` members of a group by user, after one.

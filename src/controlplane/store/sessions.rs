@@ -78,20 +78,25 @@ pub(super) fn session_id(text: &str) -> Result<SessionId, StoreError> {
     SessionId::parse(text).map_err(|_| StoreError::BadRow("a session's id"))
 }
 
+/// The partition in the five columns from one on.
+pub(super) fn partition(row: &Row<'_>, from: usize) -> Result<Partition, StoreError> {
+    let thread: String = row.get(from + 4)?;
+    Ok(Partition {
+        group: GroupName::parse(&row.get::<_, String>(from)?)
+            .map_err(|_| StoreError::BadRow("an agent group's name"))?,
+        place: Place {
+            channel: row.get(from + 1)?,
+            instance: row.get(from + 2)?,
+            chat: row.get(from + 3)?,
+            thread: Some(thread).filter(|thread| !thread.is_empty()),
+        },
+    })
+}
+
 fn read(row: &Row<'_>) -> Result<SessionRow, StoreError> {
-    let thread: String = row.get(5)?;
     Ok(SessionRow {
         id: session_id(&row.get::<_, String>(0)?)?,
-        partition: Partition {
-            group: GroupName::parse(&row.get::<_, String>(1)?)
-                .map_err(|_| StoreError::BadRow("an agent group's name"))?,
-            place: Place {
-                channel: row.get(2)?,
-                instance: row.get(3)?,
-                chat: row.get(4)?,
-                thread: Some(thread).filter(|thread| !thread.is_empty()),
-            },
-        },
+        partition: partition(row, 1)?,
         epoch: row.get(6)?,
         out_cursor: row.get(7)?,
         in_seq: row.get(8)?,
@@ -229,6 +234,15 @@ pub fn owed(conn: &Connection) -> Result<Vec<SessionId>, StoreError> {
         }
     }
     Ok(owed)
+}
+
+/// The sessions that may not run until they are released.
+///
+/// # Errors
+/// SQLite's, or [`StoreError::BadRow`].
+pub fn parked(conn: &Connection) -> Result<Vec<SessionId>, StoreError> {
+    let mut query = conn.prepare_cached("SELECT id FROM sessions WHERE parked IS NOT NULL")?;
+    query.query_and_then([], |row| session_id(&row.get::<_, String>(0)?))?.collect()
 }
 
 /// Every session of an agent group.
