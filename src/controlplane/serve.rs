@@ -123,6 +123,7 @@ pub struct ControlPlane {
     sessions: Sessions,
     readiness: Arc<Readiness>,
     server: api::Server,
+    protection: Protection,
     preparing: Task<()>,
     background: Task<()>,
 }
@@ -180,7 +181,7 @@ impl ControlPlane {
         };
         let state = Arc::new(state);
         let run_dir = RunDir::claim(&config.run_base, &state)?;
-        let keyring = keys::open(&state, master_key(&config, &state).as_ref())?;
+        let keyring = keys::open(&state, master_key(&config, state.path()).as_ref())?;
         let ledger = Ledger::open(&state, &keyring)?;
         let token = ApiToken::open(&state, config.api_token.as_ref().map(|token| token.expose()))?;
         if config.dev {
@@ -241,6 +242,7 @@ impl ControlPlane {
             sessions,
             readiness,
             server,
+            protection: config.door.protection.clone(),
             preparing,
             background,
         })
@@ -264,6 +266,25 @@ impl ControlPlane {
     /// How far the start is.
     pub fn readiness(&self) -> &Arc<Readiness> {
         &self.readiness
+    }
+
+    /// Whether there is something to be read again while it runs.
+    fn may_reload(&self) -> bool {
+        matches!(self.protection, Protection::Files { .. })
+    }
+
+    /// Reads the certificate's files again. What is there is used for the connections that come from now on; where it
+    /// cannot be used, the log says why and all stays as it is.
+    async fn reload(&self) {
+        let Protection::Files { certificate, key } = self.protection.clone() else { return };
+        let name = certificate.display().to_string();
+        match smol::unblock(move || Certificate::from_files(&certificate, &key)).await {
+            Ok(certificate) => {
+                self.server.replace_certificate(&certificate);
+                log::info("api.certificate", &[("sha256", &certificate.fingerprint())]);
+            }
+            Err(error) => log::error("api.certificate_refused", &[("path", &name), ("error", &error)]),
+        }
     }
 
     /// Stops it: no new request, then no sandbox, then no unsaved row.
@@ -313,24 +334,29 @@ async fn tell_audit(audit: &Audit, act: &'static str) {
     }
 }
 
-/// `ironclaw serve`: runs until SIGTERM or SIGINT.
+/// `ironclaw serve`: runs until SIGTERM or SIGINT. At SIGHUP it reads the certificate's files again, if it has some.
 ///
 /// # Errors
 /// As [`ControlPlane::start`].
 pub fn run(config: Config) -> Result<(), StartError> {
     let ended = tasks::block_on(async {
         // Before anything is started, so that no signal ends the process half-way through its stop.
-        let mut signals = Signals::new([Signal::Term, Signal::Int])
+        let mut signals = Signals::new([Signal::Term, Signal::Int, Signal::Hup])
             .map_err(|error| StartError::System("signals cannot be caught", error))?;
         let plane = ControlPlane::start(config).await?;
         if let (Some(path), true) = &plane.token {
             log::info("token.minted", &[("path", &path.display())]);
         }
-        let signal = signals.next().await;
-        let name = signal.and_then(Result::ok).map_or("none", |signal| match signal {
-            Signal::Term => "SIGTERM",
-            _ => "SIGINT",
-        });
+        let name = loop {
+            match signals.next().await.and_then(Result::ok) {
+                Some(Signal::Hup) if plane.may_reload() => plane.reload().await,
+                // What a terminal sends that is closed.
+                Some(Signal::Hup) => break "SIGHUP",
+                Some(Signal::Term) => break "SIGTERM",
+                Some(_) => break "SIGINT",
+                None => break "none",
+            }
+        };
         log::info("daemon.stopping", &[("signal", &name)]);
         plane.stop().await;
         Ok(())
@@ -339,7 +365,8 @@ pub fn run(config: Config) -> Result<(), StartError> {
     ended
 }
 
-fn runtime_choice(runtime: &Runtime) -> RuntimeChoice {
+/// What isolation is asked for.
+pub(crate) fn runtime_choice(runtime: &Runtime) -> RuntimeChoice {
     match runtime {
         Runtime::DefaultRunsc => RuntimeChoice::Auto { allow_native: false },
         Runtime::Runsc => RuntimeChoice::Runsc,
@@ -356,10 +383,11 @@ fn runtime_choice(runtime: &Runtime) -> RuntimeChoice {
 /// When a daemon runs on the state directory, and for what is wrong with either key.
 pub fn rotate(config: &Config, new: PathBuf) -> Result<(), StartError> {
     let state = StateDir::claim(&config.state_dir, Wall::of_this_process(config.sandbox_uid_base))?;
-    Ok(keys::rotate(&state, master_key(config, &state).as_ref(), &FileMaster::at(new))?)
+    Ok(keys::rotate(&state, master_key(config, state.path()).as_ref(), &FileMaster::at(new))?)
 }
 
-fn master_key(config: &Config, state: &StateDir) -> Box<dyn MasterKey> {
+/// Where the master key of a state directory comes from.
+pub(crate) fn master_key(config: &Config, state: &Path) -> Box<dyn MasterKey> {
     match &config.master_key {
         MasterKeySource::KeyFile(path) => Box::new(FileMaster::at(path.clone())),
         MasterKeySource::PassphraseFile(path) => Box::new(PassphraseMaster::at(path.clone())),

@@ -202,6 +202,57 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
+/// A renewed certificate is taken at SIGHUP without a restart; files that cannot be used change nothing.
+#[test]
+fn a_renewed_certificate_is_taken_while_it_runs() {
+    let home = Home::new(Build::Release, User::Root);
+    let directory = home.root.join("user");
+    let made = Authority::new(&directory);
+    let daemon = Serve::new(&home, Runtime::Native)
+        .flag("--tls-cert", text(&made.chain))
+        .flag("--tls-key", text(&made.key))
+        .start();
+    let first = fingerprint(&daemon);
+    let hup = || {
+        let id = rustix::process::Pid::from_raw(daemon.id()).unwrap();
+        rustix::process::kill_process(id, rustix::process::Signal::HUP).unwrap();
+    };
+    let served = || {
+        let output = python(&daemon, "TLSv1_3", "", &head("/healthz", "localhost"));
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(said.contains("HTTP/1.1 200 "), "{said}");
+        said.lines().next().unwrap().split(' ').nth(2).unwrap().to_owned()
+    };
+    assert_eq!(served(), first);
+    // Nothing changes without the signal.
+    let second_of = Authority::new(&directory);
+    assert_eq!(served(), first);
+    hup();
+    let told = daemon
+        .log
+        .wait_for("the new certificate", |line| line.contains("api.certificate\"") && !line.contains(&first));
+    let second = served();
+    assert!(second != first && told.contains(&second), "{told}");
+
+    let (chain, key) = (&second_of.chain, &second_of.key);
+    let spoils: [Box<dyn Fn() -> std::io::Result<()>>; 3] = [
+        // Half of a renewal: the key is another's.
+        Box::new(|| std::fs::copy(directory.join("ca.key"), key).map(drop)),
+        Box::new(|| std::fs::write(chain, "no certificate")),
+        Box::new(|| std::fs::remove_file(chain)),
+    ];
+    for (number, spoil) in spoils.into_iter().enumerate() {
+        spoil().unwrap();
+        hup();
+        eventually("it is refused", || {
+            let text = daemon.log.text();
+            (text.matches("api.certificate_refused").count() > number).then_some(())
+        });
+        assert_eq!(served(), second);
+    }
+    assert!(daemon.stop().success());
+}
+
 #[test]
 fn a_certificate_from_files() {
     let home = Home::new(Build::Release, User::Root);

@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
@@ -49,7 +49,8 @@ pub struct Server {
 /// What stands before the interface: names, and TLS where there is some.
 pub struct Entrance {
     site: Site,
-    tls: Option<handshake::Acceptor>,
+    /// Another one may come in its place while it is in use.
+    tls: Option<RwLock<handshake::Acceptor>>,
 }
 
 impl Entrance {
@@ -61,7 +62,7 @@ impl Entrance {
             (_, Some(_)) => Site::https(names),
             (_, None) => Site::http(names),
         };
-        Self { site, tls: certificate.map(Certificate::acceptor) }
+        Self { site, tls: certificate.map(|certificate| RwLock::new(certificate.acceptor())) }
     }
 }
 
@@ -111,6 +112,13 @@ impl Server {
         let _ = self.front.api.set(Arc::new(api));
     }
 
+    /// Connections that come from now on are received with this certificate; where there was none, none is used.
+    pub fn replace_certificate(&self, certificate: &Certificate) {
+        if let Some(acceptor) = &self.front.entrance.tls {
+            *acceptor.write().unwrap_or_else(PoisonError::into_inner) = certificate.acceptor();
+        }
+    }
+
     /// Takes no more connections, ends the event streams, and waits for the responses in flight, a moment
     /// each.
     pub async fn stop(self) {
@@ -153,7 +161,8 @@ impl Front {
             match &self.entrance.tls {
                 None => self.serve(stream, &visitor).await,
                 Some(acceptor) => {
-                    if let Some(stream) = handshake::receive(acceptor, stream, &self.closing).await {
+                    let acceptor = acceptor.read().unwrap_or_else(PoisonError::into_inner).clone();
+                    if let Some(stream) = handshake::receive(&acceptor, stream, &self.closing).await {
                         self.serve(stream, &visitor).await;
                     }
                 }
