@@ -25,10 +25,11 @@ fn main() -> ExitCode {
         "serve" => end(front::serve(rest)),
         "rotate-key" => end(front::rotate_key(rest)),
         "ctl" => end(ironctl::run(rest)),
+        "doctor" => end(front::doctor::run(rest)),
         "demo" => end(front::demo::run(rest)),
         "help" | "--help" | "-h" => end(front::help::run(rest)),
         "version" | "--version" | "-V" => end(front::version()),
-        "doctor" | "install" | "mcp-sample" | "vault-injector" => end(Err(Failure::usage(format!(
+        "install" | "mcp-sample" | "vault-injector" => end(Err(Failure::usage(format!(
             "`{role}` is not part of this build; `ironclaw help` lists what is"
         )))),
         _ => end(Err(Failure::usage("there is no such role; `ironclaw help` lists them"))),

@@ -35,6 +35,16 @@ impl Millis {
     }
 }
 
+impl Millis {
+    /// The date of an HTTP header: `Sun, 06 Nov 1994 08:49:37 GMT`. `None` for anything else.
+    pub fn parse_http(text: &str) -> Option<Self> {
+        if text.len() != 29 || !text.ends_with(" GMT") {
+            return None;
+        }
+        jiff::fmt::rfc2822::parse(text).ok().map(|instant| Self(instant.timestamp().as_millisecond()))
+    }
+}
+
 impl fmt::Display for Millis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.to_rfc3339())
@@ -58,6 +68,15 @@ mod tests {
     fn what_is_no_instant_is_refused() {
         for bad in ["", "2026-11-21", "2026-11-21T10:00:00", "yesterday", "2026-13-01T00:00:00Z", "0"] {
             assert_eq!(Millis::parse(bad), None, "{bad}");
+        }
+        assert_eq!(Millis::parse_http("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Millis(784_111_777_000)));
+        for bad in [
+            "",
+            "Sun, 06 Nov 1994 08:49:37 UTC",
+            "Xxx, 99 Nov 1994 08:49:37 GMT",
+            "1994-11-06T08:49:37.000Z GMT",
+        ] {
+            assert_eq!(Millis::parse_http(bad), None, "{bad}");
         }
         let _ = Millis(i64::MAX).to_rfc3339();
         let _ = Millis(i64::MIN).to_rfc3339();

@@ -45,7 +45,11 @@ pub(super) fn names(door: &Door, address: SocketAddr) -> Vec<Name> {
     names
 }
 
-fn resolve(door: &Door) -> Result<SocketAddr, StartError> {
+/// The address that a door names; nothing is listened on.
+///
+/// # Errors
+/// When there is no such address.
+pub(crate) fn resolve(door: &Door) -> Result<SocketAddr, StartError> {
     let interfaces = || {
         network::interface_addresses()
             .map_err(|error| StartError::System("the addresses of this machine cannot be listed", error))

@@ -219,6 +219,20 @@ impl StateDir {
         fs::symlink_metadata(path.join(MARKER)).is_ok()
     }
 
+    /// The process that holds the lock of this directory now, if the kernel's list of locks shows one. Nothing is
+    /// locked to find out, so nobody who starts meanwhile is kept from it.
+    pub fn holder(path: &Path) -> Option<u32> {
+        let marker = path.join(MARKER);
+        let inode = format!(":{}", fs::symlink_metadata(&marker).ok()?.ino());
+        let locks = fs::read_to_string("/proc/locks").ok()?;
+        // `1: FLOCK  ADVISORY  WRITE 1234 08:01:5678 0 EOF` (proc_locks(5))
+        locks.lines().find_map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [_, "FLOCK", _, "WRITE", pid, file, ..] = words[..] else { return None };
+            file.ends_with(&inode).then(|| pid.parse().ok()).flatten()
+        })
+    }
+
     /// Its canonical path.
     pub fn path(&self) -> &Path {
         &self.path

@@ -189,7 +189,7 @@ fn config(words: &Words, home: &Home, uid: u32) -> Result<Config, Failure> {
 }
 
 /// Where demos live: the temporary directory, unless its name is too long for sockets.
-fn base(uid: u32) -> PathBuf {
+pub(super) fn base(uid: u32) -> PathBuf {
     let most = BASE_BYTES.saturating_sub(uid.to_string().len());
     let named = std::env::var_os("TMPDIR").map(PathBuf::from);
     named
@@ -202,13 +202,13 @@ fn prefix(uid: u32) -> String {
 }
 
 /// The directory of one demo; removed when dropped.
-struct Home {
-    path: PathBuf,
+pub(super) struct Home {
+    pub(super) path: PathBuf,
     _lock: File,
 }
 
 impl Home {
-    fn make(base: &Path, uid: u32) -> Result<Self, Failure> {
+    pub(super) fn make(base: &Path, uid: u32) -> Result<Self, Failure> {
         // Root's sandboxes have ids of their own and pass through; what is inside has its own walls.
         let mode = if uid == 0 { 0o711 } else { 0o700 };
         let mut last = io::Error::from(io::ErrorKind::Other);

@@ -62,6 +62,7 @@ pub fn run(words: &[&str]) -> Result<(), Failure> {
             writeln!(out, "  ironclaw ctl chat AGENT [TEXT]  talk to an agent")?;
             writeln!(out, "  ironclaw ctl agent create       make an agent, step by step")?;
             writeln!(out, "  ironclaw ctl status             is it up, can it launch sandboxes")?;
+            writeln!(out, "  ironclaw ctl doctor             what is well here and what is not")?;
             writeln!(out, "  ironclaw rotate-key …           another master key (ironclaw help keys)")?;
             writeln!(out, "  ironclaw help TOPIC             one page of the manual")?;
             writeln!(out, "  ironclaw version\n")?;

@@ -1,6 +1,7 @@
-//! The roles that need both sides of the house: the demo, the manual, the version. May use every room.
+//! The roles that need both sides of the house: the demo, the doctor, the manual, the version. May use every room.
 
 pub mod demo;
+pub mod doctor;
 pub mod help;
 
 use std::io::{self, Write};

@@ -8,6 +8,16 @@ use landlock::{
     RulesetStatus, Scope, path_beneath_rules,
 };
 
+/// The version of its interface that this kernel has; `None` when there is none or it is switched off.
+pub fn version() -> Option<u32> {
+    const CREATE_RULESET_VERSION: libc::c_uint = 1;
+    let nothing = std::ptr::null::<libc::c_void>();
+    // SAFETY: with this flag the call takes no attributes, makes nothing and returns a number (landlock(7)).
+    let version =
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, nothing, 0usize, CREATE_RULESET_VERSION) };
+    u32::try_from(version).ok().filter(|version| *version > 0)
+}
+
 /// How much of it this kernel enforces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Enforced {

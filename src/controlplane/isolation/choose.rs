@@ -21,6 +21,7 @@ use crate::contract::cipher::SessionKey;
 use crate::contract::ids::{GroupName, SessionId};
 use crate::os::files::{Lock, remove_tree};
 use crate::os::process;
+use crate::os::userns::Cause;
 
 /// Where `runsc` is looked for after the search path, which a service may not have.
 const USUAL_PLACES: [&str; 4] = ["/usr/local/bin", "/usr/bin", "/usr/local/sbin", "/usr/sbin"];
@@ -109,6 +110,24 @@ pub struct Claim {
 pub fn claim(paths: &IsolationPaths, identity: Identity) -> Result<Claim, RuntimeProblem> {
     let lock = setup::bundle_root(paths, identity)?;
     Ok(Claim { paths: paths.clone(), identity, lock })
+}
+
+/// What of this host a boundary is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Survey {
+    /// Why user namespaces cannot be made, and the step that failed.
+    pub no_namespaces: Option<(Cause, String)>,
+    /// What no control group bounds, one sentence.
+    pub no_cgroups: Option<String>,
+}
+
+/// Looks at it without choosing anything.
+///
+/// # Errors
+/// As [`claim`].
+pub fn survey(claim: Claim) -> Result<Survey, RuntimeProblem> {
+    let ground = Ground::make(claim)?;
+    Ok(Survey { no_namespaces: ground.forbidden.clone(), no_cgroups: ground.cgroups.missing() })
 }
 
 /// Finds and tests a back end, with sandboxes of these limits. Blocks, up to a second for a runtime not seen

@@ -22,7 +22,7 @@ use crate::contract::cipher::SessionKey;
 use crate::contract::ids::{GroupName, SessionId};
 use crate::contract::paths;
 
-pub use choose::{Claim, RuntimeProblem, choose, claim, find_runtime};
+pub use choose::{Claim, RuntimeProblem, Survey, choose, claim, find_runtime, survey};
 pub use launch::Staged;
 pub use layout::{PathProblem, bind_socket, check, hand_over, peer_is_ours, prepare};
 pub use sandbox::{Exit, Sandbox};

@@ -1,7 +1,7 @@
 //! Opening the keystore into a keyring, and rotating the master key. Reads and writes the keystore; of the
 //! ledger it only looks whether the file is there.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use super::keystore::LedgerState;
@@ -54,6 +54,23 @@ pub fn open(state: &StateDir, source: &dyn MasterKey) -> Result<Keyring, KeyErro
     };
     let master = source.load(&keystore.stretch)?;
     Keyring::new(path, keystore, source, &master)
+}
+
+/// Whether the keystore of a state directory opens with the master key; `false` before the first start, when there is
+/// none and needs to be none. Nothing is made, and no daemon is in the way.
+///
+/// # Errors
+/// As [`open`].
+pub fn check(state: &Path, source: &dyn MasterKey) -> Result<bool, KeyError> {
+    let (path, ledger) = (state.join(KEYSTORE), state.join(LEDGER));
+    match read(&path)? {
+        Some(keystore) => {
+            unwrap(&path, &keystore, source, &source.load(&keystore.stretch)?)?;
+            Ok(true)
+        }
+        None if ledger.symlink_metadata().is_ok() => Err(KeyError::NoKeystore { keystore: path, ledger }),
+        None => Ok(false),
+    }
 }
 
 /// Wraps the root key anew with another master key. The ledger is not touched. A crash leaves the keystore

@@ -18,7 +18,7 @@ mod tests;
 use std::fmt;
 use std::path::PathBuf;
 
-pub use keyring::{Keyring, LedgerState, open, rotate};
+pub use keyring::{Keyring, LedgerState, check, open, rotate};
 pub use master::{CredentialMaster, FileMaster, MasterKey, PassphraseMaster, Stretch};
 pub use seal::{open_text, seal_text};
 pub use token::ApiToken;
