@@ -3,7 +3,7 @@
 
 use std::io::{self, Write};
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 
 use super::change::confirmed;
 use super::client::{Client, encode};
@@ -14,14 +14,14 @@ use crate::contract::json::Value;
 use crate::contract::plain;
 
 /// Look at agents, make them, end them.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "agent")]
 pub(super) struct Agent {
     #[argh(subcommand)]
     verb: Verb,
 }
 
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand)]
 #[expect(clippy::large_enum_variant, reason = "there is one, for a moment")]
 enum Verb {
@@ -34,7 +34,7 @@ enum Verb {
 }
 
 /// All agents.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "list")]
 struct List {
     /// print JSON
@@ -43,7 +43,7 @@ struct List {
 }
 
 /// One agent, with its whole persona.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "show")]
 struct Show {
     /// its name
@@ -55,7 +55,7 @@ struct Show {
 }
 
 /// Call an agent something else. Its name stays; anything else of it changes by `change submit`.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "edit")]
 struct Edit {
     /// its name
@@ -67,7 +67,7 @@ struct Edit {
 }
 
 /// End an agent: it answers no more. Nothing brings it back, and its name is not given again.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "delete")]
 struct Delete {
     /// its name
@@ -79,7 +79,7 @@ struct Delete {
 }
 
 /// What a new agent can start from. Needs no control plane.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "templates")]
 struct Templates {
     /// print JSON, with the texts

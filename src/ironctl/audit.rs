@@ -88,7 +88,7 @@ fn newest(client: &Client, limit: u64) -> Result<Vec<Value>, Failure> {
 fn follow(client: &Client, mut last: u64, output: Output, widths: &[usize]) -> Result<(), Failure> {
     loop {
         // A stream that breaks is opened again where it was; a control plane that is gone ends this.
-        let mut events = Events::new(client.stream("/v1/audit/events", last)?);
+        let mut events = Events::new(client.stream("/v1/audit/events", Some(&last.to_string()))?);
         while let Ok(Some(event)) = events.next() {
             let record = json::parse(event.data.as_bytes());
             let record = record.map_err(|_| Refused::Problem("the event stream is not ironclaw's".into()))?;

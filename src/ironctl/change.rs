@@ -4,7 +4,7 @@
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 
 use super::Failure;
 use super::client::{Client, encode};
@@ -14,14 +14,14 @@ use crate::contract::json::Value;
 use crate::contract::plain;
 
 /// Ask for changes of what an agent is, and decide them.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "change")]
 pub(super) struct Change {
     #[argh(subcommand)]
     verb: Verb,
 }
 
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand)]
 #[expect(clippy::large_enum_variant, reason = "there is one, for a moment")]
 enum Verb {
@@ -35,7 +35,7 @@ enum Verb {
 }
 
 /// Ask for a change. It is held until somebody approves it.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "submit")]
 pub(super) struct Submit {
     /// the kind: persona, enabled_tools, model, wiring, permissions or create_agent
@@ -114,7 +114,7 @@ pub(super) struct Submit {
 }
 
 /// One change: what it would do, or did.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "show")]
 struct Show {
     /// its id
@@ -126,7 +126,7 @@ struct Show {
 }
 
 /// What waits for a decision.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "pending")]
 struct Pending {
     /// of this agent only
@@ -138,7 +138,7 @@ struct Pending {
 }
 
 /// All changes, the newest first.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "history")]
 struct History {
     /// of this agent only
@@ -153,7 +153,7 @@ struct History {
 }
 
 /// Approve a change, after showing what it does.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "approve")]
 struct Approve {
     /// its id
@@ -177,7 +177,7 @@ struct Approve {
 }
 
 /// Reject a change.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "reject")]
 struct Reject {
     /// its id
@@ -195,7 +195,7 @@ struct Reject {
 }
 
 /// Take back what you asked for.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "withdraw")]
 struct Withdraw {
     /// its id

@@ -15,7 +15,7 @@ use crate::contract::plain;
 /// Pauses between tries after a lost connection; the last one repeats.
 const PAUSES: [u64; 5] = [50, 200, 500, 1000, 2000];
 /// How long a control plane may be away, as during its restart.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One message, its answer, done.
 pub(super) fn once(client: &Client, agent: &str, chat: &str, text: &str) -> Result<(), Failure> {
@@ -69,7 +69,7 @@ struct Sent {
 
 /// What it means that nobody listens at the first try.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Absence {
+pub(super) enum Absence {
     /// There is no control plane.
     IsAnError,
     /// It was there a moment ago.
@@ -111,18 +111,18 @@ fn send(client: &Client, agent: &str, chat: &str, text: &str, absence: Absence) 
 }
 
 /// Waits between tries.
-struct Pauses {
+pub(super) struct Pauses {
     until: Instant,
     tries: usize,
 }
 
 impl Pauses {
-    fn new(until: Instant) -> Self {
+    pub(super) fn new(until: Instant) -> Self {
         Self { until, tries: 0 }
     }
 
     /// Whether there is another try.
-    fn wait(&mut self) -> bool {
+    pub(super) fn wait(&mut self) -> bool {
         if Instant::now() >= self.until {
             return false;
         }
@@ -144,7 +144,7 @@ fn answer(client: &Client, agent: &str, chat: &str, sent: &Sent) -> Result<(), F
     let mut pauses = Pauses::new(Instant::now() + PATIENCE);
     let mut told = false;
     loop {
-        let lost = match client.stream(&path, reading.last) {
+        let lost = match client.stream(&path, Some(&reading.last.to_string())) {
             Ok(stream) => {
                 let mut events = Events::new(stream);
                 if !told && let Some(reason) = why_not_ready(client) {

@@ -14,6 +14,7 @@ use super::tls::{Trust, distrust};
 use super::{Failure, Globals};
 use crate::contract::address::{Name, is_tailnet};
 use crate::contract::json::{self, Value};
+use crate::contract::time::Millis;
 use crate::contract::{places, plain};
 
 /// Where a control plane listens unless told otherwise.
@@ -49,7 +50,7 @@ impl Target {
             })?),
             (None, None) => variable("IRONCLAW_API_TOKEN").or_else(|| {
                 let named = variable("IRONCLAW_API_TOKEN_FILE").map(PathBuf::from);
-                let file = named.or_else(|| Some(state_dir(&variable)?.join("api-token")))?;
+                let file = named.or_else(|| Some(state_dir(globals, &variable)?.join("api-token")))?;
                 // What cannot be read is no token; the refusal says where tokens come from.
                 read_token(&file).ok()
             }),
@@ -73,8 +74,8 @@ impl Target {
 }
 
 /// Where the control plane of this machine keeps the token.
-fn state_dir(variable: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
-    if let Some(named) = variable("IRONCLAW_STATE_DIR") {
+fn state_dir(globals: &Globals, variable: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+    if let Some(named) = globals.state_dir.clone().or_else(|| variable("IRONCLAW_STATE_DIR")) {
         return Some(PathBuf::from(named));
     }
     places::default_state_dir(rustix::process::geteuid().as_raw(), variable)
@@ -198,6 +199,34 @@ impl Client {
         self.document(request.call())
     }
 
+    /// Status, date and document of a path, whatever the status.
+    pub(super) fn get_dated(&self, path: &str) -> Result<(u16, Option<Millis>, Value), Refused> {
+        let answer = self.quick.get(format!("{}{path}", self.target.base)).call();
+        let answer = answer.map_err(|error| self.unreachable(&error))?;
+        let date =
+            answer.headers().get("date").and_then(|date| date.to_str().ok()).and_then(Millis::parse_http);
+        let (status, document) = self.document(Ok(answer))?;
+        Ok((status, date, document))
+    }
+
+    /// The text at a path.
+    pub(super) fn get_text(&self, path: &str) -> Result<String, Refused> {
+        let mut request = self.quick.get(format!("{}{path}", self.target.base));
+        if let Some(token) = &self.target.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let mut answer = request.call().map_err(|error| self.unreachable(&error))?;
+        if !answer.status().is_success() {
+            let answer = self.document(Ok(answer))?;
+            return self
+                .judge(answer)
+                .and(Err(Refused::Problem("the control plane sent no text".to_owned())));
+        }
+        let bytes = answer.body_mut().with_config().limit(ANSWER_BYTES).read_to_vec();
+        let bytes = bytes.map_err(|error| self.unreachable(&error))?;
+        String::from_utf8(bytes).map_err(|_| Refused::Problem("the control plane sent no text".to_owned()))
+    }
+
     /// The answer to a document.
     pub(super) fn post(&self, path: &str, body: &Value) -> Result<Value, Refused> {
         let answer = self.post_any(path, body)?;
@@ -242,10 +271,12 @@ impl Client {
         self.judge(answer)
     }
 
-    /// An event stream from after an event on.
-    pub(super) fn stream(&self, path: &str, last_event: u64) -> Result<impl Read + use<>, Refused> {
+    /// An event stream, from after an event on.
+    pub(super) fn stream(&self, path: &str, last_event: Option<&str>) -> Result<impl Read + use<>, Refused> {
         let mut request = self.streaming.get(format!("{}{path}", self.target.base));
-        request = request.header("last-event-id", last_event.to_string());
+        if let Some(last_event) = last_event {
+            request = request.header("last-event-id", last_event);
+        }
         if let Some(token) = &self.target.token {
             request = request.header("authorization", format!("Bearer {token}"));
         }

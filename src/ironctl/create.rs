@@ -5,7 +5,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 
 use super::change::{Asked, Decided, Decision, Then, decide, held, out, take_back, text};
 use super::client::Client;
@@ -18,7 +18,7 @@ use crate::contract::json::Value;
 use crate::contract::plain;
 
 /// Make an agent. Without flags, on a terminal, it is asked for step by step.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "create")]
 pub(super) struct Create {
     /// its name: a-z 0-9 . _ -
@@ -83,7 +83,7 @@ pub(super) fn run(client: impl Fn() -> Result<Client, Failure>, mut asked: Creat
         (Some(_), Some(_)) => return Err(Failure::usage("the name is given twice; leave --name out")),
         (Some(name), None) | (None, Some(name)) => name,
         (None, None) if asked.is_bare() && io::stdin().is_terminal() && !asked.json => {
-            return guided(&client()?, asked);
+            return guided(&client()?, asked).map(drop);
         }
         (None, None) => {
             return Err(Failure::usage(
@@ -95,11 +95,17 @@ pub(super) fn run(client: impl Fn() -> Result<Client, Failure>, mut asked: Creat
     let name = GroupName::parse(&name).map_err(|error| Failure::usage(format!("the name is {error}")))?;
     let payload = payload(&asked)?;
     Then { approve: !asked.no_approve, yes: asked.yes, json: asked.json }.check()?;
-    make(&client()?, name.as_str(), payload, &asked)
+    make(&client()?, name.as_str(), payload, &asked).map(drop)
+}
+
+/// Asks for everything on a terminal, and makes it. Gives its name; `None` when it is held.
+pub(super) fn guide(client: &Client) -> Result<Option<String>, Failure> {
+    let nothing_said = Create::from_args(&["ironctl agent create"], &[]);
+    guided(client, nothing_said.map_err(|early| Failure::usage(early.output))?)
 }
 
 /// Asks for everything, then goes on as with flags.
-fn guided(client: &Client, asked: Create) -> Result<(), Failure> {
+fn guided(client: &Client, asked: Create) -> Result<Option<String>, Failure> {
     let is_taken = |name: &str| -> Result<bool, Failure> {
         let answer = client.get_any(&agent::path(name))?;
         match answer.0 {
@@ -120,7 +126,18 @@ fn guided(client: &Client, asked: Create) -> Result<(), Failure> {
         fields.retain(|(name, _)| name != "tools");
         fields.push(("tools".to_owned(), words(&answers.tools)));
     }
-    make(client, &answers.name, payload, &asked)
+    Ok(match make(client, &answers.name, payload, &asked)? {
+        Made::Now => Some(answers.name),
+        Made::Held => None,
+    })
+}
+
+/// What became of it.
+enum Made {
+    /// It is there.
+    Now,
+    /// Somebody has to approve it.
+    Held,
 }
 
 fn words<T: AsRef<str>>(all: &[T]) -> Value {
@@ -128,27 +145,28 @@ fn words<T: AsRef<str>>(all: &[T]) -> Value {
 }
 
 /// Sends the change, and approves what was shown.
-fn make(client: &Client, name: &str, payload: Value, asked: &Create) -> Result<(), Failure> {
+fn make(client: &Client, name: &str, payload: Value, asked: &Create) -> Result<Made, Failure> {
     let request = Asked { kind: "create_agent", group: name, payload, by: &asked.by, reason: "", key: None };
     let change = request.send(client)?;
     if asked.no_approve {
-        return held(&change, asked.json);
+        held(&change, asked.json)?;
+        return Ok(Made::Held);
     }
     let decision = Decision { by: &asked.by, yes: asked.yes, json: asked.json, ..Decision::default() };
     let id = plain::line(text(&change, "id")).into_owned();
     match decide(client, &change, &decision)? {
-        Decided::Approved(change) if asked.json => out(&change),
+        Decided::Approved(change) if asked.json => out(&change).map(|()| Made::Now),
         Decided::Approved(_) => {
             writeln!(io::stdout(), "\n{name} is made; talk to it with `ironctl chat {name}`")?;
-            Ok(())
+            Ok(Made::Now)
         }
-        Decided::Denied(_) if asked.json => out(&change),
+        Decided::Denied(_) if asked.json => out(&change).map(|()| Made::Held),
         Decided::Denied(why) => {
             writeln!(
                 io::stdout(),
                 "\nheld: {why}; there is no {name} until somebody approves it with `ironctl change approve {id}`"
             )?;
-            Ok(())
+            Ok(Made::Held)
         }
         Decided::Declined => {
             take_back(client, &change)?;

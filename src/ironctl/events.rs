@@ -6,11 +6,16 @@ use std::io::{self, BufRead, BufReader, Read};
 /// A line holds one entry: an answer of at most 1 MiB, of which each byte may be escaped by six, and its names.
 const LINE_BYTES: u64 = (6 << 20) + (64 << 10);
 
+/// Ids are short.
+const ID_BYTES: usize = 128;
+
 /// One event with its data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Event {
     /// Its id, when it had a number for one.
     pub(super) id: Option<u64>,
+    /// What it is called.
+    pub(super) name: String,
     /// Its data.
     pub(super) data: String,
 }
@@ -18,16 +23,23 @@ pub(super) struct Event {
 /// Reads events from a stream.
 pub(super) struct Events<R> {
     lines: BufReader<R>,
+    last: Option<String>,
 }
 
 impl<R: Read> Events<R> {
     pub(super) fn new(stream: R) -> Self {
-        Self { lines: BufReader::new(stream) }
+        Self { lines: BufReader::new(stream), last: None }
+    }
+
+    /// The last id, which may have come without an event: what a stream is resumed with.
+    pub(super) fn last(&self) -> Option<&str> {
+        self.last.as_deref()
     }
 
     /// The next event; `None` at the end of the stream, where an unfinished one is dropped.
     pub(super) fn next(&mut self) -> io::Result<Option<Event>> {
-        let mut id = None;
+        let mut id: Option<String> = None;
+        let mut name = String::new();
         let mut data: Option<String> = None;
         loop {
             let mut line = Vec::new();
@@ -43,16 +55,22 @@ impl<R: Read> Events<R> {
                 .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "an event is not UTF-8"))?;
             let line = line.strip_suffix('\r').unwrap_or(&line);
             if line.is_empty() {
+                let number = id.as_ref().and_then(|id| id.parse().ok());
+                self.last = id.take().or(self.last.take());
                 if let Some(data) = data.take() {
-                    return Ok(Some(Event { id, data }));
+                    return Ok(Some(Event { id: number, name, data }));
                 }
-                id = None;
+                name.clear();
                 continue;
             }
             let (field, value) = line.split_once(':').unwrap_or((line, ""));
             let value = value.strip_prefix(' ').unwrap_or(value);
             match field {
-                "id" => id = value.parse().ok(),
+                // It travels in a header when it is sent back.
+                "id" if value.len() <= ID_BYTES && value.bytes().all(|b| b.is_ascii_graphic()) => {
+                    id = Some(value.to_owned());
+                }
+                "event" => name = value.to_owned(),
                 "data" => match &mut data {
                     Some(data) if (data.len() + value.len()) as u64 > LINE_BYTES => {
                         return Err(io::Error::new(io::ErrorKind::InvalidData, "an event is too long"));
@@ -78,9 +96,20 @@ mod tests {
     fn events_are_read_and_comments_and_torn_ones_are_not() {
         let text = "retry: 1000\n\n: hello\n\nid: 7\nevent: out\ndata: {\"a\":1}\n\ndata:x\r\ndata: y\r\n\r\nid: 9\ndata: torn\n";
         let mut events = Events::new(text.as_bytes());
-        assert_eq!(events.next().unwrap(), Some(Event { id: Some(7), data: "{\"a\":1}".into() }));
-        assert_eq!(events.next().unwrap(), Some(Event { id: None, data: "x\ny".into() }));
+        assert_eq!(
+            events.next().unwrap(),
+            Some(Event { id: Some(7), name: "out".into(), data: "{\"a\":1}".into() })
+        );
+        assert_eq!(
+            events.next().unwrap(),
+            Some(Event { id: None, name: String::new(), data: "x\ny".into() })
+        );
+        assert_eq!(events.last(), Some("7"));
         assert_eq!(events.next().unwrap(), None);
+        assert_eq!(events.last(), Some("7"), "a torn event did not come");
+        let mut events = Events::new("id: a1.c2\n\nid: a b\ndata: x\n\n".as_bytes());
+        assert_eq!(events.next().unwrap().map(|event| event.id), Some(None));
+        assert_eq!(events.last(), Some("a1.c2"));
     }
 
     #[test]
@@ -89,7 +118,7 @@ mod tests {
         assert!(answer.len() > 6 << 20);
         let mut text = format!("id: 1\ndata: {answer}\n\n").into_bytes();
         let mut events = Events::new(text.as_slice());
-        assert_eq!(events.next().unwrap(), Some(Event { id: Some(1), data: answer }));
+        assert_eq!(events.next().unwrap(), Some(Event { id: Some(1), name: String::new(), data: answer }));
         text.splice(0..0, vec![b'x'; LINE_BYTES as usize]);
         assert!(Events::new(text.as_slice()).next().is_err());
     }

@@ -4,7 +4,7 @@
 
 use std::io::{self, Write};
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 
 use super::Failure;
 use super::agent;
@@ -15,23 +15,23 @@ use crate::contract::json::Value;
 use crate::contract::plain;
 
 /// Who you are to the control plane, and what you may.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "whoami")]
 pub(super) struct Whoami {
     /// print JSON
     #[argh(switch)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 /// Who there is.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "user")]
 pub(super) struct User {
     #[argh(subcommand)]
     verb: UserVerb,
 }
 
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand)]
 enum UserVerb {
     List(UserList),
@@ -40,7 +40,7 @@ enum UserVerb {
 }
 
 /// All users.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "list")]
 struct UserList {
     /// print JSON
@@ -49,7 +49,7 @@ struct UserList {
 }
 
 /// Add a user, or call one something else.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "add")]
 struct UserAdd {
     /// CHANNEL:HANDLE, such as local:ann or telegram:12345
@@ -61,7 +61,7 @@ struct UserAdd {
 }
 
 /// Delete a user. Their roles, memberships and tokens have to be taken away first.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "delete")]
 struct UserDelete {
     /// CHANNEL:HANDLE, as `user list` has it
@@ -70,14 +70,14 @@ struct UserDelete {
 }
 
 /// What users may decide and operate.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "role")]
 pub(super) struct Role {
     #[argh(subcommand)]
     verb: RoleVerb,
 }
 
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand)]
 enum RoleVerb {
     List(RoleList),
@@ -86,7 +86,7 @@ enum RoleVerb {
 }
 
 /// All roles that are held.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "list")]
 struct RoleList {
     /// print JSON
@@ -95,7 +95,7 @@ struct RoleList {
 }
 
 /// Ask that a user be given a role. It is held until somebody approves it.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "grant")]
 struct RoleGrant {
     /// CHANNEL:HANDLE
@@ -122,7 +122,7 @@ struct RoleGrant {
 }
 
 /// Ask that a role be taken away. It is held until somebody approves it.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "revoke")]
 struct RoleRevoke {
     /// CHANNEL:HANDLE
@@ -149,14 +149,14 @@ struct RoleRevoke {
 }
 
 /// Who may talk to an agent.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "member")]
 pub(super) struct Member {
     #[argh(subcommand)]
     verb: MemberVerb,
 }
 
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand)]
 enum MemberVerb {
     List(MemberList),
@@ -165,7 +165,7 @@ enum MemberVerb {
 }
 
 /// The members of an agent.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "list")]
 struct MemberList {
     /// the agent
@@ -177,7 +177,7 @@ struct MemberList {
 }
 
 /// Ask that a user may talk to an agent. It is held until somebody approves it.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "add")]
 struct MemberAdd {
     /// CHANNEL:HANDLE
@@ -198,7 +198,7 @@ struct MemberAdd {
 }
 
 /// Ask that a user may not talk to an agent any more. It is held until somebody approves it.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "remove")]
 struct MemberRemove {
     /// CHANNEL:HANDLE
@@ -224,16 +224,7 @@ pub(super) fn whoami(client: &Client, words: &Whoami) -> Result<(), Failure> {
     if words.json {
         return out(&me);
     }
-    let roles: Vec<String> = me
-        .get("roles")
-        .and_then(Value::as_array)
-        .unwrap_or_default()
-        .iter()
-        .map(|role| match cell(role, "scope").as_str() {
-            "*" => format!("{} of everything", cell(role, "role")),
-            scope => format!("{} of {scope}", cell(role, "role")),
-        })
-        .collect();
+    let roles = roles_in_words(&me);
     let mut out = io::stdout().lock();
     for (name, value) in [
         ("user", cell(&me, "user")),
@@ -245,6 +236,16 @@ pub(super) fn whoami(client: &Client, words: &Whoami) -> Result<(), Failure> {
         writeln!(out, "{name:<10} {}", plain::line(value))?;
     }
     Ok(())
+}
+
+/// The roles of somebody, as `whoami` has them.
+pub(super) fn roles_in_words(me: &Value) -> Vec<String> {
+    let roles = me.get("roles").and_then(Value::as_array).unwrap_or_default();
+    let words = roles.iter().map(|role| match cell(role, "scope").as_str() {
+        "*" => format!("{} of everything", cell(role, "role")),
+        scope => format!("{} of {scope}", cell(role, "role")),
+    });
+    words.collect()
 }
 
 /// `ctl user`

@@ -1,7 +1,7 @@
 //! `ctl wiring` and `ctl group`: the chats that there are, and which agent listens and writes to which. A wiring is
 //! what an agent can do, so making and unmaking one asks for a change. Touches the network and the terminal.
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 
 use super::Failure;
 use super::change::{Asked, Then, ask};
@@ -10,14 +10,14 @@ use super::lists::{Output, all, print};
 use crate::contract::json::Value;
 
 /// Which agent listens and writes to which chats.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "wiring")]
 pub(super) struct Wiring {
     #[argh(subcommand)]
     verb: WiringVerb,
 }
 
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand)]
 enum WiringVerb {
     List(WiringList),
@@ -26,7 +26,7 @@ enum WiringVerb {
 }
 
 /// All wirings.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "list")]
 struct WiringList {
     /// of this agent only
@@ -38,7 +38,7 @@ struct WiringList {
 }
 
 /// Ask that an agent listen and write to a chat, or do so in another way. It is held until somebody approves it.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "add")]
 struct WiringAdd {
     /// the platform, such as telegram
@@ -80,7 +80,7 @@ struct WiringAdd {
 }
 
 /// Ask that an agent leave a chat. It is held until somebody approves it.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "remove")]
 struct WiringRemove {
     /// the platform, such as telegram
@@ -107,21 +107,21 @@ struct WiringRemove {
 }
 
 /// The chats that there are on platforms.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "group")]
 pub(super) struct Group {
     #[argh(subcommand)]
     verb: GroupVerb,
 }
 
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand)]
 enum GroupVerb {
     List(GroupList),
 }
 
 /// All chats, wired or not.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "list")]
 struct GroupList {
     /// print JSON

@@ -3,7 +3,7 @@
 
 use std::io::{self, Write};
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 
 use super::Failure;
 use super::change::out;
@@ -13,14 +13,14 @@ use crate::contract::json::Value;
 use crate::contract::plain;
 
 /// Tokens of the API.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "token")]
 pub(super) struct Token {
     #[argh(subcommand)]
     verb: Verb,
 }
 
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand)]
 enum Verb {
     List(List),
@@ -29,7 +29,7 @@ enum Verb {
 }
 
 /// All tokens, without their secrets.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "list")]
 struct List {
     /// print JSON
@@ -38,7 +38,7 @@ struct List {
 }
 
 /// Make a token. It is shown once.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "create")]
 struct Create {
     /// its name: letters, digits and - _ .
@@ -59,7 +59,7 @@ struct Create {
 }
 
 /// Make a token worthless, at once and for ever.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "revoke")]
 struct Revoke {
     /// its name

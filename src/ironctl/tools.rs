@@ -1,7 +1,7 @@
 //! `ctl tools`: what an agent can be given, family by family, from the catalogue of this build. Needs no control
 //! plane; touches the terminal.
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 
 use super::Failure;
 use super::lists::{Output, print};
@@ -9,7 +9,7 @@ use crate::contract::catalogue::{TEMPLATES, TOOLS, Tool};
 use crate::contract::json::Value;
 
 /// The tools that an agent can have. Needs no control plane.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "tools")]
 pub(super) struct Tools {
     /// print JSON

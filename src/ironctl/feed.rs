@@ -1,0 +1,168 @@
+//! `ctl events`: what happens, a line each as it happens, until it is ended. A stream that breaks is opened again after
+//! the last event that came. Touches the network and the terminal.
+
+use std::io::{self, Write};
+use std::time::Instant;
+
+use argh::{ArgsInfo, FromArgs};
+
+use super::Failure;
+use super::chat::{Absence, PATIENCE, Pauses};
+use super::client::{Client, Refused, encode};
+use super::events::{Event, Events};
+use super::lists::cell;
+use super::table;
+use crate::contract::json::{self, Value};
+
+/// Follow what happens, until Ctrl-C: changes that are asked for and decided, sessions, chats, audit records.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "events")]
+pub(super) struct Follow {
+    /// approvals, sessions, chat or audit; may be repeated (all that you may follow)
+    #[argh(option)]
+    topic: Vec<String>,
+    /// go on after the event with this id, as --json prints it (what comes from now on)
+    #[argh(option)]
+    after: Option<String>,
+    /// print JSON, an object a line
+    #[argh(switch)]
+    json: bool,
+}
+
+const HEAD: [&str; 3] = ["TIME", "WHAT", "ABOUT"];
+/// Of a time and of the longest word for an event.
+const WIDTHS: [usize; 2] = [24, 8];
+
+/// `ctl events`
+pub(super) fn run(client: &Client, words: &Follow) -> Result<(), Failure> {
+    let topics = words.topic.join(",");
+    let path = match topics.as_str() {
+        "" => "/v1/events".to_owned(),
+        topics => format!("/v1/events?topics={}", encode(topics)),
+    };
+    let mut last = words.after.clone();
+    let mut stream = open(client, &path, last.as_deref(), Absence::IsAnError)?;
+    if !words.json {
+        table::print_from(&HEAD, &[], &WIDTHS)?;
+    }
+    loop {
+        let mut events = Events::new(stream);
+        // What ends it, a daemon that stops or a line that breaks, is told by the next try.
+        while let Ok(Some(event)) = events.next() {
+            show(events.last(), &event, words.json)?;
+        }
+        last = events.last().map(str::to_owned).or(last);
+        stream = open(client, &path, last.as_deref(), Absence::IsARestart)?;
+    }
+}
+
+/// Opens it, again or for the first time; a control plane that restarts is away for a while.
+fn open(
+    client: &Client,
+    path: &str,
+    last: Option<&str>,
+    absence: Absence,
+) -> Result<impl io::Read + use<>, Failure> {
+    let mut pauses = Pauses::new(Instant::now() + PATIENCE);
+    loop {
+        // First a pause: a stream that ends as soon as it is opened would make this run hot.
+        let more = absence == Absence::IsARestart && pauses.wait();
+        match client.stream(path, last) {
+            Ok(stream) => return Ok(stream),
+            Err(Refused::Problem(text)) => return Err(Failure::of(text)),
+            Err(_) if more => {}
+            Err(refused) => {
+                let text = refused.text();
+                return Err(match last {
+                    Some(last) => {
+                        Failure::of(format!("{text}; `ironctl events --after {last}` goes on from here"))
+                    }
+                    None => Failure::of(text),
+                });
+            }
+        }
+    }
+}
+
+fn show(id: Option<&str>, event: &Event, is_json: bool) -> Result<(), Failure> {
+    let data = json::parse(event.data.as_bytes());
+    let data = data.map_err(|_| Refused::Problem("the event stream is not ironclaw's".into()))?;
+    if is_json {
+        let mut out = io::stdout().lock();
+        let fields = [("id", Value::from(id)), ("event", Value::from(event.name.as_str())), ("data", data)];
+        writeln!(out, "{}", Value::object(fields))?;
+        out.flush()?;
+    } else if let Some(row) = row(&event.name, &data) {
+        table::print_from(&[], &[row], &WIDTHS)?;
+    }
+    Ok(())
+}
+
+/// Time, what, about what; `None` for what says nothing to people.
+fn row(name: &str, data: &Value) -> Option<Vec<String>> {
+    let of = |key: &str| cell(data, key);
+    let (time, about) = match name {
+        "approval" => {
+            let kind = data.get("detail").map(|detail| cell(detail, "kind")).unwrap_or_default();
+            let act = of("act");
+            let act = act.strip_prefix("change.").unwrap_or(&act);
+            (of("at"), format!("{} {act} by {}: {kind} of {}", of("object"), of("actor"), of("group")))
+        }
+        "audit" => (of("at"), format!("{} {} by {}", of("act"), of("object"), of("actor"))),
+        "chat" => {
+            let said = match of("text") {
+                text if text.is_empty() => of("state"),
+                text => text,
+            };
+            (of("at"), format!("{}/{} {}: {said}", of("agent"), of("chat"), of("direction")))
+        }
+        "session" => {
+            let phase = if of("state") == "parked" { "parked".to_owned() } else { of("phase") };
+            let reason = of("reason");
+            let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+            (of("phase_since"), format!("{} {}/{} {phase}{why}", of("id"), of("agent"), of("chat")))
+        }
+        _ => return None,
+    };
+    Some(vec![time, name.to_owned(), about])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_row() {
+        let told = |name: &str, data: &str| row(name, &json::parse(data.as_bytes()).unwrap());
+        for (name, data, about) in [
+            (
+                "approval",
+                r#"{"at":"t","act":"change.approved","actor":"local:ann","object":"chg_1","group":"a","detail":{"kind":"model"}}"#,
+                "chg_1 approved by local:ann: model of a",
+            ),
+            (
+                "audit",
+                r#"{"at":"t","act":"daemon.started","actor":"host","object":"daemon"}"#,
+                "daemon.started daemon by host",
+            ),
+            (
+                "chat",
+                r#"{"at":"t","agent":"a","chat":"main","direction":"out","text":"hi"}"#,
+                "a/main out: hi",
+            ),
+            (
+                "chat",
+                r#"{"at":"t","agent":"a","chat":"main","direction":"finished","text":null,"state":"done"}"#,
+                "a/main finished: done",
+            ),
+            (
+                "session",
+                r#"{"phase_since":"t","id":"ses_1","agent":"a","chat":"main","state":"parked","phase":"asleep","reason":"it lied"}"#,
+                "ses_1 a/main parked: it lied",
+            ),
+        ] {
+            assert_eq!(told(name, data).unwrap(), ["t", name, about]);
+        }
+        assert_eq!(told("sessions", r#"{"count":0}"#), None);
+    }
+}
