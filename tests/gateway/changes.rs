@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::hand::{approve, ctl, decide, refused, run, said, submit};
-use crate::world::http::{Answer, Events, Request};
+use crate::world::http::{Events, Request};
 use crate::world::{Build, Daemon, Home, Runtime, Serve, User, eventually, marker};
 
 fn acts(daemon: &Daemon, object: &str) -> Vec<String> {

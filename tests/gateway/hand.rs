@@ -8,12 +8,12 @@ use crate::world::http::{Answer, Request};
 use crate::world::{Daemon, Home, home::finish};
 
 /// `ironclaw ctl` with the daemon's address and the owner's token.
-pub fn ctl(home: &Home, daemon: &Daemon, words: &[&str]) -> Command {
+pub(crate) fn ctl(home: &Home, daemon: &Daemon, words: &[&str]) -> Command {
     ctl_as(home, daemon, &daemon.token(), words)
 }
 
 /// [`ctl`] with another token.
-pub fn ctl_as(home: &Home, daemon: &Daemon, token: &str, words: &[&str]) -> Command {
+pub(crate) fn ctl_as(home: &Home, daemon: &Daemon, token: &str, words: &[&str]) -> Command {
     let address = format!("http://{}", daemon.address);
     let mut command = home.command(["ctl", "--addr", &address, "--token", token]);
     command.args(words);
@@ -21,13 +21,13 @@ pub fn ctl_as(home: &Home, daemon: &Daemon, token: &str, words: &[&str]) -> Comm
 }
 
 #[track_caller]
-pub fn run(mut command: Command) -> Output {
+pub(crate) fn run(mut command: Command) -> Output {
     finish(command.spawn().unwrap())
 }
 
 /// What a command printed; anything but success fails the test.
 #[track_caller]
-pub fn said(command: Command) -> String {
+pub(crate) fn said(command: Command) -> String {
     let output = run(command);
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap()
@@ -35,13 +35,13 @@ pub fn said(command: Command) -> String {
 
 /// The same, as the JSON that it is.
 #[track_caller]
-pub fn json(command: Command) -> Value {
+pub(crate) fn json(command: Command) -> Value {
     serde_json::from_str(&said(command)).unwrap()
 }
 
 /// Why a command failed with this code, in one line that holds these words and more.
 #[track_caller]
-pub fn refused(command: Command, code: i32, about: &[&str]) -> String {
+pub(crate) fn refused(command: Command, code: i32, about: &[&str]) -> String {
     let output = run(command);
     assert_eq!(output.status.code(), Some(code), "{output:?}");
     let line = String::from_utf8(output.stderr).unwrap();
@@ -53,17 +53,17 @@ pub fn refused(command: Command, code: i32, about: &[&str]) -> String {
 }
 
 /// Asks for a change as the owner.
-pub fn submit(daemon: &Daemon, kind: &str, group: &str, payload: &Value) -> Answer {
+pub(crate) fn submit(daemon: &Daemon, kind: &str, group: &str, payload: &Value) -> Answer {
     daemon.send(Request::post("/v1/changes", &json!({"kind": kind, "group": group, "payload": payload})))
 }
 
 /// Decides one as the owner.
-pub fn decide(daemon: &Daemon, id: &str, body: &Value) -> Answer {
+pub(crate) fn decide(daemon: &Daemon, id: &str, body: &Value) -> Answer {
     daemon.send(Request::post(&format!("/v1/changes/{id}/decision"), body))
 }
 
 /// Approves one as it was shown.
-pub fn approve(daemon: &Daemon, change: &Value) -> Answer {
+pub(crate) fn approve(daemon: &Daemon, change: &Value) -> Answer {
     let id = change["id"].as_str().unwrap();
     decide(daemon, id, &json!({"outcome": "approve", "digest": change["digest"]}))
 }

@@ -14,7 +14,9 @@ mod world;
 
 mod audit;
 mod changes;
+mod doctor;
 mod door;
+mod events;
 mod hand;
 mod requests;
 mod words;
