@@ -263,27 +263,4 @@ mod tests {
         }
         assert!(seen > 18, "{seen}");
     }
-
-    #[test]
-    fn bash_completes_with_it() {
-        let script = Tables::read().bash();
-        let complete = |line: &[&str]| {
-            let words: Vec<String> = line.iter().map(|word| quoted(word)).collect();
-            let ask = format!(
-                "{script}\nCOMP_WORDS=({})\nCOMP_CWORD={}\n_ironctl\nprintf '%s\\n' \"${{COMPREPLY[@]}}\"",
-                words.join(" "),
-                line.len() - 1
-            );
-            let output = std::process::Command::new("bash").args(["--norc", "-c", &ask]).output().unwrap();
-            assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
-            String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect::<Vec<_>>()
-        };
-        assert_eq!(complete(&["ironctl", "whoa"]), ["whoami"]);
-        assert_eq!(complete(&["ironclaw", "ctl", "agent", "cr"]), ["create"]);
-        assert_eq!(complete(&["/usr/bin/ironctl", "--addr", "agent", "change", "app"]), ["approve"]);
-        assert_eq!(complete(&["ironctl", "change", "submit", "--kin"]), ["--kind"]);
-        assert_eq!(complete(&["ironctl", "agent", "show", "list", "--js"]), ["--json"]);
-        assert!(complete(&["ironctl", "role", ""]).contains(&"grant".to_owned()));
-        assert_eq!(complete(&["ironclaw", "serve", "--st"]), [""]);
-    }
 }

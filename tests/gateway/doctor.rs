@@ -32,7 +32,11 @@ fn of<'a>(checks: &'a [Value], name: &str) -> &'a Value {
 
 /// `ironclaw doctor` for this home.
 fn local(home: &Home, port: u16, words: &[&str]) -> Command {
-    let mut command = home.command(["doctor", "--json", "--runtime", "native", "--api-addr"]);
+    with_runtime(home, port, "native", words)
+}
+
+fn with_runtime(home: &Home, port: u16, runtime: &str, words: &[&str]) -> Command {
+    let mut command = home.command(["doctor", "--json", "--runtime", runtime, "--api-addr"]);
     command.arg(format!("127.0.0.1:{port}")).arg("--state-dir").arg(home.state()).args(words);
     command
 }
@@ -141,7 +145,7 @@ fn what_somebody_spoiled_is_named_with_the_next_step() {
     assert_eq!(of(&found, "address")["state"], "fail", "{found:?}");
     let (_, found) = checks(&run(local(&home, port, &["--min-free", "900000GiB"])));
     assert!(of(&found, "disk")["next"].as_str().unwrap().contains("--min-free"), "{found:?}");
-    let (_, found) = checks(&run(local(&home, port, &["--runtime=/no/runsc"])));
+    let (_, found) = checks(&run(with_runtime(&home, port, "/no/runsc", &[])));
     assert!(of(&found, "runtime")["next"].as_str().unwrap().contains("install gVisor"), "{found:?}");
 
     // Somebody else's directory.
@@ -151,6 +155,18 @@ fn what_somebody_spoiled_is_named_with_the_next_step() {
     other.arg(root.state());
     let (code, found) = checks(&run(other));
     assert!(code == Some(1) && of(&found, "state directory")["state"] == "fail", "{found:?}");
+}
+
+/// What a real bash makes of the last word of a line.
+fn completed(script: &str, line: &[&str]) -> String {
+    let at = line.len() - 1;
+    let ask = format!(
+        "{script}\nCOMP_WORDS=({})\nCOMP_CWORD={at}\n_ironctl\nprintf %s \"${{COMPREPLY[*]}}\"",
+        line.join(" ")
+    );
+    let output = Command::new("bash").args(["--norc", "-c", &ask]).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
 }
 
 #[test]
@@ -174,6 +190,18 @@ fn numbers_and_words_come_from_the_program_itself() {
         }
     }
     refused(script("tcsh"), 2, &["bash, zsh, fish"]);
+    let bash = crate::hand::said(script("bash"));
+    for (line, expected) in [
+        (&["ironctl", "whoa"][..], "whoami"),
+        (&["ironclaw", "ctl", "agent", "cr"], "create"),
+        (&["/usr/bin/ironctl", "--addr", "agent", "change", "app"], "approve"),
+        (&["ironctl", "change", "submit", "--kin"], "--kind"),
+        (&["ironctl", "agent", "show", "list", "--js"], "--json"),
+        (&["ironctl", "member", "re"], "remove"),
+        (&["ironclaw", "serve", "--st"], ""),
+    ] {
+        assert_eq!(completed(&bash, line), expected, "{line:?}");
+    }
 }
 
 /// A terminal, in which what is typed is read when it is asked for.
