@@ -152,9 +152,17 @@ fn a_request_outlives_the_control_plane(runtime: Runtime) {
 
 /// Whoever dies on the way from the question to its answer: one change is pending, and the agent knows which.
 fn every_crash_point_of_asking_is_survived(runtime: Runtime) {
-    for name in
-        ["step.asked.before", "step.asked.after", "ask.before_commit", "ask.after_commit", "ask.recorded"]
-    {
+    for name in [
+        "step.asked.before",
+        "step.asked.after",
+        "ask.before_commit",
+        "ask.after_commit",
+        // The first record is that of the start.
+        "export.before_append@2",
+        "export.appended@2",
+        "export.synced@2",
+        "ask.recorded",
+    ] {
         let home = Home::new(Build::Faults, User::Root);
         let mut daemon = Serve::new(&home, runtime).fault(format!("crash={name}")).ready();
         let (text, event) = (wish("once"), marker());

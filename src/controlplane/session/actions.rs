@@ -11,7 +11,7 @@ use super::actor::Event;
 use crate::contract::action::{Action, Outcome};
 use crate::contract::fault;
 use crate::contract::ids::{GroupName, SessionId};
-use crate::contract::json::{Value, only_fields};
+use crate::contract::json::{JsonError, Value, only_fields};
 use crate::contract::plain;
 use crate::controlplane::audit::Exporting;
 use crate::controlplane::gateway::decide;
@@ -124,17 +124,17 @@ fn refusal(why: &'static str, text: impl Into<String>) -> Refusal {
     Refusal { why, text: text.into() }
 }
 
-/// Does what an envelope asks, or refuses it.
+/// Does what an envelope asks, or refuses it; one that does not read too.
 pub(super) fn execute(
     tx: &Transaction<'_>,
     desk: &Desk,
     session: &SessionId,
     unavailable: Option<&str>,
-    envelope: &[u8],
+    action: Result<Action, JsonError>,
 ) -> Result<Answer, StoreError> {
     let row = sessions::get(tx, session)?.ok_or(StoreError::BadRow("a session"))?;
     let asker = Asker { desk, session, unavailable, group: row.partition.group };
-    let (name, call, counted, done) = match Action::parse(envelope) {
+    let (name, call, counted, done) = match action {
         Err(error) => {
             let text = format!("the action does not read: {}", plain::line(&error.to_string()));
             (UNREADABLE.to_owned(), UNREADABLE.to_owned(), UNREADABLE, Err(refusal("unreadable", text)))

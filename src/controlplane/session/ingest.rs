@@ -8,8 +8,10 @@ use rusqlite::Transaction;
 
 use super::actions::{self, Answer};
 use super::hostile::{self, Refused};
+use crate::contract::action::Action;
 use crate::contract::cipher::FileKey;
 use crate::contract::ids::{MessageId, SessionId};
+use crate::contract::json::JsonError;
 use crate::contract::outbound::{MessageOut, OutboundBody, OutboundKind, OutboundRow, Processing};
 use crate::controlplane::audit::Exporting;
 use crate::controlplane::gateway::desk::Desk;
@@ -107,10 +109,17 @@ impl From<Refused> for Failure {
 /// Reads, checks and stores one ring. The reading runs on the blocking pool.
 pub(super) async fn ingest(ledger: &Ledger, desk: &Desk, ring: Ring) -> Result<Ingested, Failure> {
     let (path, key, cursor, last) = (ring.path, ring.key, ring.cursor, ring.last);
-    let rows = smol::unblock(move || hostile::read(&path, &key, cursor, last)).await?;
+    // Everything that its length or depth makes slow is read here, and not where all sessions wait for the ledger.
+    let (rows, actions) = smol::unblock(move || {
+        let rows = hostile::read(&path, &key, cursor, last)?;
+        let actions: Vec<Result<Action, JsonError>> =
+            rows.iter().filter_map(envelope).map(|text| Action::parse(text.as_bytes())).collect();
+        Ok::<_, Refused>((rows, actions))
+    })
+    .await?;
     let too_much = "it put out more than any turn needs".to_owned();
     let spent = ring.spent.and(&rows).ok_or(Failure::Violation(too_much))?;
-    let asks = rows.iter().any(is_action);
+    let asks = !actions.is_empty();
     let finishes = rows.iter().any(|row| matches!(row.body, OutboundBody::Processing(_, Processing::Done)));
     let step = match (asks, finishes) {
         (true, _) => Step::Ask,
@@ -134,7 +143,10 @@ pub(super) async fn ingest(ledger: &Ledger, desk: &Desk, ring: Ring) -> Result<I
         // would keep the writer from others.
         let is_short = rows.iter().map(|row| row.body.weight()).sum::<usize>() <= NEWS_BYTES;
         let before = if watched && is_short { Some(history::newest(tx, &session)?) } else { None };
-        let answers = answer(tx, &taker, &session, unavailable.as_deref(), &rows)?;
+        let answers = actions
+            .into_iter()
+            .map(|action| actions::execute(tx, &taker, &session, unavailable.as_deref(), action))
+            .collect::<Result<Vec<_>, _>>()?;
         let mut stored = store(tx, &taker.keyring, &session, epoch, last, rows)?;
         if let Some(before) = before.filter(|_| stored.spoke) {
             stored.news = history::news(tx, &taker.keyring, &session, before)?;
@@ -155,25 +167,12 @@ pub(super) async fn ingest(ledger: &Ledger, desk: &Desk, ring: Ring) -> Result<I
     Ok(Ingested { actions, answers: Some((answers, exporting)), ..ingested })
 }
 
-fn is_action(row: &OutboundRow) -> bool {
-    matches!(&row.body, OutboundBody::Message(MessageOut { kind: OutboundKind::Action, .. }))
-}
-
-/// Does what the actions among the rows ask, in their order.
-fn answer(
-    tx: &Transaction<'_>,
-    desk: &Desk,
-    session: &SessionId,
-    unavailable: Option<&str>,
-    rows: &[OutboundRow],
-) -> Result<Vec<Answer>, StoreError> {
-    let mut answers = Vec::new();
-    for row in rows {
-        if let OutboundBody::Message(MessageOut { kind: OutboundKind::Action, text, .. }) = &row.body {
-            answers.push(actions::execute(tx, desk, session, unavailable, text.as_bytes())?);
-        }
+/// What an action says.
+fn envelope(row: &OutboundRow) -> Option<&str> {
+    match &row.body {
+        OutboundBody::Message(MessageOut { kind: OutboundKind::Action, text, .. }) => Some(text),
+        _ => None,
     }
-    Ok(answers)
 }
 
 /// Looks before anything is written, so that a refused ring leaves no trace.
@@ -182,7 +181,7 @@ fn objection(
     session: &SessionId,
     rows: &[OutboundRow],
 ) -> Result<Option<String>, StoreError> {
-    if rows.iter().filter(|row| is_action(row)).count() > ACTIONS_A_RING {
+    if rows.iter().filter_map(envelope).count() > ACTIONS_A_RING {
         return Ok(Some(format!("it asks for more than {ACTIONS_A_RING} actions at once")));
     }
     for row in rows {

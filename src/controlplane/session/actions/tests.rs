@@ -118,8 +118,9 @@ impl World {
     ) -> Vec<Outcome> {
         let (desk, session) = (self.desk.clone(), session.clone());
         self.write(move |tx| {
-            let answer =
-                |envelope: Vec<u8>| Ok(execute(tx, &desk, &session, unavailable, &envelope)?.outcome);
+            let answer = |envelope: Vec<u8>| {
+                Ok(execute(tx, &desk, &session, unavailable, Action::parse(&envelope))?.outcome)
+            };
             envelopes.into_iter().map(answer).collect()
         })
     }
@@ -483,7 +484,7 @@ fn what_the_policy_approves_is_in_effect_and_the_agent_is_told() {
     let answer = world.write(move |tx| {
         let arguments = json::parse(br#"{"kind":"persona","payload":{"soul":"x"},"reason":"x"}"#).unwrap();
         let action = Action { name: "request_capability_change".into(), call: "1".into(), arguments };
-        execute(tx, &desk, &id, None, action.encode().as_bytes())
+        execute(tx, &desk, &id, None, Ok(action))
     });
     assert_eq!(answer.outcome.result.get("state").and_then(Value::as_str), Some("applied"));
     let decided = answer.decided.unwrap();
