@@ -14,6 +14,7 @@
 //! - `IRONCLAW_TEST_FAULTS_EXE`, `IRONCLAW_TEST_HOSTILE_EXE`: the faults build and the test program that it lets
 //!   attack; without them a bystander's figures are left out
 //! - `IRONCLAW_BENCH_MESSAGES` (2000): messages of the endurance run; the promise is about 100000
+//! - `IRONCLAW_BENCH_RECORDS` (10000): length of the audit chain; the promise is about 1000000
 
 #![allow(
     clippy::unwrap_used,
@@ -29,6 +30,8 @@ mod world;
 
 mod bare;
 mod bystander;
+mod changes;
+mod client;
 mod endurance;
 mod idle;
 mod processes;
@@ -52,6 +55,7 @@ struct Bench {
     sessions: usize,
     window: usize,
     messages: usize,
+    records: usize,
 }
 
 impl Bench {
@@ -65,6 +69,7 @@ impl Bench {
             sessions: at_least_one("IRONCLAW_BENCH_SESSIONS", 50),
             window: at_least_one("IRONCLAW_BENCH_WINDOW", 10),
             messages: size("IRONCLAW_BENCH_MESSAGES", 2000).max(endurance::EARLY),
+            records: at_least_one("IRONCLAW_BENCH_RECORDS", 10_000),
         }
     }
 
@@ -77,7 +82,7 @@ impl Bench {
 /// A group of figures that share their preparation.
 type Group = (&'static str, fn(&Bench) -> Vec<Row>);
 
-const GROUPS: [Group; 11] = [
+const GROUPS: [Group; 17] = [
     ("executable", start::executable),
     ("health", start::health),
     ("memory", start::memory),
@@ -88,6 +93,12 @@ const GROUPS: [Group; 11] = [
     ("bystander", bystander::bystander),
     ("idle native", idle::native),
     ("idle gVisor", idle::gvisor),
+    ("changes latency", changes::latency),
+    ("changes pending page", changes::pending_page),
+    ("changes submissions", changes::submissions),
+    ("changes audit tail", changes::audit_tail),
+    ("changes command line", changes::command),
+    ("changes memory", changes::many_pending),
     ("endurance", endurance::endurance),
 ];
 

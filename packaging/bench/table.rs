@@ -11,6 +11,8 @@ pub enum Amount {
     /// Share of one core.
     Core(f64),
     Count(usize),
+    /// So many a second.
+    Rate(f64),
 }
 
 impl Amount {
@@ -28,6 +30,7 @@ impl Amount {
             Amount::Bytes(bytes) => bytes as f64,
             Amount::Core(share) => share,
             Amount::Count(count) => count as f64,
+            Amount::Rate(rate) => rate,
         }
     }
 
@@ -43,6 +46,7 @@ impl Amount {
             Amount::Bytes(bytes) => format!("{:.2} MiB", bytes as f64 / f64::from(1 << 20)),
             Amount::Core(share) => format!("{:.3} % of a core", share * 100.0),
             Amount::Count(count) => count.to_string(),
+            Amount::Rate(rate) => format!("{rate:.0}/s"),
         }
     }
 }
@@ -89,6 +93,7 @@ impl Samples {
 enum Bound {
     None,
     AtMost(Amount),
+    AtLeast(Amount),
     TimesFloor(f64),
     /// It was not to be measured: what it takes is not here.
     LeftOut,
@@ -151,6 +156,11 @@ impl Row {
         self
     }
 
+    pub fn at_least(mut self, bound: Amount) -> Row {
+        self.bound = Bound::AtLeast(bound);
+        self
+    }
+
     pub fn at_most_times_floor(mut self, times: f64) -> Row {
         self.bound = Bound::TimesFloor(times);
         self
@@ -172,6 +182,7 @@ impl Row {
             (Err(_), _) => false,
             (Ok(_), Bound::None | Bound::LeftOut) => true,
             (Ok(measured), Bound::AtMost(bound)) => measured.number() <= bound.number(),
+            (Ok(measured), Bound::AtLeast(bound)) => measured.number() >= bound.number(),
             (Ok(_), Bound::TimesFloor(times)) => self.ratio().is_some_and(|ratio| ratio <= times),
         }
     }
@@ -185,6 +196,7 @@ impl Row {
         let (bound, verdict) = match self.bound {
             Bound::None | Bound::LeftOut => (String::new(), ""),
             Bound::AtMost(bound) => (bound.text(), verdict),
+            Bound::AtLeast(bound) => (format!("at least {}", bound.text()), verdict),
             Bound::TimesFloor(times) => (format!("{times:.2} x floor"), verdict),
         };
         let [floor, ratio] = [floor, ratio].map(Option::unwrap_or_default);
