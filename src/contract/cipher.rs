@@ -235,7 +235,7 @@ pub fn open(path: &Path, key: &FileKey, role: Role) -> Result<Connection, Cipher
         // process's own memory: one sync a commit, where a rollback journal needs four.
         Role::SandboxSession => {
             "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL;
-             PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=256; PRAGMA cache_size=-256;"
+             PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=256; PRAGMA cache_size=-64;"
         }
     })?;
     tables(&connection)?;

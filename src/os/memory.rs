@@ -68,7 +68,7 @@ pub fn trim_heaps() {
 pub enum Forget {
     /// Its tables: relocations and unwinding, needed at the start and for a panic, and constants beside them.
     Tables,
-    /// Its code too: for a process that only waits from now on.
+    /// Its code too: for a process that has started, and needs the little of it that comes back, or only waits.
     All,
 }
 

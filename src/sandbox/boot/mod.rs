@@ -207,7 +207,7 @@ fn live(
             }
         })
         .map_err(BootError::Thread)?;
-    memory::forget(Forget::Tables);
+    memory::forget(Forget::All);
     let served = mailbox.serve();
     // Whatever ended it: the transaction in progress is finished, and none begins after it.
     gate.close();
