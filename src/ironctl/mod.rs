@@ -29,6 +29,7 @@ use std::io::{self, Write};
 use argh::{ArgsInfo, FromArgs};
 
 use self::client::{Client, Target};
+use crate::contract::plain;
 
 /// Why a command did not do what it was asked: the exit code and one line with the next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,8 +53,9 @@ impl Failure {
 }
 
 impl fmt::Display for Failure {
+    /// Safe to show, since it may repeat what somebody else wrote.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(&plain::block(&self.text))
     }
 }
 

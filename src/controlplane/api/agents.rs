@@ -72,14 +72,18 @@ pub(super) async fn edit(
             if !principals::may(tx, &principal, Scope::Operate, Some(&group))? {
                 return Ok(None);
             }
+            if groups::live(tx, &group)?.is_none() {
+                return Ok(Some(None));
+            }
             groups::set_title(tx, &group, &title)?;
             note(tx, &principal, "agent.renamed", group.as_str(), Value::Null)?;
-            groups::live(tx, &group)
+            groups::live(tx, &group).map(Some)
         })
         .await
         .map_err(|error| Problem::not_acted(error, name, "renamed"))?;
     match edited {
-        Some(group) => Ok(json_response(StatusCode::OK, &agent_json(&group))),
+        Some(Some(group)) => Ok(json_response(StatusCode::OK, &agent_json(&group))),
+        Some(None) => Err(Problem::no_agent(name)),
         None => Err(Problem::forbidden(format!("your roles do not allow this for {name}"))),
     }
 }

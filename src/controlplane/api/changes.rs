@@ -9,6 +9,7 @@ use super::router::Query;
 use super::{Api, body};
 use crate::contract::ids::{ChangeId, GroupName};
 use crate::contract::json::{self, Value, only_fields};
+use crate::contract::plain;
 use crate::controlplane::audit::ActError;
 use crate::controlplane::gateway::decide::{Decide, NotDecided, Outcome, Verdict};
 use crate::controlplane::gateway::payload::Refusals;
@@ -96,8 +97,8 @@ fn list_json(changes: &[Change], limit: usize) -> Value {
 fn refusals_json(refusals: &Refusals) -> Value {
     let all = refusals.iter().map(|refusal| {
         Value::object([
-            ("field", Value::from(refusal.field.as_str())),
-            ("reason", Value::from(refusal.text.as_str())),
+            ("field", Value::from(plain::line(&refusal.field).as_ref())),
+            ("reason", Value::from(plain::line(&refusal.text).as_ref())),
         ])
     });
     Value::Array(all.collect())

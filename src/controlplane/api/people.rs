@@ -24,6 +24,8 @@ use crate::controlplane::tasks;
 
 /// Largest body of a request here.
 const BODY_BYTES: usize = 8 << 10;
+/// Longest name of a person, in bytes.
+const NAME_BYTES: usize = 200;
 /// Longest time that a token can be made for, in days: ten years.
 const MOST_DAYS: u64 = 3653;
 const DAY: i64 = 24 * 60 * 60 * 1000;
@@ -92,6 +94,9 @@ pub(super) async fn put(
     known(&document, &["id", "name"])?;
     let id = user_id(field(&document, "id")?.ok_or_else(|| Problem::invalid("id is missing"))?)?;
     let name = field(&document, "name")?.unwrap_or_default().to_owned();
+    if name.len() > NAME_BYTES {
+        return Err(Problem::invalid(format!("name has more than {NAME_BYTES} bytes")));
+    }
     let object = id.to_string();
     let (user, new) = api
         .audit

@@ -6,6 +6,7 @@ use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
 
 use crate::contract::json::Value;
+use crate::contract::plain;
 use crate::controlplane::audit::ActError;
 use crate::controlplane::http::{self, Body, BodyError};
 use crate::controlplane::store::StoreError;
@@ -19,6 +20,8 @@ pub(super) struct Problem {
     pub(super) detail: String,
     /// When the same may be tried again, where there is something to say about it.
     retry_after: Option<u64>,
+    /// The methods of a path that was asked for with another one.
+    allow: Option<HeaderValue>,
     /// Further fields of the document.
     more: Vec<(&'static str, Value)>,
 }
@@ -29,7 +32,7 @@ impl Problem {
             StatusCode::TOO_MANY_REQUESTS => Some(60),
             _ => None,
         };
-        Self { status, code, title, detail: detail.into(), retry_after, more: Vec::new() }
+        Self { status, code, title, detail: detail.into(), retry_after, allow: None, more: Vec::new() }
     }
 
     pub(super) fn invalid(detail: impl Into<String>) -> Self {
@@ -172,9 +175,11 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "no_such_session", "No such session", detail)
     }
 
-    pub(super) fn method(allowed: &str) -> Self {
-        let detail = format!("this path takes {allowed}");
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Wrong method", detail)
+    pub(super) fn method(allowed: &[&str]) -> Self {
+        let detail = format!("this path takes {}", allowed.join(" and "));
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        let problem = Self::new(status, "method_not_allowed", "Wrong method", detail);
+        Self { allow: HeaderValue::from_str(&allowed.join(", ")).ok(), ..problem }
     }
 
     pub(super) fn not_json() -> Self {
@@ -248,7 +253,8 @@ impl Problem {
             ("type", Value::from(self.code)),
             ("title", Value::from(self.title)),
             ("status", Value::from(u64::from(self.status.as_u16()))),
-            ("detail", Value::from(self.detail)),
+            // It may repeat what the request said.
+            ("detail", Value::from(plain::line(&self.detail).as_ref())),
             ("request_id", Value::from(request_id)),
         ];
         fields.extend(self.more);
@@ -257,6 +263,9 @@ impl Problem {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(methods) = self.allow {
+            headers.insert(header::ALLOW, methods);
         }
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));

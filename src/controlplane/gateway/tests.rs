@@ -340,7 +340,7 @@ fn what_was_done_meanwhile_is_not_done_again() {
 }
 
 #[test]
-fn who_decides_must_have_the_right_now() {
+fn inv_037_who_decides_must_have_the_right_now() {
     let world = World::new();
     let change = world.submit("persona", "a", r#"{"soul":"x"}"#).unwrap();
     let elsewhere = world.submit("persona", "b", r#"{"soul":"x"}"#).unwrap();
@@ -449,7 +449,7 @@ fn inv_026_no_policy_approves_what_is_for_people() {
 }
 
 #[test]
-fn four_eyes_are_two_people() {
+fn inv_037_four_eyes_are_two_people() {
     let mut world = World::new();
     let file = world.path.join("policy.json");
     std::fs::write(&file, r#"{"four_eyes":true,"approver_roles":{"model":["owner"]}}"#).unwrap();
