@@ -162,7 +162,7 @@ fn starts_stops_and_failed_logins_are_recorded() {
 }
 
 #[test]
-fn a_file_that_was_changed_meanwhile_is_set_aside_until_somebody_says_so() {
+fn inv_100_a_file_that_was_changed_meanwhile_is_set_aside_until_somebody_says_so() {
     let home = Home::new(Build::Release, User::Root);
     for _ in 0..2 {
         assert!(Serve::new(&home, Runtime::Native).ready().stop().success());
@@ -216,7 +216,7 @@ fn a_file_that_was_changed_meanwhile_is_set_aside_until_somebody_says_so() {
 /// Each of these dies at the third append: the first makes the file good again, the second is the start, the third
 /// is the act. It was committed before, so it is done.
 #[test]
-fn killed_in_the_middle_of_an_export_nothing_is_lost() {
+fn inv_100_killed_in_the_middle_of_an_export_nothing_is_lost() {
     for name in ["export.before_append", "export.appended", "export.synced"] {
         println!("{name}");
         let home = Home::new(Build::Faults, User::Root);
@@ -278,7 +278,7 @@ fn killed_between_two_files_the_chain_goes_on() {
 
 /// The audit file alone is on a small disk of its own, in a mount namespace of the daemon's own; the ledger has room.
 #[test]
-fn a_full_disk_refuses_acts_before_they_are_done() {
+fn inv_100_a_full_disk_refuses_acts_before_they_are_done() {
     let home = Home::new(Build::Release, User::Root);
     let page = 4096;
     assert!(Serve::new(&home, Runtime::Native).ready().stop().success());

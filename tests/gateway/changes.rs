@@ -76,24 +76,62 @@ fn inv_044_an_approved_change_is_in_effect_at_the_next_message() {
     assert!(daemon.stop().success());
 }
 
+/// A control plane and a change that waits.
+fn waiting(home: &Home, soul: &str) -> (Daemon, Value) {
+    let daemon = Serve::new(home, Runtime::Native).ready();
+    let change = submit(&daemon, "persona", "dev-agent", &json!({"soul": soul})).json();
+    (daemon, change)
+}
+
+fn soul(daemon: &Daemon) -> String {
+    daemon.get("/v1/agents/dev-agent")["soul"].as_str().unwrap().to_owned()
+}
+
 #[test]
-fn inv_029_one_decision_for_what_was_seen_and_never_two() {
+fn inv_024_a_rejection_is_final_and_changes_nothing() {
     let home = Home::new(Build::Release, User::Root);
-    let daemon = Serve::new(&home, Runtime::Native).ready();
-    let change = submit(&daemon, "persona", "dev-agent", &json!({"soul": "one"})).json();
+    let (daemon, change) = waiting(&home, "two");
     let id = change["id"].as_str().unwrap();
-    // A decision cannot precede its change, and names what was seen.
-    let unknown = "chg_01ARZ3NDEKTSV4RRFFQ69G5FAV";
-    for name in [unknown, "x", "..%2f..%2fetc"] {
-        let answer = decide(&daemon, name, &json!({"outcome": "approve", "digest": change["digest"]}));
-        assert_eq!(answer.status, 404, "{name}");
-    }
+    assert_eq!(decide(&daemon, id, &json!({"outcome": "reject", "note": "no"})).json()["state"], "rejected");
+    let late = approve(&daemon, &change);
+    assert_eq!((late.status, late.json()["type"].clone()), (409, json!("not_pending")));
+    assert_eq!(decide(&daemon, id, &json!({"outcome": "reject"})).status, 409);
+    assert_eq!(soul(&daemon), "");
+    assert_eq!(acts(&daemon, id), ["change.submitted", "change.rejected"]);
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn inv_027_what_is_approved_is_what_was_seen() {
+    let home = Home::new(Build::Release, User::Root);
+    let (daemon, change) = waiting(&home, "one");
+    let id = change["id"].as_str().unwrap();
     assert_eq!(decide(&daemon, id, &json!({"outcome": "approve"})).status, 400);
     let wrong = decide(&daemon, id, &json!({"outcome": "approve", "digest": "0".repeat(64)}));
     assert_eq!((wrong.status, wrong.json()["type"].clone()), (409, json!("wrong_digest")));
-    assert_eq!(daemon.get("/v1/agents/dev-agent")["soul"], "");
+    assert_eq!(soul(&daemon), "");
 
-    // Two approvers at once: one of them decides.
+    // The second of two for the same object is shown anew, never applied blind.
+    let second = submit(&daemon, "persona", "dev-agent", &json!({"soul": "two"})).json();
+    assert_eq!(approve(&daemon, &change).status, 200);
+    let stale = approve(&daemon, &second);
+    assert_eq!((stale.status, stale.json()["type"].clone()), (409, json!("stale")));
+    let now = stale.json()["change"].clone();
+    assert!(now["diff"].as_str().unwrap().contains("- one\n+ two"), "{now}");
+    assert_eq!(soul(&daemon), "one");
+    let [id, digest] = ["id", "digest"].map(|field| second[field].as_str().unwrap());
+    let shown = run(ctl(&home, &daemon, &["change", "approve", id, "--digest", digest, "--yes"]));
+    assert_eq!(shown.status.code(), Some(1), "a digest that is not shown any more approves nothing");
+    assert_eq!(approve(&daemon, &now).status, 200);
+    assert_eq!(soul(&daemon), "two");
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn inv_029_one_decision_and_never_two() {
+    let home = Home::new(Build::Release, User::Root);
+    let (daemon, change) = waiting(&home, "one");
+    let id = change["id"].as_str().unwrap();
     let answers: Vec<u16> = std::thread::scope(|scope| {
         let both: Vec<_> = (0..8).map(|_| scope.spawn(|| approve(&daemon, &change).status)).collect();
         both.into_iter().map(|thread| thread.join().unwrap()).collect()
@@ -102,43 +140,81 @@ fn inv_029_one_decision_for_what_was_seen_and_never_two() {
     assert_eq!(answers.iter().filter(|status| **status == 409).count(), 7, "{answers:?}");
     assert_eq!(acts(&daemon, id), ["change.submitted", "change.approved", "change.applied"]);
     assert_eq!(decide(&daemon, id, &json!({"outcome": "reject"})).status, 409);
-
-    let change = submit(&daemon, "persona", "dev-agent", &json!({"soul": "two"})).json();
-    let id = change["id"].as_str().unwrap();
-    assert_eq!(decide(&daemon, id, &json!({"outcome": "reject", "note": "no"})).json()["state"], "rejected");
-    let late = approve(&daemon, &change);
-    assert_eq!((late.status, late.json()["type"].clone()), (409, json!("not_pending")));
-    assert_eq!(daemon.get("/v1/agents/dev-agent")["soul"], "one");
-
-    // The second of two for the same object is shown anew, never applied blind.
-    let three = submit(&daemon, "persona", "dev-agent", &json!({"soul": "three"})).json();
-    let four = submit(&daemon, "persona", "dev-agent", &json!({"soul": "four"})).json();
-    assert_eq!(approve(&daemon, &three).status, 200);
-    let stale = approve(&daemon, &four);
-    assert_eq!((stale.status, stale.json()["type"].clone()), (409, json!("stale")));
-    let now = stale.json()["change"].clone();
-    assert!(now["diff"].as_str().unwrap().contains("- three\n+ four"), "{now}");
-    assert_eq!(daemon.get("/v1/agents/dev-agent")["soul"], "three");
-    let shown = run(ctl(
-        &home,
-        &daemon,
-        &[
-            "change",
-            "approve",
-            four["id"].as_str().unwrap(),
-            "--digest",
-            four["digest"].as_str().unwrap(),
-            "--yes",
-        ],
-    ));
-    assert_eq!(shown.status.code(), Some(1), "a digest that is not shown any more approves nothing");
-    assert_eq!(approve(&daemon, &now).status, 200);
-    assert_eq!(daemon.get("/v1/agents/dev-agent")["soul"], "four");
+    assert_eq!(soul(&daemon), "one");
     assert!(daemon.stop().success());
 }
 
 #[test]
-fn a_request_sent_twice_is_one_change() {
+fn inv_030_a_decision_cannot_precede_its_change() {
+    let home = Home::new(Build::Release, User::Root);
+    let (daemon, change) = waiting(&home, "one");
+    for name in ["chg_01ARZ3NDEKTSV4RRFFQ69G5FAV", "x", "..%2f..%2fetc"] {
+        for body in [json!({"outcome": "approve", "digest": change["digest"]}), json!({"outcome": "reject"})]
+        {
+            assert_eq!(decide(&daemon, name, &body).status, 404, "{name}");
+        }
+    }
+    // Nobody chooses the id of what they ask for, so nobody can decide it beforehand.
+    let body = json!({"id": "chg_01ARZ3NDEKTSV4RRFFQ69G5FAV", "kind": "persona", "group": "dev-agent",
+        "payload": {"soul": "mine"}});
+    assert_eq!(daemon.send(Request::post("/v1/changes", &body)).status, 400);
+    let next = submit(&daemon, "persona", "dev-agent", &json!({"soul": "two"})).json();
+    assert_eq!((&next["state"], &next["decided_by"]), (&json!("pending"), &Value::Null));
+    assert!(daemon.stop().success());
+}
+
+/// What an operator may write without the gateway is no capability of an agent, and is recorded with their name.
+#[test]
+fn inv_036_a_capability_changes_by_the_gateway_only() {
+    let home = Home::new(Build::Release, User::Root);
+    let daemon = Serve::new(&home, Runtime::Native).ready();
+    let before = daemon.get("/v1/agents/dev-agent");
+    for (field, value) in [
+        ("tools", json!("all")),
+        ("model", json!("other")),
+        ("provider", json!("other")),
+        ("soul", json!("other")),
+        ("instructions", json!("other")),
+        ("members", json!(["local:eve"])),
+    ] {
+        for method in ["POST", "PUT", "PATCH"] {
+            let body = json!({"title": "Dev", field: value});
+            let request = Request { method, ..Request::post("/v1/agents/dev-agent", &body) };
+            assert!(matches!(daemon.send(request).status, 400 | 405), "{method} {field}");
+        }
+    }
+    for path in ["/v1/wirings", "/v1/roles", "/v1/agents/dev-agent/members", "/v1/agents"] {
+        for method in ["POST", "PUT", "PATCH", "DELETE"] {
+            let request = Request { method, ..Request::post(path, &json!({"user": "local:eve"})) };
+            assert_eq!(daemon.send(request).status, 405, "{method} {path}");
+        }
+    }
+    assert_eq!(daemon.get("/v1/agents/dev-agent"), before);
+    // What is left to write directly, and the record of each.
+    daemon.send(Request::post("/v1/agents/dev-agent", &json!({"title": "Dev"}))).ok();
+    daemon.send(Request::post("/v1/users", &json!({"id": "local:ann"}))).ok();
+    daemon.send(Request::post("/v1/tokens", &json!({"name": "one"}))).ok();
+    for path in ["/v1/tokens/one", "/v1/users/local:ann", "/v1/agents/mock-agent"] {
+        daemon.send(Request { method: "DELETE", ..Request::get(path) }).ok();
+    }
+    for (object, expected) in [
+        ("dev-agent", &["agent.renamed"][..]),
+        ("local:ann", &["user.added", "user.deleted"]),
+        ("one", &["token.made", "token.revoked"]),
+        ("mock-agent", &["agent.deleted"]),
+    ] {
+        let acts: Vec<String> =
+            acts(&daemon, object).into_iter().filter(|act| expected.contains(&act.as_str())).collect();
+        assert_eq!(acts, expected, "{object}");
+    }
+    // Nothing is recorded of what is not there.
+    assert_eq!(daemon.send(Request::post("/v1/agents/nobody", &json!({"title": "x"}))).status, 404);
+    assert_eq!(acts(&daemon, "nobody"), Vec::<String>::new());
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn inv_028_a_request_sent_twice_is_one_change_and_another_under_its_key_none() {
     let home = Home::new(Build::Release, User::Root);
     let daemon = Serve::new(&home, Runtime::Native).ready();
     let key = marker();
@@ -161,7 +237,7 @@ fn a_request_sent_twice_is_one_change() {
 /// Killed at every durable step of asking and deciding: what is pending can be decided, what is applied was applied
 /// once, and the audit agrees.
 #[test]
-fn inv_031_every_crash_point_of_a_change_is_survived() {
+fn inv_031_032_103_every_crash_point_of_a_change_is_survived() {
     for name in [
         "submit.before_commit",
         "submit.after_commit",
@@ -216,7 +292,7 @@ fn inv_031_every_crash_point_of_a_change_is_survived() {
 
 /// Every documented route, by what it wants: nobody without a token, with a wrong, an expired or a narrow one.
 #[test]
-fn every_route_wants_a_token_that_reaches_it() {
+fn inv_099_every_route_wants_a_token_that_reaches_it() {
     let home = Home::new(Build::Release, User::Root);
     let daemon = Serve::new(&home, Runtime::Native).flag("--token-rate", "0").ready();
     daemon.send(Request::post("/v1/users", &json!({"id": "local:ann"}))).ok();

@@ -329,7 +329,7 @@ fn a_certificate_that_cannot_be_used_is_one_clear_line() {
 }
 
 #[test]
-fn an_address_that_others_reach_needs_protection() {
+fn inv_098_an_address_that_others_reach_needs_protection() {
     let home = Home::new(Build::Release, User::Root);
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
         told(

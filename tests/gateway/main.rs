@@ -6,6 +6,7 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
+    unreachable_pub,
     reason = "these are tests"
 )]
 
@@ -14,9 +15,12 @@ mod world;
 
 mod audit;
 mod changes;
+mod deceit;
 mod doctor;
 mod door;
 mod events;
 mod hand;
 mod requests;
+mod routes;
+mod secrets;
 mod words;

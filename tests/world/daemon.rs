@@ -82,6 +82,8 @@ impl<'a> Serve<'a> {
         }
         words.extend(self.words);
         let mut command = self.home.command(&words);
+        let given = self.environment.iter().find(|(name, _)| name == "IRONCLAW_API_TOKEN");
+        let token = given.map_or_else(OnceLock::new, |(_, token)| OnceLock::from(token.clone()));
         command.envs(self.environment);
         if !self.faults.is_empty() {
             command.env("IRONCLAW_FAULTS", self.faults.join(","));
@@ -93,7 +95,7 @@ impl<'a> Serve<'a> {
         Log::follow(&log, stdout);
         Log::follow(&log, stderr);
         let token_path = self.home.state().join("api-token");
-        Daemon { child, address, log, token_path, token: OnceLock::new(), status: None }
+        Daemon { child, address, log, token_path, token, status: None }
     }
 
     /// Starts it and waits until it says that it is ready.

@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{PATIENCE, install, leftovers, marker};
 
@@ -157,7 +157,12 @@ impl Drop for Home {
 }
 
 /// Waits for the end of a process within the world's patience and gives what it printed.
-pub fn finish(mut child: Child) -> Output {
+pub fn finish(child: Child) -> Output {
+    finish_within(child, PATIENCE)
+}
+
+/// The same within a time of the caller's.
+pub fn finish_within(mut child: Child, time: Duration) -> Output {
     let id = child.id();
     let (sender, receiver) = std::sync::mpsc::channel();
     let stdout = child.stdout.take();
@@ -177,10 +182,10 @@ pub fn finish(mut child: Child) -> Output {
         }
         let _ = sender.send((text, rest.join().unwrap()));
     });
-    let Ok((stdout, stderr)) = receiver.recv_timeout(PATIENCE) else {
+    let Ok((stdout, stderr)) = receiver.recv_timeout(time) else {
         let _ = child.kill();
         let _ = child.wait();
-        panic!("process {id} did not end within {} s", PATIENCE.as_secs());
+        panic!("process {id} did not end within {} s", time.as_secs());
     };
     reader.join().unwrap();
     let status = child.wait().unwrap();

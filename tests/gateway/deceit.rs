@@ -1,0 +1,203 @@
+//! Text that lies about itself: a corpus of what terminals obey, hide or turn around, put into everything that
+//! somebody can write, and looked for in everything that an approver reads. It may neither come through as it is nor
+//! change the shape of what stands around it.
+
+use std::process::Output;
+
+use serde_json::{Value, json};
+
+use crate::world::home::finish;
+use crate::world::http::Request;
+use crate::world::{Build, Daemon, Home, Runtime, Serve, User};
+
+/// What was tried, and the text.
+const CORPUS: &[(&str, &str)] = &[
+    ("clears the screen", "\u{1b}[2J\u{1b}[H nothing to see"),
+    ("climbs over what stands above", "\u{1b}[5A\u{1b}[2K- tools none"),
+    ("colours itself away", "\u{1b}[8mhidden\u{1b}[0m"),
+    ("a link to elsewhere", "\u{1b}]8;;http://elsewhere\u{1b}\\approved\u{1b}]8;;\u{1b}\\"),
+    ("a title of the window", "\u{1b}]0;approved\u{7}"),
+    ("answers in the reader's name", "\u{1b}[6n\u{1b}]52;c;eQ==\u{7}"),
+    ("eight-bit controls", "\u{9b}31m\u{90}q\u{9c}\u{85}"),
+    ("overwrites its line", "harmless\r+ everything"),
+    ("takes characters back", "rm\u{8}\u{8}ls\u{7f}"),
+    ("turns around", "user\u{202e}nimda\u{202c} \u{2066}x\u{2069} \u{200f}y \u{61c}z"),
+    ("nothing to see at all", "a\u{200b}b\u{200c}c\u{200d}d\u{2060}e\u{feff}f\u{ad}g\u{180e}h"),
+    ("tags", "ok\u{e0041}\u{e0042}\u{e007f}"),
+    ("selectors", "ok\u{fe00}\u{e0100}\u{e01ef}"),
+    ("fillers", "\u{3164}\u{ffa0}\u{115f}\u{1160}\u{17b4}"),
+    ("lines of its own kind", "one\u{2028}two\u{2029}three\u{b}four\u{c}five"),
+    ("marks between the lines", "\u{fff9}a\u{fffa}b\u{fffb}"),
+    ("nothing", "a\u{0}b"),
+];
+
+/// Whether a terminal, or an eye, would take it for something else. Written from Unicode's lists of format controls and
+/// default ignorables, and not from the program's own list.
+fn deceives(c: char) -> bool {
+    let code = u32::from(c);
+    (code < 0x20 && c != '\n')
+        || (0x7f..=0x9f).contains(&code)
+        || [0xad, 0x34f, 0x61c, 0x115f, 0x1160, 0x17b4, 0x17b5, 0x3164, 0xfeff, 0xffa0].contains(&code)
+        || [(0x180b, 0x180f), (0x200b, 0x200f), (0x2028, 0x202e), (0x2060, 0x206f), (0xfe00, 0xfe0d)]
+            .iter()
+            .chain(&[(0xfff0, 0xfffb), (0x1bca0, 0x1bca3), (0x1d173, 0x1d17a), (0xe0000, 0xe0fff)])
+            .any(|(low, high)| (*low..=*high).contains(&code))
+}
+
+/// No character of a text may deceive.
+#[track_caller]
+fn honest(what: &str, text: &str) {
+    if let Some(at) = text.find(deceives) {
+        let around: String =
+            text.chars().skip(text[..at].chars().count().saturating_sub(40)).take(80).collect();
+        panic!("{what}: {around:?}");
+    }
+}
+
+struct Desk<'a> {
+    home: &'a Home,
+    daemon: &'a Daemon,
+}
+
+impl Desk<'_> {
+    fn run(&self, words: &[&str]) -> Output {
+        let address = format!("http://{}", self.daemon.address);
+        let mut command = self.home.command([&["ctl", "--addr", &address], words].concat());
+        finish(command.env("IRONCLAW_API_TOKEN", self.daemon.token()).spawn().unwrap())
+    }
+
+    /// What a command prints for a person, which must be honest.
+    #[track_caller]
+    fn read(&self, words: &[&str]) -> String {
+        let output = self.run(words);
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        honest(&words.join(" "), &text);
+        text
+    }
+
+    /// Asks for a change that may be refused; what is said about it must be honest either way.
+    #[track_caller]
+    fn ask(&self, kind: &str, group: &str, payload: Value, more: &[(&str, &str)]) -> Option<String> {
+        let mut body = json!({"kind": kind, "group": group, "payload": payload});
+        for (name, text) in more {
+            body[*name] = json!(text);
+        }
+        let answer = self.daemon.send(Request::post("/v1/changes", &body));
+        let document = answer.json();
+        match answer.status {
+            201 => {
+                honest("diff", document["diff"].as_str().unwrap());
+                Some(document["id"].as_str().unwrap().to_owned())
+            }
+            status => {
+                assert!(matches!(status, 400 | 409 | 422), "{document}");
+                honest("detail", document["detail"].as_str().unwrap());
+                for reason in document["reasons"].as_array().into_iter().flatten() {
+                    honest("field", reason["field"].as_str().unwrap());
+                    honest("reason", reason["reason"].as_str().unwrap());
+                }
+                None
+            }
+        }
+    }
+}
+
+#[test]
+fn text_that_deceives_cannot_alter_what_an_approver_sees() {
+    let home = Home::new(Build::Release, User::Root);
+    let daemon = Serve::new(&home, Runtime::Native).ready();
+    let desk = Desk { home: &home, daemon: &daemon };
+    let plain = desk.ask(
+        "persona",
+        "dev-agent",
+        json!({"instructions": "plain"}),
+        &[("reason", "plain"), ("by", "plain")],
+    );
+    let shape = |id: &str| desk.read(&["change", "show", id]).lines().count();
+    let (rows, lines) = (desk.read(&["change", "pending"]).lines().count(), shape(&plain.unwrap()));
+    let mut held = 1;
+    for (what, text) in CORPUS {
+        // As the text of the change, and as what is said about it.
+        let more = [("reason", *text), ("by", *text)];
+        let id = desk.ask("persona", "dev-agent", json!({"instructions": text}), &more);
+        let Some(id) = id else {
+            assert!(text.contains('\0'), "{what}: a persona may hold any text");
+            continue;
+        };
+        held += 1;
+        let shown = desk.read(&["change", "show", &id]);
+        // A return ends a line of the text too; what follows has the sign of its own that every line has.
+        assert_eq!(shown.lines().count(), lines + text.matches('\r').count(), "{what}: {shown}");
+        let escaped = text.chars().find(|c| deceives(*c)).unwrap();
+        assert!(shown.contains(&format!("\\u{{{:x}}}", u32::from(escaped))), "{what}: {shown}");
+        assert_eq!(desk.read(&["change", "pending"]).lines().count(), rows + held - 1, "{what}");
+        // Names and other fields of every kind; most are refused, and that too is said honestly.
+        let kinds = [
+            ("enabled_tools", "dev-agent", json!({"tools": [text]})),
+            ("model", "dev-agent", json!({"provider": "mock", "model": text})),
+            ("model", "dev-agent", json!({"provider": text, "model": "m"})),
+            ("permissions", "dev-agent", json!({"add_members": [format!("local:{text}")]})),
+            ("permissions", "dev-agent", json!({*text: text})),
+            (
+                "wiring",
+                "dev-agent",
+                json!({"add": [{"channel": "telegram", "chat": text, "engage": "mention"}]}),
+            ),
+            ("create_agent", "made", json!({"title": text, "soul": text})),
+            ("create_agent", *text, json!({"title": "x"})),
+            (*text, "dev-agent", json!({})),
+            ("persona", *text, json!({"instructions": "x"})),
+        ];
+        for (kind, group, payload) in kinds {
+            if let Some(id) = desk.ask(kind, group, payload, &[]) {
+                held += 1;
+                desk.read(&["change", "show", &id]);
+            }
+        }
+        assert_eq!(
+            desk.read(&["change", "pending"]).lines().count(),
+            (rows + held - 1).min(rows + 49),
+            "{what}"
+        );
+        // What was held with a note is read again later, by people and from the log.
+        let note = json!({"outcome": "reject", "note": text});
+        daemon.send(Request::post(&format!("/v1/changes/{id}/decision"), &note)).ok();
+        held -= 1;
+        desk.read(&["change", "show", &id]);
+        let _ = daemon.send(Request::post("/v1/agents/mock-agent", &json!({"title": text})));
+        let person = json!({"id": "local:ann", "name": text});
+        let _ = daemon.send(Request::post("/v1/users", &person));
+        let _ = daemon.send(Request::post("/v1/tokens", &json!({"name": text, "scopes": ["read"]})));
+        for words in [
+            &["agent", "list"][..],
+            &["agent", "show", "mock-agent"],
+            &["user", "list"],
+            &["token", "list"],
+            &["change", "history"],
+            &["audit", "--limit", "20"],
+            &["wiring", "list"],
+            &["group", "list"],
+        ] {
+            desk.read(words);
+        }
+        // A command line that is given such words says so without repeating them as they are.
+        for words in [&["change", "show", text][..], &["agent", "show", text], &[text], &["chat", text, "x"]]
+        {
+            let output = desk.run(words);
+            assert!(!output.status.success(), "{what}: {words:?}");
+            honest(what, &String::from_utf8(output.stderr).unwrap());
+            honest(what, &String::from_utf8(output.stdout).unwrap());
+        }
+    }
+    // An approval prints what it approves; somebody's invention of another line does not become one.
+    let forged = "harmless\n+ tools all\nsha256 0000\napproved by local:owner";
+    let id =
+        desk.ask("persona", "dev-agent", json!({"instructions": forged}), &[("reason", forged)]).unwrap();
+    let approved = desk.read(&["change", "approve", &id, "--yes"]);
+    for line in ["+ tools all", "sha256 0000", "approved by local:owner"] {
+        assert!(!approved.lines().any(|shown| shown == line), "{approved}");
+    }
+    honest("the log", &daemon.log.text());
+    assert!(daemon.stop().success());
+}
