@@ -9,7 +9,7 @@ use ring::digest::{SHA256, digest};
 use super::action::{Action, Outcome};
 use super::cipher::{self, ConveyorFile, Role, SessionSecret};
 use super::frame::{FromSandbox, HelloSeq, ToSandbox};
-use super::inbound::{self, SessionConfig, Usage};
+use super::inbound::{self, Place, SessionConfig, Usage};
 use super::json::Value;
 use super::outbound;
 
@@ -75,6 +75,7 @@ fn the_envelopes_have_not_changed() {
         turn_seconds: 600,
         tools: Some(vec!["read_file".to_owned()]),
         usage: Usage { bytes: 1, files: 2, bytes_limit: 3, files_limit: 4 },
+        places: vec![Place { at: "/mnt/notes".to_owned(), is_writable: true }],
     };
     let lines = format!("{}\n{}\n{}\n", action.encode(), outcome.encode(), config.encode());
     assert_eq!(lines, golden("envelopes.jsonl"));

@@ -132,6 +132,15 @@ impl Usage {
     }
 }
 
+/// Something of the host that the agent sees beside its own directories.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Where it is in the box.
+    pub at: String,
+    /// Whether the agent may write in it.
+    pub is_writable: bool,
+}
+
 /// What the agent is told of itself. Information, not enforcement: the host checks on its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SessionConfig {
@@ -149,6 +158,8 @@ pub struct SessionConfig {
     pub tools: Option<Vec<String>>,
     /// The group's room on the disk.
     pub usage: Usage,
+    /// Packages and mounts.
+    pub places: Vec<Place>,
 }
 
 impl SessionConfig {
@@ -174,6 +185,20 @@ impl SessionConfig {
                     ("bytes_limit", Value::from(self.usage.bytes_limit)),
                     ("files_limit", Value::from(self.usage.files_limit)),
                 ]),
+            ),
+            (
+                "places",
+                Value::Array(
+                    self.places
+                        .iter()
+                        .map(|place| {
+                            Value::object([
+                                ("at", Value::from(place.at.as_str())),
+                                ("writable", Value::from(place.is_writable)),
+                            ])
+                        })
+                        .collect(),
+                ),
             ),
         ])
         .to_string()
@@ -202,6 +227,17 @@ impl SessionConfig {
                 bytes_limit: usage("bytes_limit"),
                 files_limit: usage("files_limit"),
             },
+            places: value
+                .get("places")
+                .and_then(Value::as_array)
+                .unwrap_or_default()
+                .iter()
+                .filter_map(|place| {
+                    let at = place.get("at").and_then(Value::as_str)?.to_owned();
+                    let is_writable = place.get("writable").and_then(Value::as_bool).unwrap_or_default();
+                    Some(Place { at, is_writable })
+                })
+                .collect(),
         })
     }
 }

@@ -28,3 +28,7 @@ pub const WORKSPACE: &str = "/workspace";
 pub const MEMORY: &str = "/memory";
 /// Scratch space of bounded size.
 pub const TMP: &str = "/tmp";
+/// Read-only directory that holds a directory for each package.
+pub const PACKAGES: &str = "/opt/packages";
+/// Directory that holds a directory for each mount.
+pub const MOUNTS: &str = "/mnt";

@@ -3,6 +3,7 @@
 
 mod door;
 mod flags;
+mod host;
 mod values;
 
 use std::fmt;
@@ -72,6 +73,8 @@ pub struct Config {
     pub sandbox_pids: u32,
     /// First of the host ids for sandboxes (only used by root).
     pub sandbox_uid_base: u32,
+    /// Directories below which mounts may lie, absolute.
+    pub mount_roots: Vec<PathBuf>,
     /// The operator's policy, a file.
     pub policy: Option<PathBuf>,
     /// How long a change waits for a decision.
@@ -323,6 +326,7 @@ fn validate(
                 return Err(usage("--log-level", &wrong));
             }
         },
+        mount_roots: host::mount_roots(flags.mount_root.as_deref().unwrap_or_default())?,
         policy: flags.policy.as_deref().map(|path| absolute("--policy", path)).transpose()?,
         change_lifetime: duration(
             "--change-lifetime",
@@ -525,6 +529,7 @@ mod tests {
             (&["--group-quota-bytes", "1MB"], "MiB"),
             (&["--sandbox-uid-base", "0"], "from 100000"),
             (&["--log-format", "xml"], "text or json"),
+            (&["--mount-root", "/srv,etc"], "absolute"),
             (&["--log-level", "loud"], "error, warn, info or debug"),
             (&["--master-key-file", "a", "--master-passphrase-file", "b"], "choose one"),
         ];

@@ -7,6 +7,7 @@ pub mod bell;
 pub mod brokers;
 pub mod config;
 pub mod gateway;
+pub mod grants;
 pub mod http;
 pub mod isolation;
 pub mod keys;

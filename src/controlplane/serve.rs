@@ -21,6 +21,7 @@ use super::config::{Config, MasterKeySource, Protection, Runtime};
 use super::gateway::Gateway;
 use super::gateway::desk::Desk;
 use super::gateway::policy::{Policy, PolicyError};
+use super::grants::Host;
 use super::isolation::{self, Claim, Identity, IsolationPaths, Limits, RuntimeChoice, RuntimeProblem};
 use super::keys::{self, ApiToken, CredentialMaster, FileMaster, KeyError, MasterKey, PassphraseMaster};
 use super::listen::{self, listen};
@@ -202,8 +203,9 @@ impl ControlPlane {
         };
         let claim = isolation::claim(&paths, identity).map_err(StartError::Runtime)?;
         let limits = config.sandbox_limits();
+        let host = Arc::new(Host::new(&config, &paths, wall));
         let lifetime = i64::try_from(config.change_lifetime.as_millis()).unwrap_or(i64::MAX);
-        let desk = Desk::new(audit.clone(), keyring.clone(), Arc::new(policy), lifetime);
+        let desk = Desk::new(audit.clone(), keyring.clone(), Arc::new(policy), host, lifetime);
         let sessions = Sessions::new(
             config.clone(),
             ledger.clone(),
@@ -471,6 +473,9 @@ async fn prepare_runtime(
 
 /// The slow safety pass: what is owed is woken, what is old is pruned. Nothing depends on it in time.
 async fn slow_pass(interval: Duration, ledger: Ledger, sessions: Sessions, gateway: Gateway) {
+    if let Err(error) = gateway.resume().await {
+        log::warn("changes.not_resumed", &[("error", &error)]);
+    }
     loop {
         Timer::after(interval).await;
         if let Err(error) = sessions.wake_owed().await {

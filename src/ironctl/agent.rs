@@ -140,6 +140,11 @@ fn page(agent: &Value) -> String {
         let value = if value.is_empty() { "-" } else { &value };
         page.push_str(&format!("{title:<10} {}\n", plain::line(value)));
     }
+    for (title, key) in [("package", "packages"), ("mount", "mounts")] {
+        for grant in agent.get(key).and_then(Value::as_array).unwrap_or_default() {
+            page.push_str(&format!("{title:<10} {}\n", plain::line(&granted(grant))));
+        }
+    }
     for (heading, key) in [("IDENTITY", "identity"), ("SOUL", "soul"), ("INSTRUCTIONS", "instructions")] {
         let text = cell(agent, key);
         let text = if text.trim().is_empty() { "(none)" } else { text.trim_end() };
@@ -151,6 +156,20 @@ fn page(agent: &Value) -> String {
         }
     }
     page
+}
+
+/// A package or a mount in one line, with what is wrong with it.
+fn granted(grant: &Value) -> String {
+    let field = |key: &str| cell(grant, key);
+    let mut line = match (grant.get("version"), grant.get("source").and_then(Value::as_str)) {
+        (Some(_), _) => format!("{}@{} (digest {})", field("name"), field("version"), field("digest")),
+        (None, Some(source)) => format!("{} of {source}, {}", field("name"), field("access")),
+        (None, None) => format!("{} of its own, {}", field("name"), field("access")),
+    };
+    if let Some(problem) = grant.get("problem").and_then(Value::as_str) {
+        line.push_str(&format!("; left out: {problem}"));
+    }
+    line
 }
 
 fn edit(client: &Client, name: &str, title: &str) -> Result<(), Failure> {

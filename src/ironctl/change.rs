@@ -32,13 +32,14 @@ enum Verb {
     Approve(Approve),
     Reject(Reject),
     Withdraw(Withdraw),
+    Retry(Retry),
 }
 
 /// Ask for a change. It is held until somebody approves it.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "submit")]
 pub(super) struct Submit {
-    /// the kind: persona, enabled_tools, model, wiring, permissions or create_agent
+    /// the kind: persona, enabled_tools, model, wiring, permissions, packages, mounts or create_agent
     #[argh(option)]
     pub(super) kind: String,
     /// the agent
@@ -99,6 +100,18 @@ pub(super) struct Submit {
     /// wiring: CHANNEL:CHAT to leave; may be repeated
     #[argh(option)]
     pub(super) unwire: Vec<String>,
+    /// packages: NAME@VERSION to have; may be repeated
+    #[argh(option)]
+    pub(super) add: Vec<String>,
+    /// packages: NAME to have no more; may be repeated
+    #[argh(option)]
+    pub(super) remove: Vec<String>,
+    /// mounts: NAME=DIR to read, or NAME alone for a directory of its own to write; may be repeated
+    #[argh(option)]
+    pub(super) mount: Vec<String>,
+    /// mounts: NAME to have no more; may be repeated
+    #[argh(option)]
+    pub(super) unmount: Vec<String>,
     /// a name of your own for this request, so that sending it again does not ask twice
     #[argh(option)]
     pub(super) key: Option<String>,
@@ -206,6 +219,18 @@ struct Withdraw {
     json: bool,
 }
 
+/// Try again what an approved change still has to do on the host.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "retry")]
+struct Retry {
+    /// its id
+    #[argh(positional)]
+    id: String,
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
+}
+
 /// Runs it.
 pub(super) fn run(client: &Client, change: Change) -> Result<(), Failure> {
     match change.verb {
@@ -232,6 +257,10 @@ pub(super) fn run(client: &Client, change: Change) -> Result<(), Failure> {
             let change = client.post(&format!("{}/withdraw", path(&id)), &Value::object::<String>([]))?;
             done(&change, json, "withdrawn; nothing was changed")
         }
+        Verb::Retry(Retry { id, json }) => {
+            let change = client.post(&format!("{}/retry", path(&id)), &Value::object::<String>([]))?;
+            in_effect(&change, json)
+        }
     }
 }
 
@@ -254,6 +283,21 @@ fn done(change: &Value, json: bool, words: &str) -> Result<(), Failure> {
     }
     writeln!(io::stdout(), "{} {words}", plain::line(text(change, "id")))?;
     Ok(())
+}
+
+/// What became of a change that was approved.
+fn in_effect(change: &Value, json: bool) -> Result<(), Failure> {
+    let id = plain::line(text(change, "id")).into_owned();
+    if text(change, "state") == "approved" {
+        if json {
+            out(change)?;
+        }
+        return Err(Failure::of(format!(
+            "{id} is approved, but not in effect: {}; when that is mended, run `ironctl change retry {id}`",
+            plain::line(text(change, "failure"))
+        )));
+    }
+    done(change, json, &format!("approved and in effect; `ironctl change show {id}` has the record"))
 }
 
 /// Everything that an approver must see. What others wrote was escaped by the control plane, and is again here.
@@ -433,9 +477,7 @@ pub(super) fn decide(client: &Client, change: &Value, asked: &Decision<'_>) -> R
 fn settled(decided: &Decided, change: &Value, json: bool) -> Result<(), Failure> {
     let id = plain::line(text(change, "id")).into_owned();
     match decided {
-        Decided::Approved(change) => {
-            done(change, json, &format!("approved and in effect; `ironctl change show {id}` has the record"))
-        }
+        Decided::Approved(change) => in_effect(change, json),
         Decided::Declined => {
             writeln!(io::stdout(), "nothing was decided; `ironctl change reject {id}` says no")?;
             Ok(())

@@ -81,6 +81,7 @@ struct Words {
 
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, for a moment")]
 enum Command {
     Change(change::Change),
     Chat(Chat),

@@ -90,6 +90,8 @@ fn missing(kind: &str) -> String {
             "who: --grant USER:ROLE, --revoke USER:ROLE, --add-member USER or --remove-member USER"
         }
         "wiring" => "the chats: --wire CHANNEL:CHAT or --unwire CHANNEL:CHAT",
+        "packages" => "the packages: --add NAME@VERSION or --remove NAME",
+        "mounts" => "the mounts: --mount NAME=DIR to read, --mount NAME to write, or --unmount NAME",
         _ => "the payload: --from FILE.json or --payload JSON",
     };
     format!("what is to change is missing; give {how}")
@@ -112,6 +114,10 @@ fn flags(asked: &Submit) -> Result<Option<Value>, Failure> {
         ("permissions", "--remove-member", !asked.remove_member.is_empty()),
         ("wiring", "--wire", !asked.wire.is_empty()),
         ("wiring", "--unwire", !asked.unwire.is_empty()),
+        ("packages", "--add", !asked.add.is_empty()),
+        ("packages", "--remove", !asked.remove.is_empty()),
+        ("mounts", "--mount", !asked.mount.is_empty()),
+        ("mounts", "--unmount", !asked.unmount.is_empty()),
     ];
     let mut any = false;
     for (kind, flag, is_given) in given {
@@ -156,6 +162,8 @@ fn flags(asked: &Submit) -> Result<Option<Value>, Failure> {
             ("add_members", words(&asked.add_member)),
             ("remove_members", words(&asked.remove_member)),
         ]),
+        "packages" => Value::object([("add", words(&asked.add)), ("remove", words(&asked.remove))]),
+        "mounts" => Value::object([("add", mounts(&asked.mount)), ("remove", words(&asked.unmount))]),
         _ => Value::object([
             ("add", chats("--wire", &asked.wire)?),
             ("remove", chats("--unwire", &asked.unwire)?),
@@ -184,6 +192,15 @@ fn roles(flag: &str, all: &[String]) -> Result<Value, Failure> {
         found.push(Value::object(fields));
     }
     Ok(Value::from(found))
+}
+
+/// `NAME=DIR`, a directory of the host to read, or `NAME`, one that is made for the agent.
+fn mounts(all: &[String]) -> Value {
+    let mount = |text: &String| match text.split_once('=') {
+        Some((name, source)) => Value::object([("name", Value::from(name)), ("source", Value::from(source))]),
+        None => Value::object([("name", Value::from(text.as_str()))]),
+    };
+    Value::from(all.iter().map(mount).collect::<Vec<_>>())
 }
 
 fn chats(flag: &str, all: &[String]) -> Result<Value, Failure> {
@@ -252,6 +269,12 @@ mod tests {
         assert_eq!(document("soul.txt"), "soul");
         assert_eq!(document("AGENTS.md"), "instructions");
         assert_eq!(document("notes"), "instructions");
+    }
+
+    #[test]
+    fn a_mount_is_split_at_the_first_equals_sign() {
+        let found = mounts(&["data=/srv/a=b".into(), "box".into()]);
+        assert_eq!(found.to_string(), r#"[{"name":"data","source":"/srv/a=b"},{"name":"box"}]"#);
     }
 
     #[test]

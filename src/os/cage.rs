@@ -2,7 +2,7 @@
 //! and a first process that only reaps. Runs inside the stage, a fresh process with one thread, where forking and
 //! unsharing are safe. Touches the mounts of its own new namespace and no file of the host.
 
-mod root;
+pub(super) mod root;
 
 use std::ffi::OsString;
 use std::io::{self, Write};

@@ -10,6 +10,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::seen::{self, Seen};
 use super::{cage, memory};
 
 /// The hidden first word that starts this role.
@@ -21,7 +22,7 @@ pub const FAILED: u8 = 125;
 /// Bytes of key that travel with a plan.
 pub const KEY_BYTES: usize = 32;
 
-/// A plan longer than this is refused; the largest real one is about 4 KiB.
+/// A plan longer than this is refused; the largest real one is about 4 KiB, and 1 KiB for each package and mount.
 const PLAN_LIMIT: usize = 60 * 1024;
 
 /// What the stage is to do.
@@ -29,6 +30,8 @@ const PLAN_LIMIT: usize = 60 * 1024;
 pub struct Plan {
     /// What it becomes.
     pub task: Task,
+    /// What it shows to that first; only root can.
+    pub seen: Vec<Seen>,
     /// The faults that the stage shares with the daemon, since it has no environment.
     #[cfg(feature = "faults")]
     pub faults: String,
@@ -55,9 +58,15 @@ impl Plan {
     pub fn new(task: Task) -> Self {
         Self {
             task,
+            seen: Vec::new(),
             #[cfg(feature = "faults")]
             faults: crate::contract::fault::all().to_owned(),
         }
+    }
+
+    /// The same with directories to show.
+    pub fn showing(self, seen: Vec<Seen>) -> Self {
+        Self { seen, ..self }
     }
 
     /// The bytes that the stage reads second: a length, the plan, `g`, the key. The caller wipes them after writing.
@@ -78,6 +87,7 @@ impl Plan {
                 who.encode(&mut out);
             }
         }
+        out.list(&self.seen, |out, seen| seen.encode(out));
         #[cfg(feature = "faults")]
         out.bytes(self.faults.as_bytes());
         let mut all = out.framed(1 + KEY_BYTES);
@@ -94,6 +104,7 @@ impl Plan {
             3 => Task::Probe(cage::Who::decode(&mut from)?),
             _ => return Err(io::ErrorKind::InvalidData.into()),
         };
+        let seen = from.list(Seen::decode)?;
         #[cfg(feature = "faults")]
         let faults = String::from_utf8(from.bytes()?).map_err(|_| io::ErrorKind::InvalidData)?;
         if !from.0.is_empty() {
@@ -101,6 +112,7 @@ impl Plan {
         }
         Ok(Plan {
             task,
+            seen,
             #[cfg(feature = "faults")]
             faults,
         })
@@ -293,6 +305,7 @@ fn carry_out(status: &mut Option<OwnedFd>) -> Result<u8, Failure> {
     let sealed = memory::memfd_sealed(&key).step(|| "making the key's memory file".to_owned());
     memory::wipe(&mut key);
     let sealed = sealed?;
+    seen::bind(&plan.seen)?;
     match plan.task {
         Task::Exec { program, args } => {
             let error = become_program(&program, &args, &sealed);
@@ -369,7 +382,8 @@ mod tests {
         assert_eq!(decode_cgroups(&bytes[4..]).unwrap(), procs);
         assert!((4..bytes.len()).all(|cut| decode_cgroups(&bytes[4..cut]).is_err()));
         let plan =
-            Plan::new(Task::Exec { program: "/usr/bin/runsc".into(), args: vec!["".into(), "--x".into()] });
+            Plan::new(Task::Exec { program: "/usr/bin/runsc".into(), args: vec!["".into(), "--x".into()] })
+                .showing(vec![Seen { source: "/a b".into(), device: 1, inode: 2, at: "/c".into() }]);
         let bytes = plan.encode(&[9; KEY_BYTES]);
         let length = u32::from_le_bytes(bytes[..4].try_into().unwrap()) as usize;
         assert_eq!(Plan::decode(&bytes[4..4 + length]).unwrap(), plan);

@@ -74,6 +74,17 @@ pub struct Sealed {
     pub landlock: Enforced,
 }
 
+/// The mounts that this box may write in, as their mounts say.
+fn writable_mounts() -> Vec<String> {
+    use rustix::fs::StatVfsMountFlags;
+    let entries = std::fs::read_dir(paths::MOUNTS).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.path().to_str().map(str::to_owned));
+    let writable = |path: &String| {
+        rustix::fs::statvfs(path.as_str()).is_ok_and(|stat| !stat.f_flag.contains(StatVfsMountFlags::RDONLY))
+    };
+    names.filter(writable).collect()
+}
+
 /// After start-up: paths are restricted by landlock, and from now on only the system calls of the table pass; no
 /// program, no process, no socket but a local one. Call it from the first thread, before others are started:
 /// seccomp reaches all threads, landlock this one and those that it starts.
@@ -85,9 +96,13 @@ pub fn seal() -> Result<Sealed, HardenError> {
     let landlock = if fault::weakened("landlock") {
         Enforced::Not
     } else {
+        let mounts = writable_mounts();
+        let mut write =
+            vec![paths::OUTBOUND_DIR, paths::SESSION_DIR, paths::WORKSPACE, paths::MEMORY, paths::TMP];
+        write.extend(mounts.iter().map(String::as_str));
         landlock::restrict(&Paths {
-            read: &[paths::INBOUND_DIR, paths::SOCKET_DIR],
-            write: &[paths::OUTBOUND_DIR, paths::SESSION_DIR, paths::WORKSPACE, paths::MEMORY, paths::TMP],
+            read: &[paths::INBOUND_DIR, paths::SOCKET_DIR, paths::PACKAGES, paths::MOUNTS],
+            write: &write,
             execute: &[paths::EXECUTABLE],
             devices: &["/dev/null", "/dev/urandom"],
         })

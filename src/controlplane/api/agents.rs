@@ -14,13 +14,15 @@ use super::{Api, body};
 use crate::contract::catalogue::TITLE_BYTES;
 use crate::contract::ids::GroupName;
 use crate::contract::json::Value;
+use crate::contract::plain;
 use crate::controlplane::audit::ActError;
-use crate::controlplane::gateway::effect::{terms_value, tools_value};
+use crate::controlplane::gateway::effect::{READ, WRITE, terms_value, tools_value};
 use crate::controlplane::http::{Body, json_response};
 use crate::controlplane::principals::{self, Principal, Scope, Standing};
+use crate::controlplane::store::grants::{Grant, Sort, What};
 use crate::controlplane::store::groups::{self, AgentGroup};
 use crate::controlplane::store::{
-    Step, StoreError, inbox, members, messaging_groups, revisions, roles, sessions, wirings,
+    Step, StoreError, grants, inbox, members, messaging_groups, revisions, roles, sessions, wirings,
 };
 use crate::controlplane::tasks;
 
@@ -41,13 +43,52 @@ fn agent_json(group: &AgentGroup) -> Value {
     ])
 }
 
+/// A grant with what is wrong with it now.
+fn grant_json(grant: &Grant, problem: Option<&str>) -> Value {
+    let mut fields = vec![("name", Value::from(grant.name.as_str()))];
+    match &grant.what {
+        What::Package { version, digest } => fields
+            .extend([("version", Value::from(version.as_str())), ("digest", Value::from(digest.as_str()))]),
+        What::Directory { source, .. } => {
+            fields.extend([("source", Value::from(source.as_str())), ("access", Value::from(READ))])
+        }
+        What::Own => fields.extend([("source", Value::Null), ("access", Value::from(WRITE))]),
+    }
+    fields.push(("problem", problem.map_or(Value::Null, |why| Value::from(plain::line(why).into_owned()))));
+    Value::object(fields)
+}
+
 /// `GET /v1/agents/{name}`
 pub(super) async fn show(api: &Api, principal: &Principal, name: &str) -> Result<Response<Body>, Problem> {
     let group = GroupName::parse(name).map_err(|_| Problem::no_agent(name))?;
     api.reaches(principal, Scope::Read, &group).await?;
-    let found = api.ledger.read(move |conn| groups::live(conn, &group)).await?;
-    let found = found.ok_or_else(|| Problem::no_agent(name))?;
-    Ok(json_response(StatusCode::OK, &agent_json(&found)))
+    let found = api
+        .ledger
+        .read(move |conn| {
+            let Some(found) = groups::live(conn, &group)? else { return Ok(None) };
+            Ok(Some((grants::of(conn, &found.name)?, found)))
+        })
+        .await?;
+    let (granted, found) = found.ok_or_else(|| Problem::no_agent(name))?;
+    let (host, group) = (api.gateway.host().clone(), found.name.clone());
+    let granted = smol::unblock(move || {
+        let judged = |grant: Grant| {
+            let problem = host.problem(&group, &grant);
+            (grant, problem)
+        };
+        granted.into_iter().map(judged).collect::<Vec<_>>()
+    })
+    .await;
+    let sort = |sort: Sort| {
+        let of_it = granted.iter().filter(|(grant, _)| grant.what.sort() == sort);
+        Value::Array(of_it.map(|(grant, problem)| grant_json(grant, problem.as_deref())).collect())
+    };
+    let more = [("packages".to_owned(), sort(Sort::Package)), ("mounts".to_owned(), sort(Sort::Mount))];
+    let mut agent = agent_json(&found);
+    if let Value::Object(fields) = &mut agent {
+        fields.extend(more);
+    }
+    Ok(json_response(StatusCode::OK, &agent))
 }
 
 /// `POST /v1/agents/{name}`: its title, which is no capability.
@@ -126,6 +167,7 @@ fn end(tx: &Transaction<'_>, principal: &Principal, group: &GroupName) -> Result
     roles::forget(tx, group)?;
     members::forget(tx, group)?;
     wirings::forget(tx, group)?;
+    grants::forget(tx, group)?;
     revisions::bump(tx, &format!("agent/{group}"))?;
     note(tx, principal, "agent.deleted", group.as_str(), Value::Null)?;
     Ok(Some(true))

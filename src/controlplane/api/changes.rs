@@ -12,6 +12,7 @@ use crate::contract::json::{self, Value, only_fields};
 use crate::contract::plain;
 use crate::controlplane::audit::ActError;
 use crate::controlplane::gateway::decide::{Decide, NotDecided, Outcome, Verdict};
+use crate::controlplane::gateway::facts::Facts;
 use crate::controlplane::gateway::payload::Refusals;
 use crate::controlplane::gateway::submit::{NotSubmitted, Origin, Request as Asked};
 use crate::controlplane::http::{Body, json_response};
@@ -138,7 +139,10 @@ pub(super) async fn submit(
     let reason = field(&document, "reason")?.unwrap_or_default().to_owned();
     let submitted = api
         .gateway
-        .submit(Origin::Person { principal, label }, Asked { kind, group, payload, reason, key })
+        .submit(
+            Origin::Person { principal, label },
+            Asked { kind, group, payload, reason, key, facts: Facts::default() },
+        )
         .await
         .map_err(|error| {
             let done = match &error {
@@ -274,6 +278,22 @@ pub(super) async fn withdraw(api: &Api, principal: Principal, name: &str) -> Res
     }
 }
 
+/// `POST /v1/changes/{id}/retry`
+pub(super) async fn retry(api: &Api, principal: Principal, name: &str) -> Result<Response<Body>, Problem> {
+    let id = ChangeId::parse(name).map_err(|_| Problem::no_change(name))?;
+    let retried = api.gateway.retry(principal, id).await.map_err(|error| {
+        let done = match &error {
+            ActError::Unexported { done: Ok(change), .. } => Some(change.clone()),
+            _ => None,
+        };
+        unanswered(error, done)
+    })?;
+    match retried {
+        Ok(change) => Ok(json_response(StatusCode::OK, &change_json(&change)?)),
+        Err(not) => Err(not_decided(name, not)?),
+    }
+}
+
 /// An act that was not answered as done: with what it made of the change, where it was.
 fn unanswered<T>(error: ActError<T>, done: Option<Change>) -> Problem {
     let (id, state) =
@@ -295,6 +315,9 @@ fn not_decided(name: &str, not: NotDecided) -> Result<Problem, StoreError> {
         NotDecided::Forbidden(why) => Problem::forbidden(why),
         NotDecided::NotPending(change) => {
             Problem::not_pending(change.state.as_str()).with("change", change_json(&change)?)
+        }
+        NotDecided::NotApproved(change) => {
+            Problem::not_approved(change.state.as_str()).with("change", change_json(&change)?)
         }
         NotDecided::NoDigest => Problem::invalid(
             "an approval needs digest: the one that GET /v1/changes/{id} shows beside the difference",

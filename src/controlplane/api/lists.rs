@@ -8,6 +8,7 @@ use super::problem::Problem;
 use super::router::Query;
 use crate::contract::ids::{GroupName, SessionId};
 use crate::contract::json::Value;
+use crate::contract::plain;
 use crate::contract::time::Millis;
 use crate::controlplane::audit::ActError;
 use crate::controlplane::http::{Body, json_response};
@@ -141,6 +142,12 @@ pub(super) fn session_json(row: &SessionRow, live: &[Live]) -> Value {
         ("reason", Value::from(reason)),
         ("phase", Value::from(live.map_or("asleep", |live| live.phase))),
         ("phase_since", Value::from(live.map(|live| live.since.to_rfc3339()))),
+        (
+            "left_out",
+            Value::from(live.map_or_else(Vec::new, |live| {
+                live.left_out.iter().map(|why| Value::from(plain::line(why).into_owned())).collect()
+            })),
+        ),
         ("deaths", Value::from(row.launch_deaths)),
         ("open_messages", Value::from(row.open_messages)),
         ("created_at", Value::from(row.created_at.to_rfc3339())),

@@ -163,6 +163,11 @@ impl Api {
                 no_fields(request).await?;
                 changes::withdraw(self, principal, &id).await
             }
+            Guarded::Retry { id } => {
+                Query::read(query, &[])?;
+                no_fields(request).await?;
+                changes::retry(self, principal, &id).await
+            }
             Guarded::Users => people::list(self, query).await,
             Guarded::PutUser => {
                 Query::read(query, &[])?;

@@ -92,6 +92,13 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, "not_pending", "The change is not pending", detail)
     }
 
+    pub(super) fn not_approved(state: &str) -> Self {
+        let detail = format!(
+            "the change is {state}; only one that is approved and not applied yet can be tried again"
+        );
+        Self::new(StatusCode::CONFLICT, "not_approved", "There is nothing to try again", detail)
+    }
+
     pub(super) fn wrong_digest() -> Self {
         let detail =
             "the digest is not that of this change; look at it again, and approve the digest you then see";

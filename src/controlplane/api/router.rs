@@ -34,6 +34,7 @@ pub(super) enum Guarded {
     Change { id: String },
     Decide { id: String },
     Withdraw { id: String },
+    Retry { id: String },
     Users,
     PutUser,
     DeleteUser { id: String },
@@ -87,7 +88,7 @@ impl Guarded {
             | Self::EditAgent { .. }
             | Self::DeleteAgent { .. } => Scope::Operate,
             Self::AuditAcknowledge => Scope::Admin,
-            Self::Decide { .. } => Scope::Approve,
+            Self::Decide { .. } | Self::Retry { .. } => Scope::Approve,
             Self::PutUser
             | Self::DeleteUser { .. }
             | Self::Tokens
@@ -126,6 +127,7 @@ pub(super) fn route(method: &Method, path: &str) -> Result<Route, Problem> {
         ["v1", "changes", id] => (guarded(Guarded::Change { id: owned(id) }), None, None),
         ["v1", "changes", id, "decision"] => (None, guarded(Guarded::Decide { id: owned(id) }), None),
         ["v1", "changes", id, "withdraw"] => (None, guarded(Guarded::Withdraw { id: owned(id) }), None),
+        ["v1", "changes", id, "retry"] => (None, guarded(Guarded::Retry { id: owned(id) }), None),
         ["v1", "users"] => (guarded(Guarded::Users), guarded(Guarded::PutUser), None),
         ["v1", "users", id] => (None, None, guarded(Guarded::DeleteUser { id: owned(id) })),
         ["v1", "roles"] => (guarded(Guarded::Roles), None, None),

@@ -57,6 +57,8 @@ settings! {
     api_public_url, "--api-public-url", "IRONCLAW_API_PUBLIC_URL";
     /// another name by which this machine is reached; may be repeated, or name several with commas between
     api_host, "--api-host", "IRONCLAW_API_HOST";
+    /// a directory below which agents may be granted mounts; may be repeated (none: no mounts)
+    mount_root, "--mount-root", "IRONCLAW_MOUNT_ROOT";
     /// what is approved without a person, and who approves what: a JSON file (nothing, and whoever has the role)
     policy, "--policy", "IRONCLAW_POLICY";
     /// how long a change waits for a decision before it lapses (336h)
@@ -112,7 +114,7 @@ settings! {
 }
 
 /// Flags that may be given again: the values are joined with commas.
-const REPEATED: &[&str] = &["--api-host"];
+const REPEATED: &[&str] = &["--api-host", "--mount-root"];
 
 /// Settings of parts that this build does not have: flag and what it belongs to. Refused wherever given.
 const ABSENT: &[(&str, &str)] = &[

@@ -5,6 +5,7 @@ use rusqlite::{Connection, Transaction};
 use super::effect::Effect;
 use super::payload::Refusal;
 use crate::contract::ids::GroupName;
+use crate::controlplane::store::grants::{self, Sort};
 use crate::controlplane::store::groups::{self, AgentGroup, NewGroup, Tools};
 use crate::controlplane::store::roles;
 use crate::controlplane::store::{StoreError, members, revisions, users, wirings};
@@ -73,6 +74,14 @@ impl Effect {
             Self::SetWiring { group, chat, terms } => {
                 wirings::find(conn, group, chat.parts())?.map(|wiring| wiring.terms) != *terms
             }
+            Self::SetPackage { group, name, package } => {
+                let wanted = package.as_ref().map(|package| package.grant(name));
+                grants::find(conn, group, Sort::Package, name)? != wanted
+            }
+            Self::SetMount { group, name, mount } => {
+                let wanted = mount.as_ref().map(|mount| mount.grant(name));
+                grants::find(conn, group, Sort::Mount, name)? != wanted
+            }
         })
     }
 
@@ -113,6 +122,18 @@ impl Effect {
             }
             Self::SetWiring { group, chat, terms: None } => {
                 wirings::remove(tx, group, chat.parts())?;
+            }
+            Self::SetPackage { group, name, package: Some(package) } => {
+                grants::put(tx, group, &package.grant(name))?;
+            }
+            Self::SetPackage { group, name, package: None } => {
+                grants::remove(tx, group, Sort::Package, name)?;
+            }
+            Self::SetMount { group, name, mount: Some(mount) } => {
+                grants::put(tx, group, &mount.grant(name))?;
+            }
+            Self::SetMount { group, name, mount: None } => {
+                grants::remove(tx, group, Sort::Mount, name)?;
             }
         }
         revisions::bump(tx, &self.object())

@@ -4,6 +4,7 @@
 use rusqlite::Transaction;
 
 use super::effect::Effect;
+use super::facts::Facts;
 use super::kind::Kind;
 use super::payload::Refusals;
 use super::policy::Policy;
@@ -68,6 +69,8 @@ pub enum NotDecided {
     NotPending(Box<Change>),
     /// An approval must name what was seen.
     NoDigest,
+    /// Only what was approved and is not applied is tried again.
+    NotApproved(Box<Change>),
     /// The digest is not that of the change.
     WrongDigest(Box<Change>),
     /// Something that it replaces was replaced meanwhile; this is what it would do now.
@@ -89,6 +92,7 @@ pub fn decide(
     principal: &Principal,
     id: &ChangeId,
     decide: &Decide,
+    facts: &Facts,
 ) -> Result<Result<Outcome, NotDecided>, StoreError> {
     if decide.note.len() > MOST_NOTE {
         return Ok(Err(NotDecided::TooLong));
@@ -113,7 +117,7 @@ pub fn decide(
     }
     let payload =
         json::parse(change.payload.as_bytes()).map_err(|_| StoreError::BadRow("a change's payload"))?;
-    let proposal = match Proposal::of(tx, kind, &change.group, &payload)? {
+    let proposal = match Proposal::of(tx, kind, &change.group, &payload, facts)? {
         Ok(proposal) => proposal,
         Err(refusals) => return Ok(Err(NotDecided::Invalid(refusals))),
     };
@@ -258,12 +262,60 @@ fn approve(
     for effect in &proposal.effects {
         effect.apply(tx)?;
     }
+    if proposal.effects.iter().any(Effect::has_host_work) {
+        // What is granted is in the ledger; whoever asked hears of it when it can be used.
+        let change = changes::get(tx, &change.id)?.ok_or(StoreError::BadRow("a change"))?;
+        return Ok(Outcome { change, answered: None, changed: Vec::new() });
+    }
     changes::finish(tx, &change.id, None)?;
     record(tx, "change.applied", change, decision, None)?;
     let mut changed: Vec<GroupName> =
         proposal.effects.iter().filter_map(|effect| effect.group().cloned()).collect();
     changed.dedup();
     Ok(Outcome { changed, ..told(tx, keyring, change, "was approved and is in effect", note)? })
+}
+
+/// What became of the host's part of an approved change: done, or why not. `None` when it is not approved any more.
+pub(super) fn finish(
+    tx: &Transaction<'_>,
+    keyring: &Keyring,
+    change: &Change,
+    failure: Option<&str>,
+) -> Result<Option<Outcome>, StoreError> {
+    if !changes::finish(tx, &change.id, failure)? {
+        return Ok(None);
+    }
+    let host = Decision { by: "host".to_owned(), via: String::new(), at: Millis::now() };
+    if let Some(why) = failure {
+        record(tx, "change.failed", change, &host, Some(("why", why)))?;
+        let change = changes::get(tx, &change.id)?.ok_or(StoreError::BadRow("a change"))?;
+        return Ok(Some(Outcome { change, answered: None, changed: Vec::new() }));
+    }
+    record(tx, "change.applied", change, &host, None)?;
+    let outcome = told(tx, keyring, change, "was approved and is in effect", &change.note)?;
+    Ok(Some(Outcome { changed: vec![change.group.clone()], ..outcome }))
+}
+
+/// Records that somebody wants an approved change's host work tried again, if they may.
+///
+/// # Errors
+/// The ledger's; the inner ones are the asker's.
+pub fn retry(
+    tx: &Transaction<'_>,
+    principal: &Principal,
+    id: &ChangeId,
+) -> Result<Result<Change, NotDecided>, StoreError> {
+    let Some(change) = changes::get(tx, id)? else { return Ok(Err(NotDecided::NoChange)) };
+    let standing = Standing::of(tx, &principal.user)?;
+    if !principal.has(Scope::Approve) || !standing.allows(Scope::Approve, Some(&change.group)) {
+        return Ok(Err(NotDecided::Forbidden("your roles do not let you decide for this agent")));
+    }
+    if change.state != State::Approved {
+        return Ok(Err(NotDecided::NotApproved(Box::new(change))));
+    }
+    let by = Decision { by: principal.user.to_string(), via: principal.via(), at: Millis::now() };
+    record(tx, "change.retried", &change, &by, None)?;
+    Ok(Ok(change))
 }
 
 fn refuse(

@@ -8,10 +8,11 @@ use std::time::Duration;
 use rusqlite::Connection;
 use similar::{ChangeTag, TextDiff};
 
-use super::effect::Effect;
+use super::effect::{Effect, Mount, Package};
 use crate::contract::chain;
 use crate::contract::ids::GroupName;
-use crate::contract::plain;
+use crate::contract::{paths, plain};
+use crate::controlplane::store::grants::{self, Sort, What};
 use crate::controlplane::store::groups::{self, Tools};
 use crate::controlplane::store::wirings::{self, Terms};
 use crate::controlplane::store::{StoreError, roles};
@@ -134,8 +135,49 @@ fn one(conn: &Connection, effect: &Effect, shown: &mut String) -> Result<(), Sto
                 None => Ok(()),
             }
         }
+        Effect::SetPackage { group, name, package } => {
+            let _ = writeln!(shown, "{group}: package {name}, read at {}/{name}", paths::PACKAGES);
+            let before = before(conn, group, Sort::Package, name)?;
+            granted(&before, package.as_ref().map(package_line), shown)
+        }
+        Effect::SetMount { group, name, mount } => {
+            let _ = writeln!(shown, "{group}: mount {name}, seen at {}/{name}", paths::MOUNTS);
+            let before = before(conn, group, Sort::Mount, name)?;
+            granted(&before, mount.as_ref().map(mount_line), shown)
+        }
     };
     Ok(())
+}
+
+/// What there is of a name, and what takes its place.
+fn granted(before: &str, after: Option<String>, shown: &mut String) -> std::fmt::Result {
+    writeln!(shown, "- {before}\n+ {}", after.as_deref().unwrap_or("none"))
+}
+
+/// What there is of a name.
+fn before(conn: &Connection, group: &GroupName, sort: Sort, name: &str) -> Result<String, StoreError> {
+    Ok(match grants::find(conn, group, sort, name)?.map(|grant| grant.what) {
+        None => "none".to_owned(),
+        Some(What::Package { version, digest }) => format!("{version}: digest {digest}"),
+        Some(What::Directory { source, device, inode }) => {
+            mount_line(&Mount::Directory { source, device, inode })
+        }
+        Some(What::Own) => mount_line(&Mount::Own),
+    })
+}
+
+fn package_line(package: &Package) -> String {
+    let Package { version, tree } = package;
+    format!("{version}: {} files, {} bytes, digest {}", tree.files, tree.bytes, tree.digest)
+}
+
+fn mount_line(mount: &Mount) -> String {
+    match mount {
+        Mount::Directory { source, device, inode } => {
+            format!("to read: {} (device {device}, inode {inode})", plain::line(source))
+        }
+        Mount::Own => "to read and write: a directory that is made for this agent".to_owned(),
+    }
 }
 
 fn tools_line(tools: &Tools) -> String {

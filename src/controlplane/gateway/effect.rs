@@ -1,6 +1,10 @@
 //! What a change does, one small typed step at a time. The steps are what an approver sees, what the digest
 //! covers, and what is done: nothing else of a payload ever takes effect. Pure.
 
+mod host;
+
+pub use host::{Mount, Package, READ, WRITE};
+
 use super::payload::{Refusal, Refusals, fields, list, optional, text};
 use crate::contract::ids::{GroupName, UserId};
 use crate::contract::json::Value;
@@ -97,6 +101,24 @@ pub enum Effect {
         /// How; `None` takes it away.
         terms: Option<Terms>,
     },
+    /// Gives a package, another version of it, or takes it away.
+    SetPackage {
+        /// To which group.
+        group: GroupName,
+        /// Its name.
+        name: String,
+        /// Which; `None` takes it away.
+        package: Option<Package>,
+    },
+    /// Gives a mount, another one of its name, or takes it away.
+    SetMount {
+        /// To which group.
+        group: GroupName,
+        /// Its name.
+        name: String,
+        /// Which; `None` takes it away.
+        mount: Option<Mount>,
+    },
 }
 
 impl Effect {
@@ -115,6 +137,8 @@ impl Effect {
             Self::SetWiring { group, chat, .. } => {
                 format!("wiring/{group}/{}/{}/{}", chat.channel, chat.instance, chat.chat)
             }
+            Self::SetPackage { group, name, .. } => format!("package/{group}/{name}"),
+            Self::SetMount { group, name, .. } => format!("mount/{group}/{name}"),
         }
     }
 
@@ -126,9 +150,16 @@ impl Effect {
             | Self::SetTools { group, .. }
             | Self::SetModel { group, .. }
             | Self::SetMember { group, .. }
-            | Self::SetWiring { group, .. } => Some(group),
+            | Self::SetWiring { group, .. }
+            | Self::SetPackage { group, .. }
+            | Self::SetMount { group, .. } => Some(group),
             Self::SetRole { scope, .. } => scope.as_ref(),
         }
+    }
+
+    /// Whether the ledger alone is not enough: something is to be done on the host after the decision.
+    pub fn has_host_work(&self) -> bool {
+        matches!(self, Self::SetPackage { package: Some(_), .. })
     }
 
     /// As it is stored, shown and digested.
@@ -185,6 +216,18 @@ impl Effect {
                 all.push(("terms", terms.as_ref().map_or(Value::Null, terms_value)));
                 all
             }
+            Self::SetPackage { group, name, package } => vec![
+                ("effect", word("set_package")),
+                ("group", word(group.as_str())),
+                ("name", word(name)),
+                ("package", package.as_ref().map_or(Value::Null, Package::to_value)),
+            ],
+            Self::SetMount { group, name, mount } => vec![
+                ("effect", word("set_mount")),
+                ("group", word(group.as_str())),
+                ("name", word(name)),
+                ("mount", mount.as_ref().map_or(Value::Null, Mount::to_value)),
+            ],
         };
         Value::object(fields)
     }
@@ -256,9 +299,24 @@ impl Effect {
                 };
                 Ok(Self::SetWiring { group: group()?, chat, terms })
             }
+            "set_package" => {
+                fields(value, &["effect", "group", "name", "package"])?;
+                let package = some(value, "package").map(Package::from_value).transpose()?;
+                Ok(Self::SetPackage { group: group()?, name: text(value, "name", 64)?, package })
+            }
+            "set_mount" => {
+                fields(value, &["effect", "group", "name", "mount"])?;
+                let mount = some(value, "mount").map(Mount::from_value).transpose()?;
+                Ok(Self::SetMount { group: group()?, name: text(value, "name", 64)?, mount })
+            }
             _ => Err(bad("name")),
         }
     }
+}
+
+/// A field that is not null.
+fn some<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
+    value.get(name).filter(|field| **field != Value::Null)
 }
 
 /// The tools as the interface writes them: `"all"`, `"none"` or their names.

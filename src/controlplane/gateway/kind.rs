@@ -4,6 +4,8 @@
 
 mod create_agent;
 mod model;
+mod mounts;
+mod packages;
 mod permissions;
 mod persona;
 mod tools;
@@ -12,10 +14,13 @@ mod wiring;
 use rusqlite::Connection;
 
 use super::effect::Effect;
-use super::payload::Refusals;
+use super::facts::Facts;
+use super::payload::{Refusal, Refusals, optional_list, shown};
 use crate::contract::ids::GroupName;
 use crate::contract::json::Value;
+use crate::controlplane::grants::{NAME_RULE, is_name};
 use crate::controlplane::store::StoreError;
+use crate::controlplane::store::grants::{self, Sort};
 
 /// A kind of change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,6 +35,10 @@ pub enum Kind {
     Wiring,
     /// Roles and members.
     Permissions,
+    /// Trees of files to read.
+    Packages,
+    /// Directories of the host.
+    Mounts,
     /// A new agent group.
     CreateAgent,
 }
@@ -44,16 +53,8 @@ pub enum NoKind {
 }
 
 /// Kinds of which this build has no part that they could take effect on.
-const ABSENT: &[&str] = &[
-    "packages",
-    "mounts",
-    "egress",
-    "mcp_access",
-    "mcp_register",
-    "skill_install",
-    "vault_policy",
-    "vault_rotate",
-];
+const ABSENT: &[&str] =
+    &["egress", "mcp_access", "mcp_register", "skill_install", "vault_policy", "vault_rotate"];
 
 /// What a payload comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,8 +70,16 @@ pub type Read = Result<Result<Reading, Refusals>, StoreError>;
 
 impl Kind {
     /// All of this build.
-    pub const ALL: [Self; 6] =
-        [Self::Persona, Self::EnabledTools, Self::Model, Self::Wiring, Self::Permissions, Self::CreateAgent];
+    pub const ALL: [Self; 8] = [
+        Self::Persona,
+        Self::EnabledTools,
+        Self::Model,
+        Self::Wiring,
+        Self::Permissions,
+        Self::Packages,
+        Self::Mounts,
+        Self::CreateAgent,
+    ];
 
     /// The word.
     pub fn as_str(self) -> &'static str {
@@ -80,6 +89,8 @@ impl Kind {
             Self::Model => "model",
             Self::Wiring => "wiring",
             Self::Permissions => "permissions",
+            Self::Packages => "packages",
+            Self::Mounts => "mounts",
             Self::CreateAgent => "create_agent",
         }
     }
@@ -96,18 +107,68 @@ impl Kind {
     /// Whether no policy may approve it, whatever its file says.
     pub fn is_for_humans_only(self) -> bool {
         // Roles are credentials: who has one can decide the next change.
-        matches!(self, Self::CreateAgent | Self::Permissions)
+        matches!(self, Self::CreateAgent | Self::Permissions | Self::Mounts)
     }
 
     /// What a payload comes to for a group.
-    pub(super) fn read(self, conn: &Connection, group: &GroupName, payload: &Value) -> Read {
+    pub(super) fn read(self, conn: &Connection, group: &GroupName, payload: &Value, facts: &Facts) -> Read {
         match self {
             Self::Persona => persona::read(conn, group, payload),
             Self::EnabledTools => Ok(tools::read(group, payload)),
             Self::Model => model::read(conn, group, payload),
             Self::Wiring => Ok(wiring::read(group, payload)),
             Self::Permissions => Ok(permissions::read(group, payload)),
+            Self::Packages => packages::read(conn, group, payload, facts),
+            Self::Mounts => mounts::read(conn, group, payload, facts),
             Self::CreateAgent => create_agent::read(conn, group, payload),
         }
     }
+}
+
+/// The names that a payload takes away under this field.
+fn names(payload: &Value, field: &str) -> Result<Vec<String>, Refusals> {
+    /// What a person can still read.
+    const MOST: usize = 50;
+    let name = |item: &Value| {
+        let word = item.as_str().unwrap_or_default();
+        is_name(word).then(|| word.to_owned()).ok_or_else(|| {
+            vec![Refusal::new(field, format!("{} is no name; expected {NAME_RULE}", shown(word)))]
+        })
+    };
+    optional_list(payload, field, MOST)?.iter().map(name).collect()
+}
+
+/// The reading, unless the group would have more of a sort than it may.
+fn within(
+    conn: &Connection,
+    group: &GroupName,
+    sort: Sort,
+    most: usize,
+    reading: Result<Reading, Refusals>,
+) -> Read {
+    let Ok(asked) = &reading else { return Ok(reading) };
+    let mut names: Vec<String> = grants::of(conn, group)?
+        .into_iter()
+        .filter(|grant| grant.what.sort() == sort)
+        .map(|grant| grant.name)
+        .collect();
+    for effect in &asked.effects {
+        if let Effect::SetPackage { name, package, .. } = effect {
+            names.retain(|known| known != name);
+            names.extend(package.is_some().then(|| name.clone()));
+        }
+        if let Effect::SetMount { name, mount, .. } = effect {
+            names.retain(|known| known != name);
+            names.extend(mount.is_some().then(|| name.clone()));
+        }
+    }
+    if names.len() > most {
+        let text = format!(
+            "{group} would have {} {}s, and {most} are the most; remove some",
+            names.len(),
+            sort.as_str()
+        );
+        return Ok(Err(vec![Refusal::new("add", text)]));
+    }
+    Ok(reading)
 }

@@ -7,21 +7,27 @@ pub mod decide;
 pub mod desk;
 mod diff;
 pub mod effect;
+pub mod facts;
 pub mod kind;
 pub mod payload;
 pub mod policy;
 mod proposal;
 pub mod submit;
+mod work;
 
 #[cfg(test)]
 mod tests;
+
+use std::sync::Arc;
 
 use rusqlite::Transaction;
 
 use self::decide::{Decide, NotDecided, Outcome};
 use self::desk::Desk;
+use self::facts::Facts;
 use self::submit::{NotSubmitted, Origin, Request, Submitted};
 use super::audit::ActError;
+use super::grants::Host;
 use super::principals::Principal;
 use super::session::Sessions;
 use super::store::{Ledger, Step, StoreError, changes};
@@ -49,18 +55,33 @@ impl Gateway {
         Self { ledger, desk, sessions }
     }
 
+    /// The host, as far as grants are concerned.
+    pub fn host(&self) -> &Arc<Host> {
+        &self.desk.host
+    }
+
     /// Takes a request of a person.
     ///
     /// # Errors
     /// Those of [`super::audit::Audit::act`]; the inner ones are the asker's.
-    pub async fn submit(&self, origin: Origin, request: Request) -> Acted<Result<Submitted, NotSubmitted>> {
+    pub async fn submit(
+        &self,
+        origin: Origin,
+        mut request: Request,
+    ) -> Acted<Result<Submitted, NotSubmitted>> {
+        request.facts = self.desk.look(&request.kind, &request.payload).await;
         let desk = self.desk.clone();
-        self.act(
-            Step::Submit,
-            move |tx| desk.submit(tx, &origin, &request),
-            |submitted| submitted.outcome.as_ref(),
-        )
-        .await
+        let mut submitted = self
+            .act(
+                Step::Submit,
+                move |tx| desk.submit(tx, &origin, &request),
+                |submitted| submitted.outcome.as_mut(),
+            )
+            .await;
+        if let Ok(Ok(Submitted { change, outcome: Some(outcome), .. })) = &mut submitted {
+            change.clone_from(&outcome.change);
+        }
+        submitted
     }
 
     /// Takes a decision.
@@ -73,10 +94,16 @@ impl Gateway {
         id: ChangeId,
         decide: Decide,
     ) -> Acted<Result<Outcome, NotDecided>> {
-        let desk = self.desk.clone();
+        let (desk, host, asked) = (self.desk.clone(), self.desk.host.clone(), id.clone());
+        // What a payload names is looked at once more; a package is what it was when it was asked for.
+        let change = self.ledger.read(move |conn| changes::get(conn, &asked)).await?;
+        let facts = match change {
+            Some(change) => smol::unblock(move || Facts::again(&host, &change)).await,
+            None => Facts::default(),
+        };
         self.act(
             Step::Decide,
-            move |tx| decide::decide(tx, &desk.keyring, &desk.policy, &principal, &id, &decide),
+            move |tx| decide::decide(tx, &desk.keyring, &desk.policy, &principal, &id, &decide, &facts),
             |outcome| Some(outcome),
         )
         .await
@@ -102,23 +129,23 @@ impl Gateway {
         &self,
         step: Step,
         work: impl FnOnce(&Transaction<'_>) -> Result<Result<T, E>, StoreError> + Send + 'static,
-        outcome: impl Fn(&T) -> Option<&Outcome> + Send + 'static,
+        outcome: impl Fn(&mut T) -> Option<&mut Outcome> + Send + 'static,
     ) -> Acted<Result<T, E>> {
         let gateway = self.clone();
         let acting = tasks::unbroken(async move {
-            let acted = gateway.desk.audit.act(step, work).await;
-            match &acted {
+            let mut acted = gateway.desk.audit.act(step, work).await;
+            match &mut acted {
                 Ok(Ok(done)) => {
                     if let Some(outcome) = outcome(done) {
-                        gateway.sessions.follow(outcome);
+                        gateway.after(outcome).await;
                     }
                 }
                 Err(ActError::Unexported { done: Ok(done), .. }) => {
-                    let (gateway, done) = (gateway.clone(), done.clone());
+                    let (gateway, mut done) = (gateway.clone(), done.clone());
                     tasks::spawn(async move {
                         gateway.desk.audit.settled().await;
-                        if let Some(outcome) = outcome(&done) {
-                            gateway.sessions.follow(outcome);
+                        if let Some(outcome) = outcome(&mut done) {
+                            gateway.after(outcome).await;
                         }
                     })
                     .detach();
@@ -148,7 +175,7 @@ impl Gateway {
                 })
                 .await?;
             self.desk.audit.nudge();
-            lapsed.iter().for_each(|outcome| self.sessions.follow(outcome));
+            lapsed.iter().for_each(|outcome| self.sessions.tell_of(outcome));
             if lapsed.len() < LAPSES {
                 return Ok(());
             }

@@ -129,7 +129,8 @@ mod tests {
         for (bad, says) in [
             (&br#"{"auto_approve":["create_agent"]}"#[..], "never approved"),
             (br#"{"auto_approve":["permissions"]}"#, "never approved"),
-            (br#"{"auto_approve":["mounts"]}"#, "no kind"),
+            (br#"{"auto_approve":["mounts"]}"#, "never approved"),
+            (br#"{"auto_approve":["egress"]}"#, "no kind"),
             (br#"{"auto_approve":"persona"}"#, "a list"),
             (br#"{"autoApprove":[]}"#, "autoApprove"),
             (br#"{"approver_roles":{"persona":["king"]}}"#, "no role"),

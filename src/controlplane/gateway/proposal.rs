@@ -8,6 +8,7 @@ use rusqlite::Connection;
 
 use super::diff;
 use super::effect::{self, Effect};
+use super::facts::Facts;
 use super::kind::Kind;
 use super::payload::{Refusal, Refusals};
 use crate::contract::chain;
@@ -37,8 +38,9 @@ impl Proposal {
         kind: Kind,
         group: &GroupName,
         payload: &Value,
+        facts: &Facts,
     ) -> Result<Result<Self, Refusals>, StoreError> {
-        let reading = match kind.read(conn, group, payload)? {
+        let reading = match kind.read(conn, group, payload, facts)? {
             Ok(reading) => reading,
             Err(refusals) => return Ok(Err(refusals)),
         };

@@ -4,6 +4,7 @@
 use rusqlite::Transaction;
 
 use super::decide::{self, Outcome};
+use super::facts::Facts;
 use super::kind::{Kind, NoKind};
 use super::payload::{Refusal, Refusals, shown};
 use super::policy::Policy;
@@ -82,6 +83,8 @@ pub struct Request {
     pub reason: String,
     /// The asker's own key, so that a repeated request is one change: of a client, or the mark of an agent's call.
     pub key: Option<String>,
+    /// What the payload names on the host, as it was found.
+    pub facts: Facts,
 }
 
 impl Request {
@@ -198,7 +201,7 @@ pub fn submit(
             Err(NotSubmitted::KeyReused(change.id))
         });
     }
-    let proposal = match Proposal::of(tx, kind, group, &request.payload)? {
+    let proposal = match Proposal::of(tx, kind, group, &request.payload, &request.facts)? {
         Ok(proposal) => proposal,
         Err(refusals) => return Ok(Err(NotSubmitted::Invalid(refusals))),
     };

@@ -299,6 +299,7 @@ fn self_test(isolator: &dyn Isolator, ground: &Ground, limits: Limits) -> Result
         session,
         identity: ground.identity,
         limits,
+        shown: vec![],
         args: vec!["--self-test".into()],
         #[cfg(feature = "faults")]
         executable_override: None,

@@ -15,10 +15,11 @@ use super::launch::{Stage, Staged};
 use super::plan::Spaces;
 use super::sandbox::{Remains, Sandbox};
 use super::setup::Ground;
-use super::{BackEnd, Isolator, LaunchError, Limits, SandboxSpec, Swept, at, host, layout, plan};
+use super::{BackEnd, Isolator, LaunchError, Limits, SandboxSpec, Swept, at, host, layout, plan, shown};
 use crate::contract::cipher::SessionKey;
 use crate::contract::fault;
 use crate::contract::ids::SessionId;
+use crate::os::files::remove_tree;
 use crate::os::process::{self, Ended};
 use crate::os::stage::{Plan, Task};
 
@@ -89,7 +90,7 @@ impl Gvisor {
         args.push(joined("--pid-file=", &bundle.join(PID_FILE)));
         args.push(joined("--bundle=", bundle));
         args.push(spec.session.as_str().into());
-        let plan = Plan::new(Task::Exec { program: self.program.clone(), args });
+        let plan = Plan::new(Task::Exec { program: self.program.clone(), args }).showing(shown::seen(spec));
         staged.go(&plan, key, |stage, groups| self.take_charge(stage, spec, groups))
     }
 
@@ -140,6 +141,7 @@ impl Gvisor {
         let remains = Remains {
             cgroups: groups.to_vec(),
             bundle: bundle.clone(),
+            staging: spec.paths.staging.clone(),
             forget: Some(self.forget(spec, spaces)),
         };
         let others = others.into_iter().map(|(_, pidfd)| pidfd).collect();
@@ -234,8 +236,9 @@ impl Isolator for Gvisor {
         let program = plan::program(spec, &self.ground.executable);
         layout::check(spec, &[&program, &self.ground.rootfs])?;
         self.ground.make_bundle(&spec.paths.bundle).map_err(at("making", &spec.paths.bundle))?;
-        self.start_in(staged, spec, key).inspect_err(|_| {
+        shown::stage(spec).and_then(|()| self.start_in(staged, spec, key)).inspect_err(|_| {
             let _ = std::fs::remove_dir_all(&spec.paths.bundle);
+            let _ = remove_tree(&spec.paths.staging);
         })
     }
 

@@ -10,7 +10,8 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use super::{Identity, LaunchError, SandboxSpec, SessionPaths, at};
+use super::{Identity, LaunchError, SandboxSpec, SessionPaths, Shown, at};
+use crate::controlplane::state::Wall;
 use crate::os::{files, process};
 
 /// Longest path of a unix socket, in bytes: the kernel's field has 108 with its final NUL.
@@ -50,7 +51,12 @@ pub fn prepare(spec: &SandboxSpec) -> Result<(), LaunchError> {
         }
         files::directory(path, owner, mode).map_err(at("preparing", path))?;
     }
-    for path in guest_directories(paths) {
+    for path in own_mounts(spec) {
+        for above in path.ancestors().skip(1).take(2).collect::<Vec<_>>().into_iter().rev() {
+            files::directory(above, owner, mode).map_err(at("preparing", above))?;
+        }
+    }
+    for path in guest_directories(paths).into_iter().chain(own_mounts(spec)) {
         files::directory(path, spec.identity.owner(), 0o700).map_err(at("preparing", path))?;
     }
     files::fresh_file(&paths.outbound, spec.identity.owner(), 0o600).map_err(at("making", &paths.outbound))
@@ -75,6 +81,26 @@ pub(super) fn wall_mode(identity: Identity) -> (Option<(u32, u32)>, u32) {
         Identity::Mapped { wall, .. } => (Some((0, wall)), 0o710),
         Identity::OwnUser => (None, 0o700),
     }
+}
+
+/// Makes a directory of ours that sandboxes may only pass through.
+///
+/// # Errors
+/// The system's.
+pub fn wall_directory(path: &Path, wall: Wall) -> io::Result<()> {
+    let (owner, mode) = match wall {
+        Wall::Root { mapped_root } => wall_mode(Identity::Mapped { wall: mapped_root, group: mapped_root }),
+        Wall::OrdinaryUser => wall_mode(Identity::OwnUser),
+    };
+    files::directory(path, owner, mode)
+}
+
+/// The directories that were made for the group's mounts.
+fn own_mounts(spec: &SandboxSpec) -> impl Iterator<Item = &Path> {
+    spec.shown.iter().filter_map(|shown| match shown {
+        Shown::Own { source, .. } => Some(source.as_path()),
+        Shown::Package { .. } | Shown::Directory { .. } => None,
+    })
 }
 
 fn guest_directories(paths: &SessionPaths) -> [&Path; 5] {
@@ -148,13 +174,18 @@ pub fn check(spec: &SandboxSpec, shared: &[&Path]) -> Result<(), PathProblem> {
     let owner = Some(spec.identity.owner().unwrap_or_else(process::own_ids));
     let directory = |path| Expected { path, kind: Kind::Directory, owner, mode: 0o700 };
     let file = |path| Expected { path, kind: Kind::File, owner, mode: 0o600 };
-    let mut list: Vec<Expected<'_>> = guest_directories(paths).into_iter().map(directory).collect();
+    let mut list: Vec<Expected<'_>> =
+        guest_directories(paths).into_iter().chain(own_mounts(spec)).map(directory).collect();
     list.extend([file(&paths.inbound), file(&paths.outbound)]);
     for expected in &list {
         passable_above(expected.path, spec.identity)?;
         exactly(expected)?;
     }
-    for path in shared {
+    let packages = spec.shown.iter().filter_map(|shown| match shown {
+        Shown::Package { source, .. } => Some(source.as_path()),
+        Shown::Own { .. } | Shown::Directory { .. } => None,
+    });
+    for path in shared.iter().copied().chain(packages) {
         passable_above(path, spec.identity)?;
         let stat = stat(path)?;
         if stat.mode() & 0o555 != 0o555 {

@@ -12,6 +12,7 @@ mod native;
 mod plan;
 pub mod sandbox;
 mod setup;
+mod shown;
 #[cfg(feature = "faults")]
 mod spill;
 
@@ -24,9 +25,10 @@ use crate::contract::paths;
 
 pub use choose::{Claim, RuntimeProblem, Survey, choose, claim, find_runtime, survey};
 pub use launch::Staged;
-pub use layout::{PathProblem, bind_socket, check, hand_over, peer_is_ours, prepare};
+pub use layout::{PathProblem, bind_socket, check, hand_over, peer_is_ours, prepare, wall_directory};
 pub use sandbox::{Exit, Sandbox};
 pub use setup::sweep_abandoned;
+pub use shown::Shown;
 
 /// The two kinds of boundary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +128,11 @@ impl IsolationPaths {
         self.bundle_root.join("runsc")
     }
 
+    /// Where directories of the host are put for those that may not pass what is above them.
+    pub fn staging(&self) -> PathBuf {
+        self.bundle_root.join("staging")
+    }
+
     /// Bundles of running sandboxes.
     pub fn bundles(&self) -> PathBuf {
         self.bundle_root.join("running")
@@ -155,8 +162,12 @@ pub struct SessionPaths {
     pub workspace: PathBuf,
     /// The group's memory.
     pub memory: PathBuf,
+    /// The directories that were made for the group's mounts.
+    pub mounts: PathBuf,
     /// config.json, recorded pids: exists while the sandbox runs.
     pub bundle: PathBuf,
+    /// Mount points for what it is shown of the host: exists while a sandbox runs that is shown something.
+    pub staging: PathBuf,
 }
 
 impl SessionPaths {
@@ -176,7 +187,9 @@ impl SessionPaths {
             sockets,
             workspace: paths.state_dir.join("workspaces").join(group.as_str()),
             memory: paths.state_dir.join("memory").join(group.as_str()),
+            mounts: paths.state_dir.join("mounts").join(group.as_str()),
             bundle: paths.bundles().join(id.as_str()),
+            staging: paths.staging().join(id.as_str()),
         }
     }
 }
@@ -236,6 +249,8 @@ pub struct SandboxSpec {
     pub identity: Identity,
     /// What it may use.
     pub limits: Limits,
+    /// What it is shown of the host beside its own directories.
+    pub shown: Vec<Shown>,
     /// Arguments after `ironclaw sandbox`.
     pub args: Vec<String>,
     /// Another program in the place of `/ironclaw`, for tests that play a hostile agent.

@@ -12,10 +12,13 @@ use super::cgroup::Controller;
 use super::launch::{Stage, Staged};
 use super::sandbox::{Remains, Sandbox};
 use super::setup::Ground;
-use super::{BackEnd, Identity, Isolator, LaunchError, Limits, SandboxSpec, Swept, at, host, layout, plan};
+use super::{
+    BackEnd, Identity, Isolator, LaunchError, Limits, SandboxSpec, Swept, at, host, layout, plan, shown,
+};
 use crate::contract::cipher::SessionKey;
 use crate::contract::ids::SessionId;
 use crate::os::cage::{Access, Cage, Mount, Who};
+use crate::os::files::remove_tree;
 use crate::os::process;
 use crate::os::stage::{Plan, Task};
 
@@ -65,7 +68,7 @@ impl Native {
     }
 
     fn start_in(&self, staged: Staged, spec: &SandboxSpec, key: &SessionKey) -> Result<Sandbox, LaunchError> {
-        let plan = Plan::new(Task::Cage(self.cage(spec)));
+        let plan = Plan::new(Task::Cage(self.cage(spec))).showing(shown::seen(spec));
         staged.go(&plan, key, |stage, groups| self.take_charge(stage, spec, groups))
     }
 
@@ -106,7 +109,12 @@ impl Native {
             stage.abandon();
             return Err(host("recording the sandbox")(error));
         }
-        let remains = Remains { cgroups: groups.to_vec(), bundle: spec.paths.bundle.clone(), forget: None };
+        let remains = Remains {
+            cgroups: groups.to_vec(),
+            bundle: spec.paths.bundle.clone(),
+            staging: spec.paths.staging.clone(),
+            forget: None,
+        };
         Ok(Sandbox::new(
             BackEnd::Native,
             (stage.child.id(), stage.pidfd),
@@ -156,8 +164,9 @@ impl Isolator for Native {
         let program = plan::program(spec, &self.ground.executable);
         layout::check(spec, &[&program])?;
         self.ground.make_bundle(&spec.paths.bundle).map_err(at("making", &spec.paths.bundle))?;
-        self.start_in(staged, spec, key).inspect_err(|_| {
+        shown::stage(spec).and_then(|()| self.start_in(staged, spec, key)).inspect_err(|_| {
             let _ = std::fs::remove_dir_all(&spec.paths.bundle);
+            let _ = remove_tree(&spec.paths.staging);
         })
     }
 

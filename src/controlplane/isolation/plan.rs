@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Identity, Limits, SandboxSpec};
+use super::{Identity, Limits, SandboxSpec, shown};
 use crate::contract::json::Value;
 use crate::contract::{fault, paths};
 use crate::os::cage::{Access, Mount, ProcessLimits};
@@ -69,6 +69,7 @@ pub(super) fn mounts(spec: &SandboxSpec, program: &Path) -> Vec<Mount> {
         bind(&host.memory, paths::MEMORY, Access::ReadWrite),
         bind(&host.sockets, paths::SOCKET_DIR, read_only("sockets_readonly")),
     ]);
+    mounts.extend(shown::mounts(spec));
     if fault::weakened("host_path") {
         mounts.push(bind(Path::new("/etc"), "/mnt/host", Access::ReadOnly));
     }
@@ -94,7 +95,7 @@ pub(super) fn mount_points() -> [(&'static str, bool); 14] {
         (paths::WORKSPACE, false),
         (paths::MEMORY, false),
         (paths::SOCKET_DIR, false),
-        ("/opt/packages", false),
+        (paths::PACKAGES, false),
         ("/mnt/host", false),
     ]
 }
@@ -170,7 +171,9 @@ pub(super) fn bundle(
         // Read-only: the inner 0 of a rootless sandbox could write in it, whatever its mode.
         mount("/dev", "tmpfs", "tmpfs", device_options()),
     ];
-    all.extend(mounts(spec, program).iter().map(|item| oci_mount(item, id)));
+    // The shared root has no point for each package and mount.
+    let all_binds = shown::above(spec).into_iter().chain(mounts(spec, program));
+    all.extend(all_binds.map(|item| oci_mount(&item, id)));
     Value::object([
         ("ociVersion", "1.0.0".into()),
         ("process", process),
@@ -318,7 +321,7 @@ fn text(path: &Path) -> Value {
 mod tests {
     use super::*;
     use crate::contract::ids::{GroupName, SessionId};
-    use crate::controlplane::isolation::{IsolationPaths, SessionPaths};
+    use crate::controlplane::isolation::{IsolationPaths, SessionPaths, Shown};
 
     fn spec(identity: Identity) -> SandboxSpec {
         let paths = IsolationPaths { state_dir: "/s".into(), bundle_root: "/b".into(), run_dir: "/r".into() };
@@ -328,6 +331,7 @@ mod tests {
             session,
             identity,
             limits: Limits::default(),
+            shown: vec![],
             args: vec!["--x".into()],
             #[cfg(feature = "faults")]
             executable_override: None,
@@ -382,6 +386,55 @@ mod tests {
             r#"{"destination":"/run/ironclaw","type":"bind","source":"/r/ses_01ARZ3NDEKTSV4RRFFQ69G5FAV","options":["rbind","ro","nosuid","nodev","noexec"]}]"#,
         );
         assert_eq!(bundle.get("mounts").unwrap().to_string(), expected);
+    }
+
+    #[test]
+    fn what_is_shown_of_the_host_is_mounted_with_its_right_over_points_of_its_own() {
+        let shown = vec![
+            Shown::Package { at: "/opt/packages/p".into(), source: "/s/packages/.store/d".into() },
+            Shown::Own { at: "/mnt/o".into(), source: "/s/mounts/g/o".into() },
+            Shown::Directory {
+                at: "/mnt/d".into(),
+                name: "d".into(),
+                source: "/srv/d".into(),
+                device: 1,
+                inode: 2,
+            },
+        ];
+        let tail = |identity| {
+            let spec = SandboxSpec { shown: shown.clone(), ..spec(identity) };
+            let limits = process_limits(&spec.limits, true);
+            let made = bundle(&spec, Spaces::of(identity), Path::new("/r"), Path::new("/p"), &limits);
+            let text = made.get("mounts").unwrap().to_string();
+            let session = spec.session.to_string();
+            text.replace(&session, "S").replace(r#","options":["rbind""#, "")
+        };
+        let quiet = r#","nosuid","nodev","noexec"]}"#;
+        let expected = |source: &str| {
+            format!(
+                concat!(
+                    r#"{{"destination":"/opt/packages/p","type":"bind","source":"/s/packages/.store/d","ro"{quiet},"#,
+                    r#"{{"destination":"/mnt/o","type":"bind","source":"/s/mounts/g/o","rw"{quiet},"#,
+                    r#"{{"destination":"/mnt/d","type":"bind","source":"{source}","ro"{quiet}]"#,
+                ),
+                quiet = quiet,
+                source = source
+            )
+        };
+        for (identity, source) in [
+            (Identity::Mapped { wall: 10, group: 20 }, "/b/staging/S/host/d"),
+            // Who is the sandbox's user reaches it without a stage.
+            (Identity::OwnUser, "/srv/d"),
+        ] {
+            let text = tail(identity);
+            assert!(text.ends_with(&expected(source)), "{text}");
+            for (point, directory) in [("/opt/packages", "packages"), ("/mnt", "mnt")] {
+                let above = format!(
+                    r#"{{"destination":"{point}","type":"bind","source":"/b/staging/S/{directory}","ro"{quiet}"#
+                );
+                assert!(text.contains(&above), "{text}");
+            }
+        }
     }
 
     #[test]

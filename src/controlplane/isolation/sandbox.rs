@@ -36,6 +36,8 @@ pub(super) struct Remains {
     pub(super) cgroups: Vec<PathBuf>,
     /// The bundle directory.
     pub(super) bundle: PathBuf,
+    /// The mount points of what it was shown.
+    pub(super) staging: PathBuf,
     /// The command that makes the runtime forget it.
     pub(super) forget: Option<Command>,
 }
@@ -197,7 +199,7 @@ impl Remains {
             });
         }
         result = result.and(super::cgroup::remove_all(&self.cgroups));
-        result.and(remove_tree(&self.bundle))
+        result.and(remove_tree(&self.bundle)).and(remove_tree(&self.staging))
     }
 }
 

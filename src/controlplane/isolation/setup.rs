@@ -210,6 +210,7 @@ fn sweep(
     swept.processes += processes;
     swept.cgroups = groups;
     swept.bundles = remove_children(&paths.bundles(), |_| true)?;
+    remove_children(&paths.staging(), |_| true)?;
     remove_children(&paths.runsc_root(), |_| true)?;
     remove_children(&paths.executables(), |name| Some(name) != current)?;
     remove_children(&paths.run_dir, |name| name.to_str().is_some_and(|name| SessionId::parse(name).is_ok()))?;

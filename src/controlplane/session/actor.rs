@@ -15,13 +15,13 @@ use super::ingest::{self, Failure, Ingested, Ring};
 use super::launch::{Unlaunched, launch};
 use super::limits::{LOOK_AGAIN, MEASURE_EVERY, STALLED_AFTER, backoff};
 use super::run::{Ending, Run};
-use super::{Sessions, handing};
+use super::{Live, Sessions, handing};
 use crate::contract::action::Outcome;
 use crate::contract::frame::{FromSandbox, HelloSeq, ToSandbox, VERSION};
 use crate::contract::ids::{GroupName, SessionId};
 use crate::contract::inbound::Usage;
 use crate::contract::time::Millis;
-use crate::controlplane::store::sessions;
+use crate::controlplane::store::{grants, sessions};
 use crate::controlplane::tasks;
 use crate::controlplane::telemetry::log;
 use crate::controlplane::telemetry::metrics::METRICS;
@@ -79,6 +79,16 @@ pub(super) struct View {
     pub(super) reason: Option<String>,
     /// The agent group, once it is known.
     pub(super) group: Option<GroupName>,
+    /// What was granted and yet is not in its sandbox, and why.
+    pub(super) left_out: Vec<String>,
+}
+
+impl View {
+    /// As it is shown to people.
+    pub(super) fn live(self, session: &SessionId) -> Live {
+        let Self { phase, since, reason, left_out, .. } = self;
+        Live { session: session.clone(), phase, since, reason, left_out }
+    }
 }
 
 /// One session's actor.
@@ -151,7 +161,13 @@ impl Actor {
     pub(super) fn show(&self, phase: &'static str, reason: Option<String>) {
         let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
         if view.phase != phase || view.reason != reason {
-            *view = View { phase, since: Millis::now(), reason, group: view.group.clone() };
+            *view = View {
+                phase,
+                since: Millis::now(),
+                reason,
+                group: view.group.clone(),
+                left_out: std::mem::take(&mut view.left_out),
+            };
             drop(view);
             self.sessions.context().states.tell(&self.id);
         }
@@ -172,6 +188,10 @@ impl Actor {
                 self.end(Ending::Shutdown).await;
             }
             return;
+        }
+        if self.run.as_ref().is_some_and(|run| run.outdated && run.is_idle()) {
+            // What waits is for its successor, which is launched at once.
+            self.end(Ending::Outdated).await;
         }
         if self.run.is_none() {
             let due = match self.obstacle {
@@ -269,7 +289,11 @@ impl Actor {
                         ("messages", &run.open.len()),
                     ],
                 );
-                self.view.lock().unwrap_or_else(PoisonError::into_inner).group = Some(run.group.clone());
+                {
+                    let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
+                    view.group = Some(run.group.clone());
+                    view.left_out.clone_from(&run.left_out);
+                }
                 self.owed |= run.more;
                 self.run = Some(run);
                 self.sessions.turn_runs();
@@ -352,11 +376,7 @@ impl Actor {
                 // Its messages are failed already, so nothing more is owed to it.
                 self.closing |= self.run.as_ref().is_some_and(|run| run.group == group);
             }
-            Event::Reconfigured => {
-                if let Some(run) = &mut self.run {
-                    run.reconfigured = true;
-                }
-            }
+            Event::Reconfigured => self.reconfigured().await,
             Event::Answered(number, outcomes) if Some(number) == current => {
                 if let Some(run) = &mut self.run {
                     run.outcomes.extend(outcomes);
@@ -374,6 +394,19 @@ impl Actor {
             | Event::Ingested(_)
             | Event::Answered(..)
             | Event::Measured(..) => {}
+        }
+    }
+
+    /// A change of the group was decided. What it is now travels with the next message; but what a sandbox is shown of
+    /// the host is settled at its launch.
+    async fn reconfigured(&mut self) {
+        let context = self.sessions.context().clone();
+        let Some(run) = &mut self.run else { return };
+        run.reconfigured = true;
+        let group = run.group.clone();
+        match context.ledger.read(move |conn| grants::of(conn, &group)).await {
+            Ok(now) => run.outdated |= now != run.grants,
+            Err(error) => log::warn("session.grants_not_read", &[("session", &self.id), ("error", &error)]),
         }
     }
 

@@ -15,6 +15,7 @@ use crate::contract::inbound::Usage;
 use crate::controlplane::brokers::model::ModelBroker;
 use crate::controlplane::config::Config;
 use crate::controlplane::gateway::desk::Desk;
+use crate::controlplane::grants::Host;
 use crate::controlplane::isolation::{IsolationPaths, Isolator, Limits};
 use crate::controlplane::keys::Keyring;
 use crate::controlplane::state::Wall;
@@ -50,6 +51,7 @@ pub(super) struct Context {
     /// Takes what agents ask for.
     pub(super) desk: Desk,
     pub(super) paths: IsolationPaths,
+    pub(super) host: Arc<Host>,
     pub(super) limits: Limits,
     pub(super) wall: Wall,
     pub(super) models: ModelBroker,
@@ -92,6 +94,7 @@ impl Context {
             config,
             ledger,
             keyring: desk.keyring.clone(),
+            host: desk.host.clone(),
             desk,
             paths,
             limits,

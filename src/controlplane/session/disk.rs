@@ -66,7 +66,8 @@ fn judge(floor: MinFree, free: u64, total: u64) -> Room {
     }
 }
 
-/// Counts what an agent group keeps: its workspace and memory, and the directories of all its sessions. Those of
+/// Counts what an agent group keeps: its workspace, memory and mounts of its own, and the directories of all its
+/// sessions. Those of
 /// sessions that are not running cannot change, so they are counted once and remembered.
 pub(super) async fn measure(
     context: &Context,
@@ -79,9 +80,10 @@ pub(super) async fn measure(
     let top = paths.session_root.parent().map(Path::to_owned).unwrap_or_default();
     let (workspace, memory, own) =
         (paths.workspace.clone(), paths.memory.clone(), paths.session_root.clone());
+    let mounts = paths.mounts.clone();
     let most = quota.files.saturating_mul(COUNTED).max(quota.files.saturating_add(1));
     let (shared, own, others) = smol::unblock(move || {
-        let shared = count(&workspace, most).and(count(&memory, most));
+        let shared = count(&workspace, most).and(count(&memory, most)).and(count(&mounts, most));
         let others: Vec<(SessionId, Counted)> =
             others.into_iter().map(|id| (id.clone(), count(&top.join(id.as_str()), most))).collect();
         (shared, count(&own, most), others)

@@ -74,7 +74,9 @@ impl Actor {
         self.owed |= !run.open.is_empty() || !ending.is_polite();
         let began = run.turn_began;
         let result = match ending {
-            Ending::Idle | Ending::Evicted | Ending::Shutdown => return self.show("asleep", None),
+            Ending::Idle | Ending::Outdated | Ending::Evicted | Ending::Shutdown => {
+                return self.show("asleep", None);
+            }
             Ending::LowDisk | Ending::Host(_) => {
                 self.deaths = self.deaths.saturating_add(1);
                 self.put_off();

@@ -40,7 +40,8 @@ pub(super) async fn pump(actor: &mut Actor) -> Result<(), Ending> {
     let owed = actor.owed;
     let Some(run) = &mut actor.run else { return Ok(()) };
     // Without room what is owed stays owed, and the end of a message it holds comes back here.
-    let room = if owed { run.open.room() } else { Room::Full };
+    // One that is to end is handed nothing more: the next one has what was decided.
+    let room = if owed && !run.outdated { run.open.room() } else { Room::Full };
     let nothing_goes = room == Room::Full && run.outcomes.is_empty();
     if nothing_goes || !run.welcomed || run.is_unacknowledged() || run.closed_at.is_some() {
         return Ok(());
@@ -78,7 +79,7 @@ pub(super) async fn pump(actor: &mut Actor) -> Result<(), Ending> {
     if let Some(group) = group {
         run.reconfigured = false;
         run.model.grant(&group.provider, &group.model).map_err(|error| Ending::Host(error.to_string()))?;
-        let config = told(&group, run.usage, context.config.turn_timeout);
+        let config = told(&group, run.places.clone(), run.usage, context.config.turn_timeout);
         rows.push(InboundRow { seq: seqs.remove(0), body: InboundBody::Config(config) });
     }
     let answers_at = seqs.get(open.len()..).unwrap_or_default().to_vec();

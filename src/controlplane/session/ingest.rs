@@ -132,6 +132,8 @@ pub(super) async fn ingest(ledger: &Ledger, desk: &Desk, ring: Ring) -> Result<I
     let durability = if only_began { Durability::Ordered } else { Durability::Synced };
     let (session, epoch, watched, taker) = (ring.session, ring.epoch, ring.watched, desk.clone());
     let unavailable = if asks { desk.audit.unavailable() } else { None };
+    let asked = actions.iter().flatten().filter_map(actions::named).take(ACTIONS_A_RING).collect();
+    let facts = desk.look_for_agent(asked).await;
     let work = move |tx: &Transaction<'_>| {
         if let Some(how) = objection(tx, &session, &rows)? {
             return Ok(Err(Failure::Violation(how)));
@@ -143,9 +145,10 @@ pub(super) async fn ingest(ledger: &Ledger, desk: &Desk, ring: Ring) -> Result<I
         // would keep the writer from others.
         let is_short = rows.iter().map(|row| row.body.weight()).sum::<usize>() <= NEWS_BYTES;
         let before = if watched && is_short { Some(history::newest(tx, &session)?) } else { None };
+        let unavailable = unavailable.as_deref();
         let answers = actions
             .into_iter()
-            .map(|action| actions::execute(tx, &taker, &session, unavailable.as_deref(), action))
+            .map(|action| actions::execute(tx, &taker, &session, unavailable, &facts, action))
             .collect::<Result<Vec<_>, _>>()?;
         let mut stored = store(tx, &taker.keyring, &session, epoch, last, rows)?;
         if let Some(before) = before.filter(|_| stored.spoke) {

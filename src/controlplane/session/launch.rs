@@ -19,17 +19,19 @@ use crate::contract::cipher::{ConveyorFile, FileKey, SessionKey};
 use crate::contract::conveyor::ConveyorError;
 use crate::contract::fault;
 use crate::contract::ids::SessionId;
-use crate::contract::inbound::{InboundBody, InboundRow, InboundWriter, SessionConfig, Usage};
+use crate::contract::inbound::{InboundBody, InboundRow, InboundWriter, Place, SessionConfig, Usage};
 use crate::controlplane::brokers::model::OpenSocket;
 use crate::controlplane::isolation::{
-    self, Identity, Isolator, SandboxSpec, SessionPaths, bind_socket, hand_over,
+    self, Identity, Isolator, SandboxSpec, SessionPaths, Shown, bind_socket, hand_over,
 };
 use crate::controlplane::state::Wall;
+use crate::controlplane::store::grants::Grant;
 use crate::controlplane::store::groups::AgentGroup;
 use crate::controlplane::store::inbox::OpenMessage;
 use crate::controlplane::store::sessions::{SessionRow, SessionState};
-use crate::controlplane::store::{Step, StoreError, groups, inbox, secrets, sessions};
+use crate::controlplane::store::{Step, StoreError, grants, groups, inbox, secrets, sessions};
 use crate::controlplane::tasks;
+use crate::controlplane::telemetry::log;
 
 /// Longest answer that the agent asks of a model, in tokens.
 const MAX_TOKENS: u64 = 4096;
@@ -49,6 +51,7 @@ pub(super) enum Unlaunched {
 struct Order {
     row: SessionRow,
     group: AgentGroup,
+    grants: Vec<Grant>,
     identity: Identity,
     key: SessionKey,
     /// The number of the configuration row, below those of the messages.
@@ -67,6 +70,9 @@ impl Order {
 struct Prepared {
     order: Order,
     usage: Usage,
+    grants: Vec<Grant>,
+    left_out: Vec<String>,
+    places: Vec<Place>,
     spec: SandboxSpec,
     inbound: InboundWriter,
     doorbell: Doorbell,
@@ -99,7 +105,7 @@ pub(super) async fn launch(
             return Err(prepared.err().or(staged.err()).unwrap_or(Unlaunched::NothingOwed));
         }
     };
-    let Prepared { order, usage, spec, inbound, doorbell, model } = prepared;
+    let Prepared { order, usage, grants, left_out, places, spec, inbound, doorbell, model } = prepared;
     let paths = spec.paths.clone();
     let last = order.last();
     let (isolator, key) = (isolator.clone(), order.key.clone());
@@ -152,6 +158,10 @@ pub(super) async fn launch(
         measure_at: now + MEASURE_EVERY,
         measuring: false,
         usage,
+        grants,
+        left_out,
+        places,
+        outdated: false,
         reconfigured: false,
     })
 }
@@ -165,11 +175,19 @@ async fn prepare(
 ) -> Result<Prepared, Unlaunched> {
     let order = order(context, session).await?;
     let paths = SessionPaths::new(&context.paths, session, &order.group.name);
+    let (host, name, granted) = (context.host.clone(), order.group.name.clone(), order.grants.clone());
+    let (shown, left_out) = smol::unblock(move || host.show(&name, &granted)).await;
+    for why in &left_out {
+        log::warn("sandbox.left_out", &[("session", session), ("group", &order.group.name), ("why", why)]);
+    }
+    let (grants, shown): (Vec<Grant>, Vec<Shown>) = shown.into_iter().unzip();
+    let places: Vec<Place> = shown.iter().map(Shown::told).collect();
     let spec = SandboxSpec {
         session: session.clone(),
         paths: paths.clone(),
         identity: order.identity,
         limits: context.limits,
+        shown,
         args: arguments(),
         #[cfg(feature = "faults")]
         executable_override: fault::value(&format!("sandbox-exe@{}", order.group.name)).map(Into::into),
@@ -181,7 +199,7 @@ async fn prepare(
     let usage = disk::measure(context, &order.group.name, session, &paths).await;
 
     let (inbound, listeners) = {
-        let rows = snapshot(&order, usage, context.config.turn_timeout);
+        let rows = snapshot(&order, places.clone(), usage, context.config.turn_timeout);
         let identity = order.identity;
         let key = order.key.file_key(ConveyorFile::Inbound);
         smol::unblock(move || {
@@ -211,7 +229,7 @@ async fn prepare(
             isolation::peer_is_ours(stream, identity)
         })
         .map_err(|error| Unlaunched::Machine(format!("the model socket does not listen: {error}")))?;
-    Ok(Prepared { order, usage, spec, inbound, doorbell, model })
+    Ok(Prepared { order, usage, grants, left_out, places, spec, inbound, doorbell, model })
 }
 
 /// One transaction: is anything owed, and if so a number for every row that will travel.
@@ -228,6 +246,7 @@ async fn order(context: &Context, session: &SessionId) -> Result<Order, Unlaunch
         }
         let name = &row.partition.group;
         let group = groups::live(tx, name)?.ok_or_else(|| StoreError::NoGroup(name.clone()))?;
+        let grants = grants::of(tx, name)?;
         let Some(secret) = secrets::get(tx, &keyring, &session)? else {
             let reason =
                 "the key of this conversation is not in the ledger; its texts cannot be read any more";
@@ -246,13 +265,13 @@ async fn order(context: &Context, session: &SessionId) -> Result<Order, Unlaunch
         let ids: Vec<_> = open.iter().map(|open| open.message.id.clone()).collect();
         let seqs = inbox::hand_over(tx, &session, &ids)?;
         let messages = seqs.into_iter().zip(open).collect();
-        Ok(Ok(Order { row, group, identity, key: secret.sandbox_key(), config_seq, messages }))
+        Ok(Ok(Order { row, group, grants, identity, key: secret.sandbox_key(), config_seq, messages }))
     });
     found.await.map_err(|error| Unlaunched::Machine(error.to_string()))?
 }
 
 /// What an agent is told of itself.
-pub(super) fn told(group: &AgentGroup, usage: Usage, turn: Duration) -> SessionConfig {
+pub(super) fn told(group: &AgentGroup, places: Vec<Place>, usage: Usage, turn: Duration) -> SessionConfig {
     SessionConfig {
         agent: group.name.to_string(),
         persona: group.persona.told(),
@@ -261,12 +280,13 @@ pub(super) fn told(group: &AgentGroup, usage: Usage, turn: Duration) -> SessionC
         turn_seconds: turn.as_secs(),
         tools: group.tools.names(),
         usage,
+        places,
     }
 }
 
 /// The rows of a new `inbound.db`: the configuration, then the open messages.
-fn snapshot(order: &Order, usage: Usage, turn: Duration) -> Vec<InboundRow> {
-    let config = told(&order.group, usage, turn);
+fn snapshot(order: &Order, places: Vec<Place>, usage: Usage, turn: Duration) -> Vec<InboundRow> {
+    let config = told(&order.group, places, usage, turn);
     let mut rows = vec![InboundRow { seq: order.config_seq, body: InboundBody::Config(config) }];
     rows.extend(
         order

@@ -45,6 +45,7 @@ use crate::controlplane::gateway::decide::Outcome;
 use crate::controlplane::gateway::desk::Desk;
 use crate::controlplane::isolation::{IsolationPaths, Isolator};
 use crate::controlplane::state::Wall;
+use crate::controlplane::store::changes::State;
 use crate::controlplane::store::history::News;
 use crate::controlplane::store::sessions::SessionState;
 use crate::controlplane::store::{Ledger, Step, StoreError, sessions};
@@ -64,6 +65,8 @@ pub struct Live {
     pub since: Millis,
     /// Why, where there is a reason.
     pub reason: Option<String>,
+    /// What was granted and yet is not in its sandbox, and why.
+    pub left_out: Vec<String>,
 }
 
 /// Why a session was not released.
@@ -221,7 +224,7 @@ impl Sessions {
             .iter()
             .map(|(session, handle)| {
                 let view = handle.view.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                Live { session: session.clone(), phase: view.phase, since: view.since, reason: view.reason }
+                view.live(session)
             })
             .collect();
         live.sort_by(|a, b| a.session.cmp(&b.session));
@@ -232,7 +235,7 @@ impl Sessions {
     pub fn look(&self, session: &SessionId) -> Option<Live> {
         let actors = self.actors();
         let view = actors.get(session)?.view.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Some(Live { session: session.clone(), phase: view.phase, since: view.since, reason: view.reason })
+        Some(view.live(session))
     }
 
     /// Watches what all sessions do.
@@ -273,6 +276,24 @@ impl Sessions {
 
     /// What a decision about a change sets going, once it is stored and recorded.
     pub fn follow(&self, outcome: &Outcome) {
+        if outcome.change.state == State::Approved {
+            // Its work on the host follows, and then what that sets going.
+            let (sessions, id) = (self.clone(), outcome.change.id.clone());
+            tasks::spawn(async move {
+                let context = sessions.context();
+                match context.desk.work(&context.ledger, &id).await {
+                    Ok((_, Some(outcome))) => sessions.tell_of(&outcome),
+                    Ok((_, None)) => {}
+                    Err(error) => log::error("change.not_finished", &[("change", &id), ("error", &error)]),
+                }
+            })
+            .detach();
+        }
+        self.tell_of(outcome);
+    }
+
+    /// Tells those whom a decision concerns.
+    pub fn tell_of(&self, outcome: &Outcome) {
         for group in &outcome.changed {
             self.reconfigure(group);
         }
@@ -319,7 +340,13 @@ impl Sessions {
         }
         let handle = actors.entry(session.clone()).or_insert_with(|| {
             let queue = smol::channel::unbounded();
-            let view = View { phase: "asleep", since: Millis::now(), reason: None, group: None };
+            let view = View {
+                phase: "asleep",
+                since: Millis::now(),
+                reason: None,
+                group: None,
+                left_out: Vec::new(),
+            };
             let view = Arc::new(Mutex::new(view));
             let events = queue.0.clone();
             let actor = Actor::new(session.clone(), self.clone(), queue, view.clone());

@@ -13,9 +13,10 @@ use super::limits::STALLED_AFTER;
 use crate::contract::action::Outcome;
 use crate::contract::cipher::FileKey;
 use crate::contract::ids::{GroupName, MessageId};
-use crate::contract::inbound::{InboundWriter, Usage};
+use crate::contract::inbound::{InboundWriter, Place, Usage};
 use crate::controlplane::brokers::model::OpenSocket;
 use crate::controlplane::isolation::{Exit, Sandbox, SessionPaths};
+use crate::controlplane::store::grants::Grant;
 use crate::controlplane::telemetry::metrics::{KillReason, METRICS};
 
 /// Why a sandbox is ended.
@@ -23,6 +24,8 @@ use crate::controlplane::telemetry::metrics::{KillReason, METRICS};
 pub(super) enum Ending {
     /// Nothing in flight for the linger.
     Idle,
+    /// It is shown something else of the host than was decided since.
+    Outdated,
     /// Somebody else needs its place.
     Evicted,
     /// The daemon stops.
@@ -55,13 +58,13 @@ impl Ending {
 
     /// Whether the sandbox is asked to stop before it is killed.
     pub(super) fn is_polite(&self) -> bool {
-        matches!(self, Self::Idle | Self::Evicted | Self::Shutdown)
+        matches!(self, Self::Idle | Self::Outdated | Self::Evicted | Self::Shutdown)
     }
 
     /// The label that it is counted under.
     pub(super) fn label(&self) -> KillReason {
         match self {
-            Self::Idle => KillReason::Idle,
+            Self::Idle | Self::Outdated => KillReason::Idle,
             Self::Evicted => KillReason::Evicted,
             Self::Shutdown | Self::Host(_) => KillReason::Shutdown,
             Self::LowDisk => KillReason::LowDisk,
@@ -78,6 +81,7 @@ impl Ending {
     pub(super) fn words(&self) -> String {
         match self {
             Self::Idle => "idle".to_owned(),
+            Self::Outdated => "its packages or mounts were changed".to_owned(),
             Self::Evicted => "evicted".to_owned(),
             Self::Shutdown => "the daemon stops".to_owned(),
             Self::LowDisk => "the disk is nearly full".to_owned(),
@@ -133,6 +137,14 @@ pub(super) struct Run {
     pub(super) usage: Usage,
     /// A change that was decided is to be told with the next messages.
     pub(super) reconfigured: bool,
+    /// What it is shown of the host.
+    pub(super) grants: Vec<Grant>,
+    /// What it was granted and is not shown, and why.
+    pub(super) left_out: Vec<String>,
+    /// Something else was granted since: it ends with the turn that runs, and is handed no more messages.
+    pub(super) outdated: bool,
+    /// As the agent is told of what it is shown.
+    pub(super) places: Vec<Place>,
     /// The ledger may hold more messages than were handed over at the launch.
     pub(super) more: bool,
     pub(super) group: GroupName,

@@ -343,3 +343,15 @@ pub fn overdue(conn: &Connection, now: Millis, limit: usize) -> Result<Vec<Chang
     );
     conn.prepare_cached(&sql)?.query_and_then(params![now.0, super::rows(limit)], read)?.collect()
 }
+
+/// All changes that were approved and are not applied: their work outside the ledger is not done.
+///
+/// # Errors
+/// SQLite's, or [`StoreError::BadRow`].
+pub fn unfinished(conn: &Connection) -> Result<Vec<ChangeId>, StoreError> {
+    let mut query = conn.prepare_cached("SELECT id FROM changes WHERE state = 'approved' ORDER BY id")?;
+    let read = |row: &Row<'_>| {
+        ChangeId::parse(&row.get::<_, String>(0)?).map_err(|_| StoreError::BadRow("a change's id"))
+    };
+    query.query_and_then([], read)?.collect()
+}

@@ -241,6 +241,23 @@ CREATE INDEX calls_session ON calls(session, id);
 CREATE INDEX changes_asked_at ON changes(requested_by, submitted_at);
 ",
     },
+    Step {
+        name: "grants of packages and mounts",
+        sql: "
+CREATE TABLE grants (
+  agent_group TEXT NOT NULL REFERENCES agent_groups(name),
+  kind TEXT NOT NULL CHECK (kind IN ('package', 'mount')),
+  name TEXT NOT NULL,
+  source TEXT, -- a package's version, a mount's directory; NULL is one that the daemon makes
+  digest TEXT, -- of a package's tree
+  device INTEGER, -- of a mount's directory
+  inode INTEGER,
+  since INTEGER NOT NULL,
+  PRIMARY KEY (agent_group, kind, name)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX changes_unfinished ON changes(id) WHERE state = 'approved';
+",
+    },
 ];
 
 /// Runs the steps that are missing.

@@ -6,6 +6,7 @@ pub mod audit;
 pub mod calls;
 pub mod changes;
 mod error;
+pub mod grants;
 pub mod groups;
 pub mod history;
 pub mod inbox;

@@ -33,6 +33,8 @@ pub enum Step {
     Submit,
     /// A change is decided, and what it does is done.
     Decide,
+    /// What an approved change does outside the ledger is done.
+    Apply,
     /// Any other write: no crash point.
     Other,
 }
@@ -47,6 +49,7 @@ impl Step {
             Self::Finish => fault::point("finish.before_commit"),
             Self::Submit => fault::point("submit.before_commit"),
             Self::Decide => fault::point("decide.before_commit"),
+            Self::Apply => fault::point("apply.before_commit"),
             Self::Other => {}
         }
     }
@@ -60,6 +63,7 @@ impl Step {
             Self::Finish => fault::point("finish.after_commit"),
             Self::Submit => fault::point("submit.after_commit"),
             Self::Decide => fault::point("decide.after_commit"),
+            Self::Apply => fault::point("apply.after_commit"),
             Self::Other => {}
         }
     }

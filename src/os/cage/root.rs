@@ -1,4 +1,4 @@
-//! The root of a cage: memory for a dozen mount points, each thing of the plan attached with the fewest rights that
+//! The root of a cage: memory for some dozen mount points, each thing of the plan attached with the fewest rights that
 //! serve it, then the host's tree let go and the whole made read-only. Touches the mounts of the cage's own new
 //! namespace and no file of the host.
 
@@ -20,7 +20,7 @@ use crate::os::stage::{Failure, Step};
 /// which is no longer needed by then.
 const ASSEMBLY: &str = "/proc";
 
-/// Memory for the root itself, which holds a dozen empty mount points.
+/// Memory for the root itself, which holds empty mount points: a dozen, and one for each package and mount.
 const ROOT_OPTIONS: &str = "size=256k,nr_inodes=128,mode=0555";
 
 /// The mount flags of memory.
@@ -127,13 +127,18 @@ fn below(at: &Path) -> PathBuf {
     Path::new(".").join(at.strip_prefix("/").unwrap_or(at))
 }
 
-const ATTR_RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
-const ATTR_NOSUID: u64 = libc::MOUNT_ATTR_NOSUID;
-const ATTR_NODEV: u64 = libc::MOUNT_ATTR_NODEV;
-const ATTR_NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
+pub(in crate::os) const ATTR_RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
+pub(in crate::os) const ATTR_NOSUID: u64 = libc::MOUNT_ATTR_NOSUID;
+pub(in crate::os) const ATTR_NODEV: u64 = libc::MOUNT_ATTR_NODEV;
+pub(in crate::os) const ATTR_NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
 
 /// Adds attributes to a mount. Only adding never collides with the flags that a user namespace locks.
-fn set_attributes(fd: BorrowedFd<'_>, path: &std::ffi::CStr, set: u64, flags: u32) -> io::Result<()> {
+pub(in crate::os) fn set_attributes(
+    fd: BorrowedFd<'_>,
+    path: &std::ffi::CStr,
+    set: u64,
+    flags: u32,
+) -> io::Result<()> {
     let attributes = libc::mount_attr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd: 0 };
     // SAFETY: the path and the structure, whose size is given, outlive the call.
     let result = unsafe {

@@ -1,4 +1,4 @@
-//! The one way to a file of the workspace. Every step is taken by the kernel under the workspace's own
+//! The one way to a file of the workspace, of a package or of a mount. Every step is taken by the kernel under the workspace's own
 //! descriptor and follows no symbolic link (`openat2` with `RESOLVE_BENEATH`, `NO_SYMLINKS` and
 //! `NO_MAGICLINKS`), so that no name, link or race leads out of it. Where the kernel has no `openat2` (gVisor
 //! of 2022), the same is done name by name with `O_NOFOLLOW`. It touches that directory and nothing else.
@@ -37,6 +37,8 @@ pub enum JailError {
     TooLarge,
     /// No room on the disk, or the size limit of the box.
     Full,
+    /// What is there can only be read.
+    ReadOnly,
     /// Anything else.
     Os(Errno),
 }
@@ -53,6 +55,7 @@ impl fmt::Display for JailError {
                 write!(f, "that is larger than {FILE_BYTES} bytes, the most that one file may have")
             }
             Self::Full => f.write_str("there is no room left for files"),
+            Self::ReadOnly => f.write_str("what is there can be read, not written"),
             Self::Os(errno) => write!(f, "the system refused: {errno}"),
         }
     }
@@ -68,6 +71,7 @@ impl From<Errno> for JailError {
             Errno::NOTDIR => Self::NotADirectory,
             Errno::ISDIR | Errno::NXIO => Self::NotAFile,
             Errno::NOSPC | Errno::DQUOT | Errno::FBIG => Self::Full,
+            Errno::ROFS => Self::ReadOnly,
             errno => Self::Os(errno),
         }
     }

@@ -13,8 +13,10 @@ use crate::contract::time::Millis;
 use crate::controlplane::audit::Audit;
 use crate::controlplane::gateway::decide::{self, Decide, NotDecided, Verdict};
 use crate::controlplane::gateway::desk::Desk;
+use crate::controlplane::gateway::facts::Facts;
 use crate::controlplane::gateway::policy::Policy;
 use crate::controlplane::gateway::submit::{MOST_A_DAY, MOST_PENDING};
+use crate::controlplane::grants::Host;
 use crate::controlplane::keys::{self, FileMaster};
 use crate::controlplane::principals::{Principal, Scope};
 use crate::controlplane::state::{StateDir, Wall};
@@ -61,7 +63,8 @@ impl World {
         let keyring = keys::open(&state, &FileMaster::at(state.join("master.key"))).unwrap();
         let ledger = Ledger::open(&state, &keyring).unwrap();
         let audit = Audit::start(ledger.clone(), state.path()).unwrap();
-        let desk = Desk::new(audit, keyring, Arc::new(policy), 60_000);
+        let desk =
+            Desk::new(audit, keyring, Arc::new(policy), Arc::new(Host::with(state.path(), &[])), 60_000);
         let world = Self { ledger, desk, path, _state: state };
         world.write(|tx| {
             users::put(tx, &owner().user, "")?;
@@ -119,7 +122,8 @@ impl World {
         let (desk, session) = (self.desk.clone(), session.clone());
         self.write(move |tx| {
             let answer = |envelope: Vec<u8>| {
-                Ok(execute(tx, &desk, &session, unavailable, Action::parse(&envelope))?.outcome)
+                let action = Action::parse(&envelope);
+                Ok(execute(tx, &desk, &session, unavailable, &Facts::default(), action)?.outcome)
             };
             envelopes.into_iter().map(answer).collect()
         })
@@ -147,7 +151,7 @@ impl World {
         let (keyring, id, digest) = (self.desk.keyring.clone(), change.id.clone(), change.digest.clone());
         self.write(move |tx| {
             let decide = Decide { verdict, digest: Some(digest), note: String::new() };
-            decide::decide(tx, &keyring, &Policy::default(), &owner(), &id, &decide)
+            decide::decide(tx, &keyring, &Policy::default(), &owner(), &id, &decide, &Facts::default())
         })
         .map(|outcome| outcome.change)
     }
@@ -484,7 +488,7 @@ fn what_the_policy_approves_is_in_effect_and_the_agent_is_told() {
     let answer = world.write(move |tx| {
         let arguments = json::parse(br#"{"kind":"persona","payload":{"soul":"x"},"reason":"x"}"#).unwrap();
         let action = Action { name: "request_capability_change".into(), call: "1".into(), arguments };
-        execute(tx, &desk, &id, None, Ok(action))
+        execute(tx, &desk, &id, None, &Facts::default(), Ok(action))
     });
     assert_eq!(answer.outcome.result.get("state").and_then(Value::as_str), Some("applied"));
     let decided = answer.decided.unwrap();
