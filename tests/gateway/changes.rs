@@ -6,7 +6,7 @@ use crate::hand::{approve, ctl, decide, refused, run, said, submit};
 use crate::world::http::{Events, Request};
 use crate::world::{Build, Daemon, Home, Runtime, Serve, User, eventually, marker};
 
-fn acts(daemon: &Daemon, object: &str) -> Vec<String> {
+pub(super) fn acts(daemon: &Daemon, object: &str) -> Vec<String> {
     let page = daemon.get("/v1/audit?limit=1000");
     let mut acts: Vec<String> = page["records"]
         .as_array()

@@ -23,6 +23,10 @@ const OFF_THE_PLAIN_WAY: &[&str] = &[
     "submit.after_commit",
     "decide.before_commit",
     "decide.after_commit",
+    "apply.written",
+    "apply.copied",
+    "apply.before_commit",
+    "apply.after_commit",
 ];
 
 #[test]

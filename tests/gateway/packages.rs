@@ -1,0 +1,149 @@
+//! Packages in a sandbox: exactly the files that were approved, to be read, whatever is killed or altered meanwhile.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::{Value, json};
+
+use crate::changes::acts;
+use crate::hand::{approve, ctl, refused, said, submit};
+use crate::mounts::{read, write};
+use crate::world::http::Request;
+use crate::world::{Build, Daemon, Home, Runtime, Serve, User, eventually};
+
+crate::in_every_box!(a_package_is_read_after_a_decision_and_stays_what_it_was);
+
+/// Puts a package where an operator puts one.
+fn put(home: &Home, package: &str, text: &str) {
+    let directory = home.state().join("packages").join(package);
+    fs::create_dir_all(directory.join("bin")).unwrap();
+    fs::write(directory.join("readme"), text).unwrap();
+    fs::write(directory.join("bin/run"), "#!/bin/sh\n").unwrap();
+    fs::set_permissions(directory.join("bin/run"), fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+fn ask(daemon: &Daemon, package: &str) -> Value {
+    submit(daemon, "packages", "mock-agent", &json!({ "add": [package] })).ok()
+}
+
+fn retry(daemon: &Daemon, id: &str) -> (u16, Value) {
+    let answer = daemon.send(Request::post(&format!("/v1/changes/{id}/retry"), &json!({})));
+    (answer.status, answer.json())
+}
+
+fn a_package_is_read_after_a_decision_and_stays_what_it_was(runtime: Runtime, user: User) {
+    let home = Home::new(Build::Release, user);
+    let daemon = Serve::new(&home, runtime).ready();
+    let chat = daemon.chat("mock-agent", "main");
+    put(&home, "tools@1.0", "first");
+    put(&home, "tools@2.0", "second");
+    let change = ask(&daemon, "tools@1.0");
+    assert!(change["diff"].as_str().unwrap().contains("+ 1.0: 3 files, 15 bytes, digest "), "{change}");
+    assert!(
+        read(&chat, "/opt/packages/tools/readme").contains("no such file"),
+        "nothing before the decision"
+    );
+    let done = approve(&daemon, &change).ok();
+    assert_eq!((&done["state"], &done["failure"]), (&json!("applied"), &Value::Null), "{done}");
+
+    assert_eq!(read(&chat, "/opt/packages/tools/readme"), "first");
+    assert_eq!(read(&chat, "/opt/packages/tools/bin/run"), "#!/bin/sh");
+    for path in ["/opt/packages/tools/readme", "/opt/packages/tools/new", "/opt/packages/new/x"] {
+        let said = write(&chat, path);
+        assert!(!said.contains("wrote"), "{path}: {said}");
+    }
+    assert!(read(&chat, "/opt/packages/tools/../../../etc/passwd").contains("refused"));
+    let digest = change["effects"][0]["package"]["digest"].as_str().unwrap();
+    let copy = home.state().join("packages/.store").join(digest);
+    for (file, mode) in [("readme", 0o444), ("bin/run", 0o555), ("bin", 0o555), (".", 0o555)] {
+        assert_eq!(fs::metadata(copy.join(file)).unwrap().permissions().mode() & 0o7777, mode, "{file}");
+    }
+    // What the operator does with the directory later reaches nobody.
+    put(&home, "tools@1.0", "altered");
+    assert_eq!(read(&chat, "/opt/packages/tools/readme"), "first");
+    assert!(read(&daemon.chat("dev-agent", "main"), "/opt/packages/tools/readme").contains("no such file"));
+
+    let change = ask(&daemon, "tools@2.0");
+    assert!(change["diff"].as_str().unwrap().contains("- 1.0: digest"), "{change}");
+    assert_eq!(approve(&daemon, &change).ok()["state"], "applied");
+    assert_eq!(read(&chat, "/opt/packages/tools/readme"), "second");
+    let page = said(ctl(&home, &daemon, &["agent", "show", "mock-agent"]));
+    assert!(page.contains("tools@2.0"), "{page}");
+    let change = submit(&daemon, "packages", "mock-agent", &json!({"remove": ["tools"]})).ok();
+    assert_eq!(approve(&daemon, &change).ok()["state"], "applied");
+    assert!(read(&chat, "/opt/packages/tools/readme").contains("no such file"));
+    assert!(daemon.stop().success());
+}
+
+/// What was altered after it was shown is not what was approved: nothing of it reaches the agent, it is said, and it
+/// can be tried again.
+#[test]
+fn an_altered_package_is_never_mounted_and_its_change_can_be_tried_again() {
+    let home = Home::new(Build::Release, User::Root);
+    let daemon = Serve::new(&home, Runtime::Native).ready();
+    let chat = daemon.chat("mock-agent", "main");
+    put(&home, "tools@1.0", "first");
+    let change = ask(&daemon, "tools@1.0");
+    let id = change["id"].as_str().unwrap();
+    assert_eq!(retry(&daemon, id).0, 409, "it is not approved yet");
+    put(&home, "tools@1.0", "altered");
+    let held = approve(&daemon, &change).ok();
+    assert_eq!(held["state"], "approved", "{held}");
+    assert!(held["failure"].as_str().unwrap().contains("not those that were approved"), "{held}");
+    assert!(read(&chat, "/opt/packages/tools/readme").contains("no such file"));
+    let page = said(ctl(&home, &daemon, &["agent", "show", "mock-agent"]));
+    assert!(page.contains("not copied yet"), "{page}");
+    let shown = said(ctl(&home, &daemon, &["change", "show", id]));
+    assert!(shown.contains("not those that were approved"), "{shown}");
+    refused(ctl(&home, &daemon, &["change", "retry", id]), 1, &["not those that were approved"]);
+
+    put(&home, "tools@1.0", "first");
+    let done = said(ctl(&home, &daemon, &["change", "retry", id]));
+    assert!(done.contains("in effect"), "{done}");
+    assert_eq!(read(&chat, "/opt/packages/tools/readme"), "first");
+    let (status, problem) = retry(&daemon, id);
+    assert_eq!((status, &problem["type"]), (409, &json!("not_approved")));
+    let order = ["submitted", "approved", "failed", "retried", "failed", "retried", "applied"];
+    assert_eq!(acts(&daemon, id), order.map(|act| format!("change.{act}")));
+    assert_eq!(retry(&daemon, "chg_01ARZ3NDEKTSV4RRFFQ69G5FAV").0, 404);
+
+    for (word, says) in
+        [("../x@1", "NAME@VERSION"), ("x@1;reboot", "NAME@VERSION"), ("none@1", "there is no package none@1")]
+    {
+        let words = ["change", "submit", "--kind", "packages", "--group", "mock-agent", "--add", word];
+        refused(ctl(&home, &daemon, &words), 1, &[says]);
+    }
+    assert!(daemon.stop().success());
+}
+
+/// Killed at every step between the decision and the end of its work: the next start ends it, once.
+#[test]
+fn inv_032_every_crash_point_of_a_package_is_survived() {
+    for name in
+        ["decide.after_commit", "apply.written", "apply.copied", "apply.before_commit", "apply.after_commit"]
+    {
+        let home = Home::new(Build::Faults, User::Root);
+        assert!(Serve::new(&home, Runtime::Native).ready().stop().success());
+        put(&home, "tools@1.0", "first");
+        let mut daemon = Serve::new(&home, Runtime::Native).fault(format!("crash={name}")).ready();
+        let change = ask(&daemon, "tools@1.0");
+        let id = change["id"].as_str().unwrap();
+        let body = json!({"outcome": "approve", "digest": change["digest"]});
+        let path = format!("/v1/changes/{id}/decision");
+        let _ = Request::post(&path, &body).token(&daemon.token()).send(daemon.address);
+        eventually(&format!("{name} is passed"), || daemon.has_ended().then_some(()));
+        drop(daemon);
+        let daemon = Serve::new(&home, Runtime::Native).ready();
+        eventually(&format!("{name}: its work is done"), || {
+            (daemon.get(&format!("/v1/changes/{id}"))["state"] == "applied").then_some(())
+        });
+        let order = ["change.submitted", "change.approved", "change.applied"];
+        assert_eq!(acts(&daemon, id), order, "{name}");
+        let chat = daemon.chat("mock-agent", "main");
+        assert_eq!(read(&chat, "/opt/packages/tools/readme"), "first", "{name}");
+        let store = home.state().join("packages/.store");
+        assert_eq!(fs::read_dir(store).unwrap().count(), 1, "{name}");
+        assert_eq!(daemon.get("/v1/audit/verify")["ok"], true, "{name}");
+        assert!(daemon.stop().success());
+    }
+}
