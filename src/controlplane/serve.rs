@@ -473,9 +473,12 @@ async fn prepare_runtime(
 
 /// The slow safety pass: what is owed is woken, what is old is pruned. Nothing depends on it in time.
 async fn slow_pass(interval: Duration, ledger: Ledger, sessions: Sessions, gateway: Gateway) {
-    if let Err(error) = gateway.resume().await {
-        log::warn("changes.not_resumed", &[("error", &error)]);
-    }
+    let resuming = gateway.clone();
+    let _resuming = tasks::spawn(async move {
+        if let Err(error) = resuming.resume().await {
+            log::warn("changes.not_resumed", &[("error", &error)]);
+        }
+    });
     loop {
         Timer::after(interval).await;
         if let Err(error) = sessions.wake_owed().await {

@@ -58,11 +58,13 @@ impl Desk {
 }
 
 impl Gateway {
-    /// Takes up what an earlier daemon left undone. To be called at the start.
+    /// Takes up what an earlier daemon left undone, once the records of it are in the audit files. To be called at the
+    /// start.
     ///
     /// # Errors
     /// The ledger's.
     pub async fn resume(&self) -> Result<(), StoreError> {
+        self.desk.audit.settled().await;
         for id in self.ledger.read(changes::unfinished).await? {
             self.work(&id).await?;
         }
