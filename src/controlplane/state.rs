@@ -191,7 +191,7 @@ fn failed(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> StateError 
 pub struct StateDir {
     path: PathBuf,
     wall: Wall,
-    _lock: File,
+    _lock: Held,
 }
 
 impl StateDir {
@@ -259,7 +259,7 @@ impl StateDir {
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
-    _lock: File,
+    _lock: Held,
 }
 
 impl RunDir {
@@ -389,7 +389,7 @@ fn set_directory(path: &Path, wall: Wall, modes: (u32, u32)) -> Result<(), State
 
 /// Finds or makes the marker, and locks it. The marker of an empty directory is made and locked before it is
 /// filled, so that of two first starts one wins and the other sees a lock, not a foreign directory.
-fn lock(path: &Path, wall: Wall) -> Result<File, StateError> {
+fn lock(path: &Path, wall: Wall) -> Result<Held, StateError> {
     let marker = path.join(MARKER);
     if fs::symlink_metadata(&marker).is_err() {
         let mut entries = fs::read_dir(path).map_err(failed("read", path))?;
@@ -436,7 +436,18 @@ fn lock(path: &Path, wall: Wall) -> Result<File, StateError> {
         .and_then(|()| file.set_len(text.len() as u64))
         .and_then(|()| if found.is_empty() { file.sync_all() } else { Ok(()) })
         .map_err(failed("write", &marker))?;
-    Ok(file)
+    Ok(Held(file))
+}
+
+/// A held lock. It ends with the value and not with the last copy of the descriptor: a child that is being made has
+/// one until it becomes its program.
+#[derive(Debug)]
+struct Held(File);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
 }
 
 fn has_ended(pid: u32) -> bool {
