@@ -21,6 +21,7 @@ use crate::controlplane::store::changes::{self, Change, Decision, State};
 use crate::controlplane::store::inbox::{self, NewInbound};
 use crate::controlplane::store::roles::Role;
 use crate::controlplane::store::{StoreError, groups, sessions};
+use crate::controlplane::telemetry::log;
 
 /// Longest note of a decider, in bytes.
 pub const MOST_NOTE: usize = 2000;
@@ -263,9 +264,11 @@ fn approve(
         effect.apply(tx)?;
     }
     if proposal.effects.iter().any(Effect::has_host_work) {
-        // What is granted is in the ledger; whoever asked hears of it when it can be used.
+        // What is granted is in the ledger; whoever asked hears of it when it can be used. What is taken away is taken
+        // away now.
         let change = changes::get(tx, &change.id)?.ok_or(StoreError::BadRow("a change"))?;
-        return Ok(Outcome { change, answered: None, changed: Vec::new() });
+        let changed = vec![change.group.clone()];
+        return Ok(Outcome { change, answered: None, changed });
     }
     changes::finish(tx, &change.id, None)?;
     record(tx, "change.applied", change, decision, None)?;
@@ -408,6 +411,9 @@ fn tell(
         Ok(_) => Ok(Some(session)),
         Err(error) if error.is_disk() => Err(error),
         // A decision does not fail because its asker cannot listen.
-        Err(_) => Ok(None),
+        Err(error) => {
+            log::warn("change.not_told", &[("change", &change.id), ("session", &session), ("error", &error)]);
+            Ok(None)
+        }
     }
 }

@@ -22,8 +22,9 @@ use crate::controlplane::store::{StoreError, roles};
 const MOST: usize = 256 << 10;
 /// Lines around a difference.
 const AROUND: usize = 3;
-/// After so long the difference is the whole old text and the whole new one.
-const PATIENCE: Duration = Duration::from_millis(50);
+/// After so long the difference is the whole old text and the whole new one. The ledger's writer waits meanwhile; texts
+/// that people write take a tenth of it.
+const PATIENCE: Duration = Duration::from_millis(15);
 
 /// All steps, one paragraph each.
 pub(super) fn all(conn: &Connection, effects: &[Effect]) -> Result<String, StoreError> {

@@ -36,18 +36,8 @@ impl Facts {
         matches!(Kind::parse(kind), Ok(Kind::Packages | Kind::Mounts))
     }
 
-    /// Packages that were looked at before.
-    pub(super) fn knowing(packages: impl Iterator<Item = (String, Tree)>) -> Self {
-        Self { packages: packages.map(|(word, tree)| (word, Ok(tree))).collect(), ..Self::default() }
-    }
-
-    /// The packages that were found.
-    pub(super) fn packages(&self) -> impl Iterator<Item = (&str, &Tree)> {
-        self.packages.iter().filter_map(|(word, found)| Some((word.as_str(), found.as_ref().ok()?)))
-    }
-
     /// Looks at what is not among the facts.
-    pub(super) fn add(&mut self, host: &Host, kind: &str, payload: &Value) {
+    fn add(&mut self, host: &Host, kind: &str, payload: &Value) {
         let added = payload.get("add").and_then(Value::as_array).unwrap_or_default();
         match Kind::parse(kind) {
             Ok(Kind::Mounts) => {

@@ -98,8 +98,10 @@ impl Gateway {
         // What a payload names is looked at once more; a package is what it was when it was asked for.
         let change = self.ledger.read(move |conn| changes::get(conn, &asked)).await?;
         let facts = match change {
-            Some(change) => smol::unblock(move || Facts::again(&host, &change)).await,
-            None => Facts::default(),
+            Some(change) if decide.verdict == decide::Verdict::Approve => {
+                smol::unblock(move || Facts::again(&host, &change)).await
+            }
+            _ => Facts::default(),
         };
         self.act(
             Step::Decide,

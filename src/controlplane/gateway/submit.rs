@@ -176,6 +176,11 @@ pub fn submit(
         Origin::Agent { group: own, .. } if kind != Kind::CreateAgent && own != group => {
             return Ok(Err(NotSubmitted::Forbidden));
         }
+        // Whoever asks learns what is on the host, by what is refused; and looking may take long.
+        Origin::Agent { .. } if matches!(kind, Kind::Packages | Kind::Mounts) => {
+            let why = "what an agent sees of the host is asked for by people; tell the person you talk with what you need";
+            return Ok(Err(NotSubmitted::Unsupported(why.to_owned())));
+        }
         Origin::Agent { .. } => {}
     }
     for (name, text, most) in [
@@ -201,16 +206,12 @@ pub fn submit(
             Err(NotSubmitted::KeyReused(change.id))
         });
     }
-    let proposal = match Proposal::of(tx, kind, group, &request.payload, &request.facts)? {
-        Ok(proposal) => proposal,
-        Err(refusals) => return Ok(Err(NotSubmitted::Invalid(refusals))),
-    };
-    let payload = proposal.payload.to_string();
     let now = Millis::now();
+    // All that costs little goes before what costs much: working a request out is not to be had for nothing.
     let most = match origin {
         Origin::Agent { session, .. } => {
             // An agent that asks for the same again while it waits has asked once.
-            if let Some(change) = changes::twin(tx, group, &name, kind.as_str(), &payload)? {
+            if let Some(change) = changes::same_request(tx, &name, &via, &digest)? {
                 remember(tx, session, request, digest, &change.id)?;
                 return Ok(Ok(Submitted { change, is_repeat: true, outcome: None }));
             }
@@ -223,6 +224,18 @@ pub fn submit(
     };
     if changes::pending_of(tx, &name)? >= most {
         return Ok(Err(NotSubmitted::TooMany(most)));
+    }
+    let proposal = match Proposal::of(tx, kind, group, &request.payload, &request.facts)? {
+        Ok(proposal) => proposal,
+        Err(refusals) => return Ok(Err(NotSubmitted::Invalid(refusals))),
+    };
+    let payload = proposal.payload.to_string();
+    // The same in other words.
+    if let Origin::Agent { session, .. } = origin
+        && let Some(change) = changes::twin(tx, group, &name, &via, kind.as_str(), &payload)?
+    {
+        remember(tx, session, request, digest, &change.id)?;
+        return Ok(Ok(Submitted { change, is_repeat: true, outcome: None }));
     }
     let id = ChangeId::mint();
     let shown = proposal.stored(&id, kind, group);

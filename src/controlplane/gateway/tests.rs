@@ -461,11 +461,16 @@ fn the_last_owner_stays() {
 #[test]
 fn inv_035_an_agent_asks_for_itself_only_and_not_for_ever() {
     let world = World::new();
-    let origin = || Origin::Agent { session: SessionId::mint(), group: group("a") };
+    let session = SessionId::mint();
+    let origin = || Origin::Agent { session: session.clone(), group: group("a") };
     assert!(matches!(world.ask(origin(), "persona", "b", r#"{"soul":"x"}"#), Err(NotSubmitted::Forbidden)));
     let first = world.ask(origin(), "persona", "a", r#"{"soul":"x"}"#).unwrap();
     let again = world.ask(origin(), "persona", "a", r#"{ "soul" : "x" }"#).unwrap();
     assert_eq!(first.id, again.id, "the same request is one change");
+    for kind in ["packages", "mounts"] {
+        let asked = world.ask(origin(), kind, "a", r#"{"add":[]}"#);
+        assert!(matches!(asked, Err(NotSubmitted::Unsupported(_))), "what of the host it sees is for people");
+    }
     assert_eq!(first.requested_by, "agent:a");
     for number in 1..submit::MOST_PENDING {
         world.ask(origin(), "persona", "a", &format!("{{\"soul\":\"{number}\"}}")).unwrap();

@@ -66,7 +66,10 @@ impl Gateway {
     pub async fn resume(&self) -> Result<(), StoreError> {
         self.desk.audit.settled().await;
         for id in self.ledger.read(changes::unfinished).await? {
-            self.work(&id).await?;
+            // One that cannot be worked on keeps no other from it.
+            if let Err(error) = self.work(&id).await {
+                log::warn("change.failed", &[("change", &id), ("why", &error)]);
+            }
         }
         Ok(())
     }

@@ -52,8 +52,6 @@ pub(super) struct Asker<'a> {
     pub(super) session: &'a SessionId,
     /// Why the audit files cannot be written, if that is known.
     pub(super) unavailable: Option<&'a str>,
-    /// What was found on the host of what it names.
-    facts: &'a Facts,
     /// The session's group; known once it was looked up.
     group: GroupName,
 }
@@ -127,24 +125,16 @@ fn refusal(why: &'static str, text: impl Into<String>) -> Refusal {
     Refusal { why, text: text.into() }
 }
 
-/// Kind and payload of the change that an action asks for: what it names on the host is looked at before the transaction
-/// that judges it.
-pub(super) fn named(action: &Action) -> Option<(String, Value)> {
-    let kind = action.arguments.get("kind").and_then(Value::as_str)?.to_owned();
-    Some((kind, action.arguments.get("payload").cloned()?))
-}
-
 /// Does what an envelope asks, or refuses it; one that does not read too.
 pub(super) fn execute(
     tx: &Transaction<'_>,
     desk: &Desk,
     session: &SessionId,
     unavailable: Option<&str>,
-    facts: &Facts,
     action: Result<Action, JsonError>,
 ) -> Result<Answer, StoreError> {
     let row = sessions::get(tx, session)?.ok_or(StoreError::BadRow("a session"))?;
-    let asker = Asker { desk, session, unavailable, facts, group: row.partition.group };
+    let asker = Asker { desk, session, unavailable, group: row.partition.group };
     let (name, call, counted, done) = match action {
         Err(error) => {
             let text = format!("the action does not read: {}", plain::line(&error.to_string()));
@@ -280,7 +270,7 @@ fn request_capability_change(
             payload: payload.ok_or_else(|| refusal("refused", "payload is missing: an object"))?,
             reason: reason(action)?,
             key: Some(action.call.clone()),
-            facts: asker.facts.clone(),
+            facts: Facts::default(),
         })
     })();
     match request {

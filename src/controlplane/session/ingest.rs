@@ -3,6 +3,7 @@
 //! Each row is checked against the ledger in that same transaction: the sandbox is informed, never believed.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use rusqlite::Transaction;
 
@@ -84,6 +85,8 @@ pub(super) struct Ingested {
     pub(super) news: Option<News>,
     /// Actions that it asked for.
     pub(super) actions: u32,
+    /// How long they kept the ledger's writer.
+    pub(super) took: Duration,
     /// Their answers, to be handed back when what was recorded of them is in the audit files.
     pub(super) answers: Option<(Vec<Answer>, Exporting)>,
 }
@@ -132,8 +135,6 @@ pub(super) async fn ingest(ledger: &Ledger, desk: &Desk, ring: Ring) -> Result<I
     let durability = if only_began { Durability::Ordered } else { Durability::Synced };
     let (session, epoch, watched, taker) = (ring.session, ring.epoch, ring.watched, desk.clone());
     let unavailable = if asks { desk.audit.unavailable() } else { None };
-    let asked = actions.iter().flatten().filter_map(actions::named).take(ACTIONS_A_RING).collect();
-    let facts = desk.look_for_agent(asked).await;
     let work = move |tx: &Transaction<'_>| {
         if let Some(how) = objection(tx, &session, &rows)? {
             return Ok(Err(Failure::Violation(how)));
@@ -146,15 +147,17 @@ pub(super) async fn ingest(ledger: &Ledger, desk: &Desk, ring: Ring) -> Result<I
         let is_short = rows.iter().map(|row| row.body.weight()).sum::<usize>() <= NEWS_BYTES;
         let before = if watched && is_short { Some(history::newest(tx, &session)?) } else { None };
         let unavailable = unavailable.as_deref();
+        let begun = Instant::now();
         let answers = actions
             .into_iter()
-            .map(|action| actions::execute(tx, &taker, &session, unavailable, &facts, action))
+            .map(|action| actions::execute(tx, &taker, &session, unavailable, action))
             .collect::<Result<Vec<_>, _>>()?;
+        let took = begun.elapsed();
         let mut stored = store(tx, &taker.keyring, &session, epoch, last, rows)?;
         if let Some(before) = before.filter(|_| stored.spoke) {
             stored.news = history::news(tx, &taker.keyring, &session, before)?;
         }
-        Ok(Ok((Ingested { spent, ..stored }, answers)))
+        Ok(Ok((Ingested { spent, took, ..stored }, answers)))
     };
     let failed = |error| match error {
         StoreError::TooLong { .. } => Failure::Violation(error.to_string()),

@@ -108,6 +108,8 @@ pub(super) struct Pace {
 impl Pace {
     /// Rings that may come at once after a quiet while, and at the start: a turn's first and last come together.
     const BURST: u32 = 10;
+    /// Parts of the writer's time that are for others, beside one that a sandbox's actions take.
+    const OTHERS: u32 = 10;
 
     pub(super) fn new(rings_per_second: u32, now: Instant) -> Self {
         let interval = Duration::from_secs(1) / rings_per_second.max(1);
@@ -122,9 +124,10 @@ impl Pace {
         due.saturating_duration_since(now)
     }
 
-    /// Each action costs the ledger's writer as much as a ring, and so it costs the sandbox one too.
-    pub(super) fn charge(&mut self, actions: u32) {
-        self.next += self.interval * actions;
+    /// Each action costs the ledger's writer as much as a ring, and so it costs the sandbox one too; and what took the
+    /// writer long, a multiple of that, so that most of the writer's time is for others.
+    pub(super) fn charge(&mut self, actions: u32, took: Duration) {
+        self.next += self.interval * actions + took * Self::OTHERS;
     }
 }
 
@@ -215,7 +218,7 @@ impl Run {
         let now = Instant::now();
         self.cursor = ingested.last;
         self.spent = ingested.spent;
-        self.pace.charge(ingested.actions);
+        self.pace.charge(ingested.actions, ingested.took);
         for id in &ingested.began {
             // Said again it changes nothing: a turn's time runs from its first word.
             if self.open.holds(id) && !self.turn.contains(id) {
@@ -326,7 +329,7 @@ mod tests {
         assert_eq!(burst, 11, "a burst, then one each interval");
         let last = later + Duration::from_secs(10);
         assert!(pace.hold(last).is_zero());
-        pace.charge(60);
-        assert_eq!(pace.hold(last), Duration::from_millis(1020), "actions are paid for with the next ring");
+        pace.charge(60, Duration::from_millis(5));
+        assert_eq!(pace.hold(last), Duration::from_millis(1070), "actions are paid for with the next ring");
     }
 }

@@ -191,7 +191,26 @@ pub fn by_key(conn: &Connection, via: &str, key: &str) -> Result<Option<Change>,
     conn.prepare_cached(&sql)?.query_and_then([via, key], read)?.next().transpose()
 }
 
-/// A pending change of the same kind and payload that the same asker wants for the group.
+/// A pending change that was asked for over the same way in the same words, by the digest of the request.
+///
+/// # Errors
+/// SQLite's, or [`StoreError::BadRow`].
+pub fn same_request(
+    conn: &Connection,
+    requested_by: &str,
+    via: &str,
+    request: &str,
+) -> Result<Option<Change>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM changes WHERE state = 'pending' AND requested_by = ?1 AND via = ?2
+             AND request = ?3 ORDER BY id LIMIT 1"
+    );
+    let mut query = conn.prepare_cached(&sql)?;
+    query.query_and_then([requested_by, via, request], read)?.next().transpose()
+}
+
+/// A pending change of the same kind and payload that the same asker wants for the group, asked for over the same way:
+/// who asked is the one who is told.
 ///
 /// # Errors
 /// SQLite's, or [`StoreError::BadRow`].
@@ -199,15 +218,16 @@ pub fn twin(
     conn: &Connection,
     group: &GroupName,
     requested_by: &str,
+    via: &str,
     kind: &str,
     payload: &str,
 ) -> Result<Option<Change>, StoreError> {
     let sql = format!(
         "SELECT {COLUMNS} FROM changes WHERE agent_group = ?1 AND state = 'pending' AND requested_by = ?2
-             AND kind = ?3 AND payload = ?4 ORDER BY id LIMIT 1"
+             AND via = ?3 AND kind = ?4 AND payload = ?5 ORDER BY id LIMIT 1"
     );
     let mut query = conn.prepare_cached(&sql)?;
-    query.query_and_then([group.as_str(), requested_by, kind, payload], read)?.next().transpose()
+    query.query_and_then([group.as_str(), requested_by, via, kind, payload], read)?.next().transpose()
 }
 
 /// How many changes an asker has pending, for any group.

@@ -8,7 +8,7 @@ use crate::contract::catalogue::TITLE_BYTES;
 use crate::contract::ids::GroupName;
 use crate::contract::json::Value;
 use crate::controlplane::gateway::effect::{Effect, tools_value};
-use crate::controlplane::gateway::payload::{Refusal, fields, optional};
+use crate::controlplane::gateway::payload::{Refusal, Refusals, fields, optional};
 use crate::controlplane::store::groups::{self, Tools};
 
 /// What an agent thinks with when nobody says.
@@ -16,11 +16,7 @@ const PROVIDER: &str = "mock";
 const MODEL: &str = "mock";
 
 pub(super) fn read(conn: &Connection, group: &GroupName, payload: &Value) -> Read {
-    if groups::get(conn, group)?.is_some() {
-        let text = format!("there is or was an agent {group}; choose another name");
-        return Ok(Err(vec![Refusal::new("group", text)]));
-    }
-    Ok((|| {
+    let reading: Result<Reading, Refusals> = (|| {
         fields(
             payload,
             &[
@@ -75,5 +71,11 @@ pub(super) fn read(conn: &Connection, group: &GroupName, payload: &Value) -> Rea
         }));
         effects.extend(wirings);
         Ok(Reading { payload: Value::object(written), effects })
-    })())
+    })();
+    // Last, so that nobody learns of names by requests that could not be made.
+    if groups::get(conn, group)?.is_some() {
+        let text = format!("there is or was an agent {group}; choose another name");
+        return Ok(reading.and(Err(vec![Refusal::new("group", text)])));
+    }
+    Ok(reading)
 }

@@ -123,7 +123,7 @@ impl World {
         self.write(move |tx| {
             let answer = |envelope: Vec<u8>| {
                 let action = Action::parse(&envelope);
-                Ok(execute(tx, &desk, &session, unavailable, &Facts::default(), action)?.outcome)
+                Ok(execute(tx, &desk, &session, unavailable, action)?.outcome)
             };
             envelopes.into_iter().map(answer).collect()
         })
@@ -488,7 +488,7 @@ fn what_the_policy_approves_is_in_effect_and_the_agent_is_told() {
     let answer = world.write(move |tx| {
         let arguments = json::parse(br#"{"kind":"persona","payload":{"soul":"x"},"reason":"x"}"#).unwrap();
         let action = Action { name: "request_capability_change".into(), call: "1".into(), arguments };
-        execute(tx, &desk, &id, None, &Facts::default(), Ok(action))
+        execute(tx, &desk, &id, None, Ok(action))
     });
     assert_eq!(answer.outcome.result.get("state").and_then(Value::as_str), Some("applied"));
     let decided = answer.decided.unwrap();
