@@ -67,6 +67,45 @@ impl fmt::Display for SourceProblem {
 
 impl std::error::Error for SourceProblem {}
 
+/// Whether a path is absolute and made of plain names only.
+pub fn is_plain(path: &Path) -> bool {
+    names(path).is_some()
+}
+
+/// What is mounted somewhere below a directory, if anything is.
+pub fn mounted_inside(path: &Path) -> Option<PathBuf> {
+    // The fifth field is the place, with four characters in octal (proc_pid_mountinfo(5)).
+    let plain = |field: &str| {
+        let octal = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
+        PathBuf::from(octal.iter().fold(field.to_owned(), |text, (code, c)| text.replace(code, c)))
+    };
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mut places = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(plain);
+    places.find(|place| place != path && place.starts_with(path))
+}
+
+/// A socket among the first so many entries below a directory. A read-only mount keeps nobody from talking to one.
+pub fn socket_inside(path: &Path, most: usize) -> Option<PathBuf> {
+    use std::os::unix::fs::FileTypeExt;
+    let (mut seen, mut left) = (0, vec![path.to_owned()]);
+    while let Some(directory) = left.pop() {
+        // What cannot be read here cannot be read in there either.
+        let Ok(entries) = std::fs::read_dir(&directory) else { continue };
+        for entry in entries.flatten() {
+            seen += 1;
+            match entry.file_type() {
+                Ok(kind) if kind.is_socket() => return Some(entry.path()),
+                Ok(kind) if kind.is_dir() => left.push(entry.path()),
+                _ => {}
+            }
+            if seen >= most {
+                return None;
+            }
+        }
+    }
+    None
+}
+
 /// Looks at a directory and at all that is above it.
 ///
 /// # Errors

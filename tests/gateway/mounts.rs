@@ -175,13 +175,17 @@ fn inv_041_a_source_that_was_swapped_is_left_out_and_shown() {
     // Asked for through links, from outside, and where the daemon's own files are.
     symlink("/etc", shared.0.join("etc")).unwrap();
     symlink(&source, shared.0.join("link")).unwrap();
+    // Who may only read it could still talk to whoever listens there.
+    std::fs::create_dir_all(shared.0.join("served/deep")).unwrap();
+    let _listens = std::os::unix::net::UnixListener::bind(shared.0.join("served/deep/s")).unwrap();
     for (bad, says) in [
         (format!("{}/etc", shared.root()), "symbolic link"),
         (format!("{}/etc/ssl", shared.root()), "symbolic link"),
         (format!("{}/link", shared.root()), "symbolic link"),
         (format!("{}/../../etc", shared.root()), "without . and .."),
         ("/etc".to_owned(), "not below"),
-        (home.state().display().to_string(), "mount data"),
+        (home.state().display().to_string(), "not below"),
+        (format!("{}/served", shared.root()), "holds the socket"),
     ] {
         let payload = add(json!([{"name": "data", "source": bad}]));
         let answer = submit(&daemon, "mounts", "mock-agent", &payload);

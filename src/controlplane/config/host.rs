@@ -1,5 +1,5 @@
 //! What the settings say of the host's files as far as agents could see them: where mounts may come from, and what no
-//! agent may see. Pure.
+//! agent may see. Looks where the files are.
 
 use std::path::PathBuf;
 
@@ -17,6 +17,9 @@ impl Config {
         if let Protection::Files { key, .. } = &self.door.protection {
             files.push(key.clone());
         }
+        // By the name that was given and by where it is.
+        let real: Vec<PathBuf> = files.iter().filter_map(|file| file.canonicalize().ok()).collect();
+        files.extend(real);
         files
     }
 }

@@ -10,6 +10,9 @@ use crate::os::source::{self, Source};
 /// Longest path of a directory, in bytes.
 pub const MOST_PATH: usize = 1024;
 
+/// So many entries of a directory are looked at for sockets.
+const MOST_ENTRIES: usize = 10_000;
+
 /// Looks at a directory that is asked for, or that was granted.
 ///
 /// # Errors
@@ -22,8 +25,11 @@ pub fn look(host: &Host, path: &Path) -> Result<Source, String> {
                 .to_owned(),
         );
     }
-    let found = source::look(path).map_err(|problem| problem.to_string())?;
-    // No name on the way is a link, so the words say where it is.
+    // Judged by the words first: of what is elsewhere nothing is told. No name on the way may be a link, so they say where
+    // it is.
+    if !source::is_plain(path) {
+        return Err(source::SourceProblem::NotPlain.to_string());
+    }
     if !host.roots.iter().any(|root| path.starts_with(root)) {
         let roots: Vec<String> = host.roots.iter().map(|root| root.display().to_string()).collect();
         return Err(format!(
@@ -37,6 +43,22 @@ pub fn look(host: &Host, path: &Path) -> Result<Source, String> {
             "{} holds or is held by {}, which no agent may see; choose a directory elsewhere",
             path.display(),
             private.display()
+        ));
+    }
+    let found = source::look(path).map_err(|problem| problem.to_string())?;
+    if let Some(inside) = source::mounted_inside(path) {
+        return Err(format!(
+            "{} has something mounted inside it, at {}, which would be shown too; choose a directory without",
+            path.display(),
+            inside.display()
+        ));
+    }
+    if let Some(socket) = source::socket_inside(path, MOST_ENTRIES) {
+        return Err(format!(
+            "{} holds the socket {}, and who may only read a directory can still talk to whoever listens there; choose a \
+             directory without",
+            path.display(),
+            socket.display()
         ));
     }
     let readable = match host.wall {
