@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_signal::{Signal, Signals};
+use smol::future::FutureExt;
 use smol::stream::StreamExt;
 use smol::{Task, Timer};
 
@@ -36,6 +37,9 @@ use crate::contract::json::Value;
 use crate::contract::time::Millis;
 use crate::controlplane::tasks;
 use crate::os::{memory, process};
+
+/// The certificate's files are read within this time, or not.
+const RELOAD: Duration = Duration::from_secs(10);
 
 /// Rows pruned in one transaction, so that nobody waits long for the writer.
 const PRUNED_AT_ONCE: usize = 500;
@@ -343,15 +347,18 @@ async fn tell_audit(audit: &Audit, act: &'static str) {
 pub fn run(config: Config) -> Result<(), StartError> {
     let ended = tasks::block_on(async {
         // Before anything is started, so that no signal ends the process half-way through its stop.
-        let mut signals = Signals::new([Signal::Term, Signal::Int, Signal::Hup])
-            .map_err(|error| StartError::System("signals cannot be caught", error))?;
+        let wanted = [Signal::Term, Signal::Int, Signal::Hup];
+        // Who started it with `nohup` wants it to go on when the terminal is closed.
+        let wanted = if process::ignores_hangup() { &wanted[..2] } else { &wanted[..] };
+        let mut signals =
+            Signals::new(wanted).map_err(|error| StartError::System("signals cannot be caught", error))?;
         let plane = ControlPlane::start(config).await?;
         if let (Some(path), true) = &plane.token {
             log::info("token.minted", &[("path", &path.display())]);
         }
         let name = loop {
             match signals.next().await.and_then(Result::ok) {
-                Some(Signal::Hup) if plane.may_reload() => plane.reload().await,
+                Some(Signal::Hup) if plane.may_reload() => plane.reload().or(gave_up()).await,
                 // What a terminal sends that is closed.
                 Some(Signal::Hup) => break "SIGHUP",
                 Some(Signal::Term) => break "SIGTERM",
@@ -365,6 +372,12 @@ pub fn run(config: Config) -> Result<(), StartError> {
     });
     log::flush();
     ended
+}
+
+/// Files that cannot be read, as on a mount whose server is gone, keep no other signal waiting.
+async fn gave_up() {
+    Timer::after(RELOAD).await;
+    log::error("api.certificate_refused", &[("error", &"its files could not be read in time")]);
 }
 
 /// What isolation is asked for.

@@ -215,6 +215,8 @@ fn local(words: &Doctor) -> Result<Vec<Value>, Failure> {
     if words.dev {
         command.arg("--dev");
     }
+    // This one is the client's; the control plane has an environment of its own.
+    command.env_remove("IRONCLAW_API_TOKEN");
     let output = command.stdout(Stdio::piped()).output().map_err(cannot)?;
     let said = String::from_utf8_lossy(&output.stderr);
     let said = said.lines().last().unwrap_or("it said nothing").trim_start_matches("ironclaw: ");

@@ -42,6 +42,14 @@ pub fn become_subreaper() -> io::Result<()> {
     Ok(rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?)
 }
 
+/// Whether this program was started with SIGHUP ignored, as `nohup` does.
+pub fn ignores_hangup() -> bool {
+    // A mask of signals, of which SIGHUP is the first (proc_pid_status(5)).
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 != 0)
+}
+
 /// No core dump of this process, piped handlers included, and no debugger of the same user: its memory holds
 /// keys and messages.
 pub fn forbid_core_dumps() -> io::Result<()> {

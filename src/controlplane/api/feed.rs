@@ -282,8 +282,23 @@ impl Feed {
         match self.states.take() {
             Changed::Some(names) => self.pending.extend(names),
             Changed::Any => {
-                self.pending = api.actors.live().into_iter().map(|live| live.session).collect();
-                self.pending.extend(api.ledger.read(sessions::parked).await?);
+                let mut names: BTreeSet<SessionId> =
+                    api.actors.live().into_iter().map(|live| live.session).collect();
+                let principal = self.principal.clone();
+                let read = api.ledger.read(move |conn| {
+                    names.extend(sessions::parked(conn)?);
+                    // How many others have is not told either.
+                    let reach = Reach::of(conn, &principal)?;
+                    let mut reached = BTreeSet::new();
+                    for name in names {
+                        let row = sessions::get(conn, &name)?;
+                        if row.is_some_and(|row| reach.reads(Some(&row.partition.group))) {
+                            reached.insert(name);
+                        }
+                    }
+                    Ok(reached)
+                });
+                self.pending = read.await?;
                 let data = Value::object([("count", Value::from(self.pending.len() as u64))]);
                 ready.push_back(sse::event(None, "sessions", &data));
             }
@@ -332,6 +347,11 @@ impl Source for Feed {
             // Nothing of this page may have been for this reader.
             let is_all = look.links.is_empty() && look.chat.last.is_none() && self.pending.is_empty();
             if is_all || !ready.is_empty() {
+                return Ok(());
+            }
+            // Much that is for others may lie in between: whoever is not to hear more any longer, or keeps the daemon
+            // from stopping, is not read for to the end.
+            if !api.tokens.holds(&self.principal) || api.closing.is_closed() {
                 return Ok(());
             }
         }
