@@ -21,7 +21,7 @@ pub(super) struct Problem {
     /// When the same may be tried again, where there is something to say about it.
     retry_after: Option<u64>,
     /// The methods of a path that was asked for with another one.
-    allow: Option<HeaderValue>,
+    allow: Option<Box<HeaderValue>>,
     /// Further fields of the document.
     more: Vec<(&'static str, Value)>,
 }
@@ -186,7 +186,7 @@ impl Problem {
         let detail = format!("this path takes {}", allowed.join(" and "));
         let status = StatusCode::METHOD_NOT_ALLOWED;
         let problem = Self::new(status, "method_not_allowed", "Wrong method", detail);
-        Self { allow: HeaderValue::from_str(&allowed.join(", ")).ok(), ..problem }
+        Self { allow: HeaderValue::from_str(&allowed.join(", ")).ok().map(Box::new), ..problem }
     }
 
     pub(super) fn not_json() -> Self {
@@ -272,7 +272,7 @@ impl Problem {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if let Some(methods) = self.allow {
-            headers.insert(header::ALLOW, methods);
+            headers.insert(header::ALLOW, *methods);
         }
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
