@@ -116,7 +116,12 @@ pub fn pieces(stream: impl Stream<Item = Bytes> + Send + 'static) -> Body {
 
 /// A JSON response.
 pub fn json_response(status: StatusCode, value: &Value) -> Response<Body> {
-    let mut response = Response::new(full(value.to_string()));
+    json_text(status, value.to_string())
+}
+
+/// A JSON response of what is written already.
+pub fn json_text(status: StatusCode, text: String) -> Response<Body> {
+    let mut response = Response::new(full(text));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     response

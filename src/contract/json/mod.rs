@@ -7,6 +7,7 @@ mod canonical;
 mod decode;
 mod error;
 mod parse;
+mod text;
 mod value;
 mod write;
 
@@ -19,5 +20,6 @@ pub use canonical::canonical;
 pub use decode::{decode, encode};
 pub use error::{JsonError, Problem};
 pub use parse::{Limits, parse, parse_within};
+pub use text::ObjectText;
 pub use value::{Value, only_fields};
 pub use write::write_string;

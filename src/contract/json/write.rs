@@ -77,12 +77,23 @@ pub fn write_string<W: Write>(out: &mut W, text: &str) -> fmt::Result {
 /// Where the first character starts that must be escaped: control characters, and DEL and the two line separators
 /// (E2 80 A8 and E2 80 A9 in UTF-8), because terminals, event streams and old script engines stumble over them.
 fn first_special(text: &[u8]) -> Option<usize> {
-    text.iter().enumerate().position(|(at, byte)| match byte {
-        b'"' | b'\\' | ..=0x1f | 0x7f => true,
-        0xe2 => matches!(text.get(at + 1..at + 3), Some([0x80, 0xa8 | 0xa9])),
-        _ => false,
+    text.iter().enumerate().position(|(at, byte)| {
+        MAY_BE_SPECIAL.get(usize::from(*byte)) == Some(&true)
+            && (*byte != 0xe2 || matches!(text.get(at + 1..at + 3), Some([0x80, 0xa8 | 0xa9])))
     })
 }
+
+/// By the first byte: one look for each byte of what is mostly plain.
+#[expect(clippy::indexing_slicing, reason = "the compiler runs it")]
+static MAY_BE_SPECIAL: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = matches!(byte, 0x22 | 0x5c | 0..=0x1f | 0x7f | 0xe2);
+        byte += 1;
+    }
+    table
+};
 
 #[cfg(test)]
 mod tests {

@@ -2,23 +2,25 @@
 
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
+use rusqlite::Connection;
 
 use super::lists::limit;
 use super::problem::Problem;
 use super::router::Query;
 use super::{Api, body};
 use crate::contract::ids::{ChangeId, GroupName};
-use crate::contract::json::{self, Value, only_fields};
+use crate::contract::json::{self, ObjectText, Value, only_fields};
 use crate::contract::plain;
 use crate::controlplane::audit::ActError;
 use crate::controlplane::gateway::decide::{Decide, NotDecided, Outcome, Verdict};
 use crate::controlplane::gateway::facts::Facts;
 use crate::controlplane::gateway::payload::Refusals;
 use crate::controlplane::gateway::submit::{NotSubmitted, Origin, Request as Asked};
-use crate::controlplane::http::{Body, json_response};
+use crate::controlplane::http::{Body, json_response, json_text};
 use crate::controlplane::principals::{Principal, Scope, Standing};
 use crate::controlplane::store::StoreError;
 use crate::controlplane::store::changes::{self, Change};
+use crate::controlplane::store::summaries::{self, Summary};
 
 /// Largest body of a request: three documents of a persona, escaped at their worst.
 const BODY_BYTES: usize = 768 << 10;
@@ -69,30 +71,50 @@ pub(super) fn change_json(change: &Change) -> Result<Value, StoreError> {
     ]))
 }
 
-/// A change as a list shows it: what is long is left out.
-fn summary_json(change: &Change) -> Value {
-    let decision = change.decision.as_ref();
-    Value::object([
-        ("id", Value::from(change.id.as_str())),
-        ("kind", Value::from(change.kind.as_str())),
-        ("group", Value::from(change.group.as_str())),
-        ("state", Value::from(change.state.as_str())),
-        ("requested_by", Value::from(change.requested_by.as_str())),
-        ("by", Value::from(change.label.as_str())),
-        ("reason", Value::from(change.reason.as_str())),
-        ("digest", Value::from(change.digest.as_str())),
-        ("submitted_at", Value::from(change.submitted_at.to_rfc3339())),
-        ("expires_at", Value::from(change.expires_at.to_rfc3339())),
-        ("decided_by", Value::from(decision.map(|decision| decision.by.clone()))),
-        ("decided_at", Value::from(decision.map(|decision| decision.at.to_rfc3339()))),
-        ("failure", Value::from(change.failure.clone())),
-    ])
+/// A page of a list, written row by row.
+struct Page {
+    text: String,
+    rows: usize,
+    last: String,
 }
 
-fn list_json(changes: &[Change], limit: usize) -> Value {
-    let next = (changes.len() == limit).then(|| changes.last().map(|change| change.id.to_string())).flatten();
-    let all: Vec<Value> = changes.iter().map(summary_json).collect();
-    Value::object([("changes", Value::from(all)), ("next", Value::from(next))])
+impl Page {
+    fn new() -> Self {
+        Self { text: "{\"changes\":[".to_owned(), rows: 0, last: String::new() }
+    }
+
+    fn add(&mut self, change: &Summary<'_>) {
+        if self.rows > 0 {
+            self.text.push(',');
+        }
+        let mut object = ObjectText::begin(&mut self.text);
+        object
+            .text("id", change.id)
+            .text("kind", change.kind)
+            .text("group", change.group)
+            .text("state", change.state)
+            .text("requested_by", change.requested_by)
+            .text("by", change.label)
+            .text("reason", change.reason)
+            .text("digest", change.digest)
+            .text("submitted_at", &change.submitted_at.to_rfc3339())
+            .text("expires_at", &change.expires_at.to_rfc3339())
+            .maybe("decided_by", change.decided_by)
+            .maybe("decided_at", change.decided_at.map(|at| at.to_rfc3339()).as_deref())
+            .maybe("failure", change.failure);
+        object.end();
+        self.rows += 1;
+        self.last.clear();
+        self.last.push_str(change.id);
+    }
+
+    fn end(mut self, limit: usize) -> String {
+        let next = (self.rows == limit).then_some(self.last);
+        self.text.push_str("],\"next\":");
+        self.text.push_str(&Value::from(next).to_string());
+        self.text.push('}');
+        self.text
+    }
 }
 
 fn refusals_json(refusals: &Refusals) -> Value {
@@ -170,21 +192,35 @@ pub(super) async fn submit(
     }
 }
 
-/// The group that a list is about; a list of all is for those whose role reaches over all.
-async fn listed(api: &Api, principal: &Principal, query: &Query) -> Result<Option<GroupName>, Problem> {
-    let group = query.text("group").map(GroupName::parse).transpose();
+/// A list of one group, or of all for those whose role reaches over all: in one look at the ledger whether it may be
+/// shown, and the page.
+async fn list(
+    api: &Api,
+    principal: &Principal,
+    group: Option<&str>,
+    limit: usize,
+    page: impl FnOnce(&Connection, Option<&GroupName>, &mut Page) -> Result<(), StoreError> + Send + 'static,
+) -> Result<Response<Body>, Problem> {
+    let group = group.map(GroupName::parse).transpose();
     let group = group.map_err(|error| Problem::invalid(format!("group is {error}")))?;
-    let (user, asked) = (principal.user.clone(), group.clone());
-    let allowed = api
+    let (user, about_all) = (principal.user.clone(), group.is_none());
+    let shown = api
         .ledger
-        .read(move |conn| Ok(Standing::of(conn, &user)?.allows(Scope::Read, asked.as_ref())))
+        .read(move |conn| {
+            if !Standing::of(conn, &user)?.allows(Scope::Read, group.as_ref()) {
+                return Ok(None);
+            }
+            let mut shown = Page::new();
+            page(conn, group.as_ref(), &mut shown)?;
+            Ok(Some(shown.end(limit)))
+        })
         .await?;
-    if allowed {
-        Ok(group)
-    } else if group.is_none() {
-        Err(Problem::forbidden("your role reaches over some agents only; name one with group"))
-    } else {
-        Err(Problem::forbidden("your role does not reach over this agent"))
+    match shown {
+        Some(text) => Ok(json_text(StatusCode::OK, text)),
+        None if about_all => {
+            Err(Problem::forbidden("your role reaches over some agents only; name one with group"))
+        }
+        None => Err(Problem::forbidden("your role does not reach over this agent")),
     }
 }
 
@@ -195,17 +231,13 @@ pub(super) async fn pending(
     query: Option<&str>,
 ) -> Result<Response<Body>, Problem> {
     let query = Query::read(query, &["group", "after", "limit"])?;
-    let group = listed(api, principal, &query).await?;
     let limit = limit(&query)?;
     let after = query.text("after").map(ChangeId::parse).transpose();
     let after = after.map_err(|error| Problem::invalid(format!("after is {error}")))?;
-    let rows = api
-        .ledger
-        .read(move |conn| {
-            changes::list_pending(conn, group.as_ref(), after.as_ref().map_or("", ChangeId::as_str), limit)
-        })
-        .await?;
-    Ok(json_response(StatusCode::OK, &list_json(&rows, limit)))
+    list(api, principal, query.text("group"), limit, move |conn, group, page| {
+        summaries::pending(conn, group, after.as_ref(), limit, |change| page.add(change))
+    })
+    .await
 }
 
 /// `GET /v1/changes/history`
@@ -215,13 +247,13 @@ pub(super) async fn history(
     query: Option<&str>,
 ) -> Result<Response<Body>, Problem> {
     let query = Query::read(query, &["group", "before", "limit"])?;
-    let group = listed(api, principal, &query).await?;
     let limit = limit(&query)?;
     let before = query.text("before").map(ChangeId::parse).transpose();
     let before = before.map_err(|error| Problem::invalid(format!("before is {error}")))?;
-    let rows =
-        api.ledger.read(move |conn| changes::history(conn, group.as_ref(), before.as_ref(), limit)).await?;
-    Ok(json_response(StatusCode::OK, &list_json(&rows, limit)))
+    list(api, principal, query.text("group"), limit, move |conn, group, page| {
+        summaries::history(conn, group, before.as_ref(), limit, |change| page.add(change))
+    })
+    .await
 }
 
 /// `GET /v1/changes/{id}`

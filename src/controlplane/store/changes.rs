@@ -1,6 +1,6 @@
 //! Held changes: what somebody asked for, what it would do, and what became of it.
 
-use rusqlite::{Connection, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::StoreError;
 use crate::contract::ids::{ChangeId, GroupName};
@@ -107,10 +107,6 @@ pub struct Change {
 const COLUMNS: &str = "id, kind, agent_group, state, requested_by, via, label, reason, payload, effects, diff, base,
     digest, idempotency_key, submitted_at, expires_at, decided_by, decided_via, decided_at, note, failure, finished_at,
     request";
-
-/// The same without what is long.
-const SHORT: &str = "id, kind, agent_group, state, requested_by, via, label, reason, '', '', '', '', digest,
-    idempotency_key, submitted_at, expires_at, decided_by, decided_via, decided_at, note, failure, finished_at, request";
 
 fn read(row: &Row<'_>) -> Result<Change, StoreError> {
     let decision = match (row.get(16)?, row.get(17)?, row.get::<_, Option<i64>>(18)?) {
@@ -235,8 +231,8 @@ pub fn twin(
 /// # Errors
 /// SQLite's.
 pub fn pending_of(conn: &Connection, requested_by: &str) -> Result<u64, StoreError> {
-    let sql = "SELECT count(*) FROM changes WHERE state = 'pending' AND requested_by = ?1";
-    Ok(conn.prepare_cached(sql)?.query_row([requested_by], |row| row.get(0))?)
+    let sql = "SELECT pending FROM askers WHERE name = ?1";
+    Ok(conn.prepare_cached(sql)?.query_row([requested_by], |row| row.get(0)).optional()?.unwrap_or_default())
 }
 
 /// How many changes an asker has submitted since then, for any group.
@@ -253,42 +249,8 @@ pub fn asked_since(conn: &Connection, requested_by: &str, since: Millis) -> Resu
 /// # Errors
 /// SQLite's.
 pub fn pending(conn: &Connection) -> Result<u64, StoreError> {
-    let sql = "SELECT count(*) FROM changes WHERE state = 'pending'";
+    let sql = "SELECT coalesce(sum(pending), 0) FROM askers";
     Ok(conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
-}
-
-/// Up to `limit` pending changes, without what is long, after one, the oldest first; of one group, or of all.
-///
-/// # Errors
-/// SQLite's, or [`StoreError::BadRow`].
-pub fn list_pending(
-    conn: &Connection,
-    group: Option<&GroupName>,
-    after: &str,
-    limit: usize,
-) -> Result<Vec<Change>, StoreError> {
-    let of = if group.is_some() { "agent_group = ?2 AND" } else { "?2 IS NULL AND" };
-    let sql =
-        format!("SELECT {SHORT} FROM changes WHERE {of} state = 'pending' AND id > ?1 ORDER BY id LIMIT ?3");
-    let values = params![after, group.map(GroupName::as_str), super::rows(limit)];
-    conn.prepare_cached(&sql)?.query_and_then(values, read)?.collect()
-}
-
-/// Up to `limit` changes, without what is long, before one, the newest first; of one group, or of all.
-///
-/// # Errors
-/// SQLite's, or [`StoreError::BadRow`].
-pub fn history(
-    conn: &Connection,
-    group: Option<&GroupName>,
-    before: Option<&ChangeId>,
-    limit: usize,
-) -> Result<Vec<Change>, StoreError> {
-    let of = if group.is_some() { "agent_group = ?2 AND" } else { "?2 IS NULL AND" };
-    let sql =
-        format!("SELECT {SHORT} FROM changes WHERE {of} (?1 IS NULL OR id < ?1) ORDER BY id DESC LIMIT ?3");
-    let values = params![before.map(ChangeId::as_str), group.map(GroupName::as_str), super::rows(limit)];
-    conn.prepare_cached(&sql)?.query_and_then(values, read)?.collect()
 }
 
 /// What a pending change is compared with anew: its effects under the revisions of now.

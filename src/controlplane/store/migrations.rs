@@ -258,6 +258,28 @@ CREATE TABLE grants (
 CREATE INDEX changes_unfinished ON changes(id) WHERE state = 'approved';
 ",
     },
+    Step {
+        name: "how much askers have pending",
+        sql: "
+CREATE TABLE askers (
+  name TEXT PRIMARY KEY, -- as in changes.requested_by
+  pending INTEGER NOT NULL -- kept by the three triggers below
+) STRICT, WITHOUT ROWID;
+INSERT INTO askers SELECT requested_by, count(*) FROM changes WHERE state = 'pending' GROUP BY requested_by;
+CREATE TRIGGER changes_asked_more AFTER INSERT ON changes WHEN new.state = 'pending' BEGIN
+  INSERT INTO askers VALUES (new.requested_by, 1) ON CONFLICT (name) DO UPDATE SET pending = pending + 1;
+END;
+CREATE TRIGGER changes_asked_less AFTER UPDATE OF state ON changes
+WHEN old.state = 'pending' AND new.state <> 'pending' BEGIN
+  UPDATE askers SET pending = pending - 1 WHERE name = old.requested_by;
+  DELETE FROM askers WHERE name = old.requested_by AND pending <= 0;
+END;
+CREATE TRIGGER changes_asked_never AFTER DELETE ON changes WHEN old.state = 'pending' BEGIN
+  UPDATE askers SET pending = pending - 1 WHERE name = old.requested_by;
+  DELETE FROM askers WHERE name = old.requested_by AND pending <= 0;
+END;
+",
+    },
 ];
 
 /// Runs the steps that are missing.

@@ -21,6 +21,7 @@ pub mod revisions;
 pub mod roles;
 pub mod secrets;
 pub mod sessions;
+pub mod summaries;
 pub mod tokens;
 pub mod users;
 pub mod wirings;

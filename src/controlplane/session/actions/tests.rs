@@ -25,7 +25,9 @@ use crate::controlplane::store::groups::{self, NewGroup, Tools};
 use crate::controlplane::store::inbox::{self, NewInbound};
 use crate::controlplane::store::roles::{self, Role};
 use crate::controlplane::store::sessions::{Partition, Place};
-use crate::controlplane::store::{Ledger, Step, StoreError, audit, calls, members, users, wirings};
+use crate::controlplane::store::{
+    Ledger, Step, StoreError, audit, calls, members, summaries, users, wirings,
+};
 
 struct World {
     ledger: Ledger,
@@ -157,7 +159,13 @@ impl World {
     }
 
     fn all(&self) -> Vec<Change> {
-        self.write(|tx| changes::history(tx, None, None, 10_000))
+        self.write(|tx| {
+            let mut ids = Vec::new();
+            summaries::history(tx, None, None, 10_000, |change| {
+                ids.push(ChangeId::parse(change.id).unwrap())
+            })?;
+            ids.iter().filter_map(|id| changes::get(tx, id).transpose()).collect()
+        })
     }
 
     /// How much the ledger holds that an action could have made.

@@ -11,7 +11,7 @@ use crate::contract::cipher::{self, FileKey, Role};
 use crate::contract::ids::{GroupName, MessageId};
 use crate::controlplane::keys::LedgerState;
 use crate::controlplane::state::StateDir;
-use crate::controlplane::store::{Ledger, StoreError, groups, meta, migrations, sessions};
+use crate::controlplane::store::{Ledger, StoreError, changes, groups, meta, migrations, sessions};
 
 /// A state directory whose ledger was made, filled, and closed.
 fn made() -> (Scratch, StateDir) {
@@ -81,8 +81,20 @@ fn an_older_ledger_is_brought_up_to_date_and_keeps_what_it_holds() {
                  NULL, 'local:owner', 'owner', x'00', NULL, 0, NULL, 'open', NULL, 0, 0, 1);",
         )
         .unwrap();
+        let knows_changes = version >= 3;
+        if knows_changes {
+            conn.execute_batch(
+                "INSERT INTO changes (id, kind, agent_group, state, requested_by, via, label, reason, payload, effects,
+                     diff, base, digest, request, submitted_at, expires_at, note)
+                 SELECT value, 'persona', 'a', iif(value = 'z', 'applied', 'pending'), 'agent:a', '', '', '', '{}', '[]',
+                     '', '{}', '', '', 1, 2, '' FROM json_each('[\"x\", \"y\", \"z\"]')",
+            )
+            .unwrap();
+        }
         migrations::bring_up_to_date(&mut conn, &path, LedgerState::Made).unwrap();
         assert_eq!(schema(&conn), schema(&now), "from version {version}");
+        let pending = if knows_changes { 2 } else { 0 };
+        assert_eq!(changes::pending_of(&conn, "agent:a").unwrap(), pending, "from version {version}");
         let group = groups::get(&conn, &GroupName::parse("a").unwrap()).unwrap().unwrap();
         assert_eq!((group.title.as_str(), group.host_id, group.revision), ("A", Some(7), 3));
         assert_eq!((group.persona, group.deleted_at), (groups::Persona::default(), None));

@@ -1,5 +1,6 @@
 //! Tests of the ledger, over real files in a directory of their own.
 
+mod changes;
 mod conversations;
 mod files;
 mod power;
