@@ -17,6 +17,7 @@ mod onboard;
 mod payload;
 mod people;
 mod places;
+mod resolve;
 mod table;
 mod tls;
 mod tokens;

@@ -14,15 +14,18 @@ pub(super) fn print_from(head: &[&str], rows: &[Vec<String>], least: &[usize]) -
     let dim = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let (lines, widths) = render(head, rows, least);
     let mut lines = lines.into_iter();
-    let mut out = io::stdout().lock();
+    let mut text = String::new();
     if let Some(head) = lines.next()
         && !head.is_empty()
     {
-        if dim { writeln!(out, "\x1b[2m{head}\x1b[0m")? } else { writeln!(out, "{head}")? }
+        text.push_str(&if dim { format!("\x1b[2m{head}\x1b[0m\n") } else { format!("{head}\n") });
     }
     for line in lines {
-        writeln!(out, "{line}")?;
+        text.push_str(&line);
+        text.push('\n');
     }
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
     out.flush()?;
     Ok(widths)
 }

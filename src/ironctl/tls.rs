@@ -77,7 +77,7 @@ impl Trust {
             .with_custom_certificate_verifier(verifier)
             .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(TlsConnector { config: Arc::new(config) })
+        Ok(TlsConnector { config: Some(Arc::new(config)) })
     }
 }
 
@@ -174,8 +174,16 @@ impl ServerCertVerifier for Pinned {
 }
 
 /// Puts TLS around connections to `https://` addresses.
+#[derive(Clone)]
 pub(super) struct TlsConnector {
-    config: Arc<ClientConfig>,
+    config: Option<Arc<ClientConfig>>,
+}
+
+impl TlsConnector {
+    /// For who has none such.
+    pub(super) fn absent() -> Self {
+        Self { config: None }
+    }
 }
 
 impl fmt::Debug for TlsConnector {
@@ -199,7 +207,8 @@ impl<In: Transport> Connector<In> for TlsConnector {
         let host = details.uri.host().unwrap_or_default();
         let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let name = ServerName::try_from(bare).map_err(other)?;
-        let mut connection = ClientConnection::new(self.config.clone(), name).map_err(other)?;
+        let config = self.config.clone().ok_or(ureq::Error::TlsRequired)?;
+        let mut connection = ClientConnection::new(config, name).map_err(other)?;
         let mut socket = TransportAdapter::new(transport.boxed(), details.current_time.clone());
         socket.set_timeout(details.timeout);
         connection.complete_io(&mut socket)?;
