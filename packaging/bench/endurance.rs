@@ -88,6 +88,7 @@ fn look(bench: &Bench, daemon: &Daemon, talks: &mut [Talk<'_>]) -> Look {
         std::thread::sleep(PAUSE);
         talk.reply(&text)
     });
+    std::thread::sleep(processes::REST);
     let below = processes::descendants(daemon.id());
     let sandbox = below.iter().map(|id| processes::proportional(*id)).sum();
     Look { latency, daemon: processes::resident(daemon.id()), sandbox }

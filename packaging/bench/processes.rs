@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 
 use crate::world::leftovers::{alive, parent};
 
+/// After so long without a message a sandbox has given back what only its work needed.
+pub const REST: Duration = Duration::from_secs(2);
+
 /// Every living process below `ancestor`, without itself.
 pub fn descendants(ancestor: i32) -> Vec<i32> {
     let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();

@@ -58,15 +58,23 @@ pub fn memory(bench: &Bench) -> Vec<Row> {
     let below = processes::descendants(daemon.id());
     // A cage is a stage outside, a reaping first process inside, and the agent, which was started last.
     let agent = *below.iter().max().expect("a native sandbox is a process");
-    let all: u64 = below.iter().map(|id| processes::proportional(*id)).sum();
-    let agent =
-        Row::new("native sandbox, resident (agent process)", Amount::Bytes(processes::resident(agent)))
-            .note(format!("{} without files", mib(processes::anonymous(agent))))
-            .at_most(Amount::mib(5));
-    let all = Row::new("native sandbox, resident (all its processes)", Amount::Bytes(all))
-        .note(format!("{} processes, shared pages divided", below.len()))
-        .at_most(Amount::mib(5));
-    vec![start, agent, all]
+    let look = |figure: &str| {
+        let all: u64 = below.iter().map(|id| processes::proportional(*id)).sum();
+        [
+            Row::new(
+                format!("native sandbox, {figure} (agent process)"),
+                Amount::Bytes(processes::resident(agent)),
+            )
+            .note(format!("{} without files", mib(processes::anonymous(agent)))),
+            Row::new(format!("native sandbox, {figure} (all its processes)"), Amount::Bytes(all))
+                .note(format!("{} processes, shared pages divided", below.len())),
+        ]
+    };
+    let mut rows = vec![start];
+    rows.extend(look("resident after a reply"));
+    std::thread::sleep(processes::REST);
+    rows.extend(look("resident, waiting").map(|row| row.at_most(Amount::mib(5))));
+    rows
 }
 
 /// The row of a control plane's memory now.

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 
+use super::rest::Rest;
 use crate::contract::cipher::FileKey;
 use crate::contract::conveyor::ConveyorError;
 use crate::contract::fault;
@@ -230,10 +231,12 @@ impl Doorbell {
     }
 }
 
-fn ready(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> Result<(), MailboxError> {
+/// Waits; says whether anything came.
+fn ready(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> Result<bool, MailboxError> {
     let timeout = timeout.and_then(|duration| Timespec::try_from(duration).ok());
     match poll(fds, timeout.as_ref()) {
-        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Ok(count) => Ok(count > 0),
+        Err(Errno::INTR) => Ok(false),
         Err(errno) => Err(MailboxError::Doorbell(errno.into())),
     }
 }
@@ -261,6 +264,7 @@ pub struct Mailbox {
     from_turn: Receiver<FromTurn>,
     to_turn: Sender<ToTurn>,
     alive: Option<(&'static str, Instant)>,
+    rest: Rest,
 }
 
 /// The mailbox's parts that come from elsewhere.
@@ -299,6 +303,7 @@ impl Mailbox {
             from_turn,
             to_turn,
             alive: None,
+            rest: Rest::default(),
         };
         Ok((mailbox, Outlet { channel, wake }))
     }
@@ -316,6 +321,7 @@ impl Mailbox {
     /// # Errors
     /// When a conveyor fails, when the host breaks the protocol, or when the turn cannot go on.
     pub fn serve(&mut self) -> Result<Farewell, MailboxError> {
+        let mut something_came = true;
         loop {
             while let Some(frame) = self.bell.frames.pop_front() {
                 match frame {
@@ -328,12 +334,15 @@ impl Mailbox {
             self.hear_turn()?;
             self.ring_next()?;
             self.report_life()?;
-            let timeout = self.alive.map(|(_, due)| due.saturating_duration_since(Instant::now()));
+            let is_busy = self.alive.is_some() || self.unacknowledged.is_some();
+            let rest = self.rest.due(is_busy, something_came, Instant::now());
+            let due = self.alive.map(|(_, due)| due).or(rest);
+            let timeout = due.map(|due| due.saturating_duration_since(Instant::now()));
             let mut fds = [
                 PollFd::new(&self.bell.stream, self.bell.interest()),
                 PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN),
             ];
-            ready(&mut fds, timeout)?;
+            something_came = ready(&mut fds, timeout)?;
             self.bell.flush()?;
             if let Err(farewell) = self.bell.receive()? {
                 return Ok(farewell);

@@ -7,6 +7,7 @@ pub mod journal;
 pub mod mailbox;
 pub mod models;
 pub mod prompt;
+mod rest;
 pub mod selftest;
 pub mod tools;
 pub mod transcript;

@@ -18,7 +18,7 @@ use crate::contract::conveyor::ConveyorError;
 use crate::contract::fault;
 use crate::contract::frame::HelloSeq;
 use crate::contract::outbound::OutboundWriter;
-use crate::os::memory::{self, Forget};
+use crate::os::memory;
 
 use super::harden::{self, KeySource};
 use super::journal::{Journal, JournalError};
@@ -207,7 +207,6 @@ fn live(
             }
         })
         .map_err(BootError::Thread)?;
-    memory::forget(Forget::All);
     let served = mailbox.serve();
     // Whatever ended it: the transaction in progress is finished, and none begins after it.
     gate.close();
