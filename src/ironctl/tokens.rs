@@ -53,6 +53,9 @@ struct Create {
     /// for how many days (until it is revoked)
     #[argh(option)]
     days: Option<u64>,
+    /// until when, as 2027-01-31T12:00:00Z, instead of --days
+    #[argh(option)]
+    until: Option<String>,
     /// print JSON
     #[argh(switch)]
     json: bool,
@@ -98,6 +101,7 @@ fn create(client: &Client, asked: Create) -> Result<(), Failure> {
         fields.push(("scopes", Value::Array(asked.scope.into_iter().map(Value::from).collect())));
     }
     fields.extend(asked.days.map(|days| ("days", Value::from(days))));
+    fields.extend(asked.until.map(|until| ("expires_at", Value::from(until))));
     let made = client.post("/v1/tokens", &Value::object(fields))?;
     if asked.json {
         return out(&made);

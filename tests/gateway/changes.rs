@@ -1,5 +1,7 @@
 //! Changes from outside: asked for, shown, decided, in effect, and never without a decision, whatever is killed.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::hand::{approve, ctl, decide, refused, run, said, submit};
@@ -313,6 +315,13 @@ fn inv_099_every_route_wants_a_token_that_reaches_it() {
     );
     let narrow = daemon.send(Request::post("/v1/tokens", &json!({"name": "narrow", "scopes": ["chat"]})));
     let narrow = narrow.ok()["token"].as_str().unwrap().to_owned();
+    // One whose time is over when it is first refused.
+    let soon = (jiff::Timestamp::now() + Duration::from_secs(1)).to_string();
+    let expired = json!({"name": "expired", "scopes": ["read", "chat"], "expires_at": soon});
+    let expired =
+        daemon.send(Request::post("/v1/tokens", &expired)).ok()["token"].as_str().unwrap().to_owned();
+    let opens = || Request::get("/v1/whoami").token(&expired).send(daemon.address).unwrap().status == 200;
+    eventually("the token ends", || (!opens()).then_some(()));
     let document = include_str!("../../schema/openapi.yaml");
     let mut path = "";
     let mut routes = Vec::new();
@@ -348,7 +357,7 @@ fn inv_099_every_route_wants_a_token_that_reaches_it() {
             assert_eq!(send(None).status, 200, "{path}");
             continue;
         }
-        for token in [None, Some("ict_wrong"), Some(""), Some(revoked.as_str())] {
+        for token in [None, Some("ict_wrong"), Some(""), Some(revoked.as_str()), Some(expired.as_str())] {
             // After some wrong ones the answer is to wait.
             assert!(matches!(send(token).status, 401 | 429), "{method} {path} with {token:?}");
         }

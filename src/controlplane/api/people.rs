@@ -240,7 +240,7 @@ pub(super) async fn make_token(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Problem> {
     let document = body(request, BODY_BYTES).await?;
-    known(&document, &["name", "user", "scopes", "days"])?;
+    known(&document, &["name", "user", "scopes", "days", "expires_at"])?;
     let name = field(&document, "name")?.ok_or_else(|| Problem::invalid("name is missing"))?.to_owned();
     if tokens::RESERVED.contains(&name.as_str()) {
         return Err(Problem::invalid("this name is that of the machine's own token; choose another"));
@@ -265,27 +265,19 @@ pub(super) async fn make_token(
             .collect::<Result<Vec<Scope>, Problem>>()?,
         Some(_) => return Err(wrong()),
     };
-    let days = match document.get("days") {
-        None | Some(Value::Null) => None,
-        Some(value) => {
-            let days = value.as_u64().filter(|days| (1..=MOST_DAYS).contains(days));
-            Some(
-                days.ok_or_else(|| Problem::invalid(format!("days must be a number from 1 to {MOST_DAYS}")))?,
-            )
-        }
-    };
+    let now = Millis::now();
+    let expires_at = ends(&document, now)?;
     if scopes.iter().any(|scope| !principal.has(*scope)) {
         return Err(Problem::forbidden("a token gives no other token more than it has itself"));
     }
     let secret = ApiToken::mint().map_err(|_| Problem::internal())?;
-    let now = Millis::now();
     let token = Token {
         name: name.clone(),
         user: user.clone(),
         scopes: Scope::write_all(&scopes),
         digest: ApiToken::digest_of(&secret),
         created_at: now,
-        expires_at: days.map(|days| Millis(now.0 + i64::try_from(days).unwrap_or(0) * DAY)),
+        expires_at,
         revoked_at: None,
     };
     let stored = api
@@ -314,6 +306,30 @@ pub(super) async fn make_token(
     };
     shown.push(("token".to_owned(), Value::from(secret)));
     Ok(json_response(StatusCode::CREATED, &Value::Object(shown)))
+}
+
+/// When a token that is made now ends: after so many days, at an instant, or never.
+fn ends(document: &Value, now: Millis) -> Result<Option<Millis>, Problem> {
+    let after = |days: u64| Millis(now.0.saturating_add(i64::try_from(days).unwrap_or(0) * DAY));
+    match (document.get("days"), field(document, "expires_at")?) {
+        (None | Some(Value::Null), None) => Ok(None),
+        (None | Some(Value::Null), Some(text)) => {
+            let wrong = || {
+                Problem::invalid(format!(
+                    "expires_at must be a time to come within {MOST_DAYS} days, like {}",
+                    after(30).to_rfc3339()
+                ))
+            };
+            let at = Millis::parse(text).ok_or_else(wrong)?;
+            if at > now && at <= after(MOST_DAYS) { Ok(Some(at)) } else { Err(wrong()) }
+        }
+        (Some(value), None) => {
+            let days = value.as_u64().filter(|days| (1..=MOST_DAYS).contains(days));
+            let wrong = || Problem::invalid(format!("days must be a number from 1 to {MOST_DAYS}"));
+            Ok(Some(after(days.ok_or_else(wrong)?)))
+        }
+        (Some(_), Some(_)) => Err(Problem::invalid("days and expires_at exclude each other; give one")),
+    }
 }
 
 /// `DELETE /v1/tokens/{name}`
