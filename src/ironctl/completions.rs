@@ -142,7 +142,11 @@ impl Tables {
                 .collect();
             let _ = writeln!(script, "        ({}) found=({}) ;;", quoted(&place.at), words.join(" "));
         }
-        script.push_str("    esac\n    _describe ironctl found\n}\ncompdef _ironctl ironctl\n");
+        // Sourced, it says what it is for; found in `fpath` as `_ironctl`, its first call is a completion already.
+        script.push_str(
+            "    esac\n    _describe ironctl found\n}\nif [[ ${funcstack[1]-} == _ironctl ]]; then\n",
+        );
+        script.push_str("    _ironctl \"$@\"\nelse\n    compdef _ironctl ironctl\nfi\n");
         script
     }
 
