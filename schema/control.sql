@@ -209,7 +209,7 @@ CREATE TABLE grants (
   digest TEXT, -- of a package's tree
   device INTEGER, -- of a mount's directory
   inode INTEGER,
-  since INTEGER NOT NULL,
+  since INTEGER NOT NULL, record INTEGER NOT NULL DEFAULT 0, born INTEGER,
   PRIMARY KEY (agent_group, kind, name)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX changes_unfinished ON changes(id) WHERE state = 'approved';

@@ -7,16 +7,38 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2, statat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags, fstat, openat, openat2, statat, statx,
+};
 use rustix::io::Errno;
 
-/// A directory as the kernel knows it, whatever its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Source {
+/// Which directory it is, whatever its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Which {
     /// The device.
     pub device: u64,
-    /// Its number there.
+    /// Its number there, which may be given to another one when it is deleted.
     pub inode: u64,
+    /// When it was made, in nanoseconds since 1970; `None` where its filesystem does not keep that. No program can set
+    /// it.
+    pub born: Option<u64>,
+}
+
+impl Which {
+    /// Whether both are the same directory, as far as is known of them: a filesystem that keeps the time of making may
+    /// be mounted by a kernel that does not tell it.
+    pub fn is(&self, other: &Self) -> bool {
+        let both_born = self.born.zip(other.born);
+        (self.device, self.inode) == (other.device, other.inode)
+            && both_born.is_none_or(|(one, other)| one == other)
+    }
+}
+
+/// A directory that was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Which it is.
+    pub which: Which,
     /// Its mode.
     pub mode: u32,
 }
@@ -174,7 +196,16 @@ fn judge(directory: &OwnedFd, shown: &Path, own: u32) -> Result<Source, SourcePr
     if mode & 0o022 != 0 {
         return Err(SourceProblem::Open(shown.to_owned(), mode));
     }
-    Ok(Source { device: stat.st_dev, inode: stat.st_ino, mode })
+    Ok(Source { which: Which { device: stat.st_dev, inode: stat.st_ino, born: born(directory) }, mode })
+}
+
+/// When it was made, in nanoseconds since 1970.
+fn born(directory: &OwnedFd) -> Option<u64> {
+    let stat = statx(directory, "", AtFlags::EMPTY_PATH, StatxFlags::BTIME).ok()?;
+    let time = stat.stx_btime;
+    let is_known = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
+    let seconds = u64::try_from(time.tv_sec).ok().filter(|_| is_known)?;
+    seconds.checked_mul(1_000_000_000)?.checked_add(time.tv_nsec.into())
 }
 
 #[cfg(test)]
@@ -190,6 +221,17 @@ mod tests {
         assert!(matches!(look(Path::new("/no-such-directory")), Err(SourceProblem::Missing(_))));
     }
 
+    /// The number of what is deleted may be given away at once; the time of its making is not.
+    #[test]
+    fn another_directory_of_the_same_number_is_another_one() {
+        let which = |born| Which { device: 1, inode: 2, born };
+        assert!(which(Some(3)).is(&which(Some(3))) && !which(Some(3)).is(&which(Some(4))));
+        assert!(which(None).is(&which(Some(3))) && which(Some(3)).is(&which(None)), "as far as is known");
+        assert!(!Which { inode: 3, ..which(None) }.is(&which(None)));
+        // Every filesystem that this is tested on keeps it.
+        assert!(look(Path::new("/usr")).unwrap().which.born.is_some());
+    }
+
     #[test]
     fn links_files_and_what_others_may_write_in_are_refused() {
         let free = std::env::temp_dir().join(format!("ironclaw-source-{}", std::process::id()));
@@ -200,7 +242,7 @@ mod tests {
         assert!(matches!(look(Path::new("/proc/self/root")), Err(SourceProblem::Link(_))));
         assert!(matches!(look(Path::new("/etc/passwd")), Err(SourceProblem::NotADirectory(_))));
         assert!(matches!(look(Path::new("/etc/passwd/x")), Err(SourceProblem::NotADirectory(_))));
-        let etc = look(Path::new("/etc")).unwrap();
+        let etc = look(Path::new("/etc")).unwrap().which;
         assert!(open(Path::new("/etc"), etc.device, etc.inode).is_ok());
         assert!(open(Path::new("/etc"), etc.device, etc.inode + 1).is_err());
         assert!(open(Path::new("/proc/self/root/etc"), etc.device, etc.inode).is_err());

@@ -25,6 +25,7 @@ mod packages;
 mod requests;
 mod routes;
 mod secrets;
+mod unrecorded;
 mod words;
 
 /// One test for each back end and each kind of user, from a function of both.

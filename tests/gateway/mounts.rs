@@ -14,10 +14,10 @@ crate::in_every_box!(a_mount_is_seen_with_its_right_after_a_decision);
 
 /// A directory that an operator shares: nobody but root may write in it or above it, unlike what lies in `/tmp`. It is
 /// gone with its test.
-struct Shared(PathBuf);
+pub(super) struct Shared(PathBuf);
 
 impl Shared {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let path = Path::new("/var/lib").join(format!("ic-{}", marker()));
         fs::create_dir(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
@@ -25,7 +25,7 @@ impl Shared {
     }
 
     /// A directory in it with a file `note` of this text.
-    fn holding(&self, name: &str, text: &str) -> String {
+    pub(super) fn holding(&self, name: &str, text: &str) -> String {
         let path = self.0.join(name);
         fs::create_dir(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
@@ -33,7 +33,7 @@ impl Shared {
         path.display().to_string()
     }
 
-    fn root(&self) -> String {
+    pub(super) fn root(&self) -> String {
         self.0.display().to_string()
     }
 }
@@ -66,7 +66,7 @@ fn add(mounts: Value) -> Value {
 }
 
 /// The problem that the agent's page shows with a mount.
-fn problem(daemon: &Daemon, name: &str) -> Value {
+pub(super) fn problem(daemon: &Daemon, name: &str) -> Value {
     let agent = daemon.get("/v1/agents/mock-agent");
     let mounts = agent["mounts"].as_array().unwrap().clone();
     mounts.into_iter().find(|mount| mount["name"] == name).unwrap()["problem"].clone()

@@ -92,7 +92,7 @@ fn an_altered_package_is_never_mounted_and_its_change_can_be_tried_again() {
     assert!(held["failure"].as_str().unwrap().contains("not those that were approved"), "{held}");
     assert!(read(&chat, "/opt/packages/tools/readme").contains("no such file"));
     let page = said(ctl(&home, &daemon, &["agent", "show", "mock-agent"]));
-    assert!(page.contains("not copied yet"), "{page}");
+    assert!(!page.contains("tools@1.0"), "{page}");
     let shown = said(ctl(&home, &daemon, &["change", "show", id]));
     assert!(shown.contains("not those that were approved"), "{shown}");
     refused(ctl(&home, &daemon, &["change", "retry", id]), 1, &["not those that were approved"]);
@@ -113,6 +113,63 @@ fn an_altered_package_is_never_mounted_and_its_change_can_be_tried_again() {
         let words = ["change", "submit", "--kind", "packages", "--group", "mock-agent", "--add", word];
         refused(ctl(&home, &daemon, &words), 1, &[says]);
     }
+    assert!(daemon.stop().success());
+}
+
+/// One of a change's packages cannot be had: the agent has none of them, and keeps what the change would replace.
+#[test]
+fn a_change_of_which_one_package_is_missing_gives_none_of_them() {
+    let home = Home::new(Build::Release, User::Root);
+    let daemon = Serve::new(&home, Runtime::Native).ready();
+    let chat = daemon.chat("mock-agent", "main");
+    for (package, text) in [("tools@1.0", "first"), ("tools@2.0", "second"), ("other@1.0", "other")] {
+        put(&home, package, text);
+    }
+    assert_eq!(approve(&daemon, &ask(&daemon, "tools@1.0")).ok()["state"], "applied");
+    let payload = json!({"add": ["other@1.0", "tools@2.0"]});
+    let change = submit(&daemon, "packages", "mock-agent", &payload).ok();
+    put(&home, "tools@2.0", "altered");
+    assert_eq!(approve(&daemon, &change).ok()["state"], "approved");
+    assert_eq!(read(&chat, "/opt/packages/tools/readme"), "first");
+    assert!(read(&chat, "/opt/packages/other/readme").contains("no such file"));
+    put(&home, "tools@2.0", "second");
+    assert_eq!(retry(&daemon, change["id"].as_str().unwrap()).1["state"], "applied");
+    assert_eq!(read(&chat, "/opt/packages/tools/readme"), "second");
+    assert_eq!(read(&chat, "/opt/packages/other/readme"), "other");
+    assert!(daemon.stop().success());
+}
+
+/// What was decided last holds: an earlier approval whose work failed cannot come back over it, and one that nobody
+/// wants any more is taken back.
+#[test]
+fn an_approved_change_that_failed_does_not_come_back_over_a_later_one() {
+    let home = Home::new(Build::Release, User::Root);
+    let daemon = Serve::new(&home, Runtime::Native).ready();
+    let chat = daemon.chat("mock-agent", "main");
+    put(&home, "tools@1.0", "first");
+    put(&home, "tools@2.0", "second");
+    let failed = |package: &str| {
+        let change = ask(&daemon, package);
+        put(&home, package, "altered");
+        assert_eq!(approve(&daemon, &change).ok()["state"], "approved");
+        change["id"].as_str().unwrap().to_owned()
+    };
+    let first = failed("tools@1.0");
+    assert_eq!(approve(&daemon, &ask(&daemon, "tools@2.0")).ok()["state"], "applied");
+    put(&home, "tools@1.0", "first");
+    refused(ctl(&home, &daemon, &["change", "retry", &first]), 1, &["was replaced after it was approved"]);
+    assert_eq!(daemon.get(&format!("/v1/changes/{first}"))["state"], "expired");
+    assert_eq!(retry(&daemon, &first).0, 409);
+    let order = ["submitted", "approved", "failed", "retried", "expired"];
+    assert_eq!(acts(&daemon, &first), order.map(|act| format!("change.{act}")));
+    assert_eq!(read(&chat, "/opt/packages/tools/readme"), "second");
+
+    put(&home, "other@1.0", "other");
+    let second = failed("other@1.0");
+    said(ctl(&home, &daemon, &["change", "withdraw", &second]));
+    assert_eq!(daemon.get(&format!("/v1/changes/{second}"))["state"], "withdrawn");
+    assert_eq!(retry(&daemon, &second).0, 409);
+    assert!(read(&chat, "/opt/packages/other/readme").contains("no such file"));
     assert!(daemon.stop().success());
 }
 

@@ -62,16 +62,17 @@ fn grant_json(grant: &Grant, problem: Option<&str>) -> Value {
 pub(super) async fn show(api: &Api, principal: &Principal, name: &str) -> Result<Response<Body>, Problem> {
     let group = GroupName::parse(name).map_err(|_| Problem::no_agent(name))?;
     api.reaches(principal, Scope::Read, &group).await?;
+    let exported = api.audit.exported();
     let found = api
         .ledger
         .read(move |conn| {
             let Some(found) = groups::live(conn, &group)? else { return Ok(None) };
-            Ok(Some((grants::of(conn, &found.name)?, found)))
+            Ok(Some((grants::recorded(conn, &found.name, exported)?, found)))
         })
         .await?;
-    let (granted, found) = found.ok_or_else(|| Problem::no_agent(name))?;
+    let ((granted, unrecorded), found) = found.ok_or_else(|| Problem::no_agent(name))?;
     let (host, group) = (api.gateway.host().clone(), found.name.clone());
-    let granted = smol::unblock(move || {
+    let mut granted = smol::unblock(move || {
         let judged = |grant: Grant| {
             let problem = host.problem(&group, &grant);
             (grant, problem)
@@ -79,6 +80,11 @@ pub(super) async fn show(api: &Api, principal: &Principal, name: &str) -> Result
         granted.into_iter().map(judged).collect::<Vec<_>>()
     })
     .await;
+    granted.extend(unrecorded.into_iter().map(|grant| {
+        let why = grant.unrecorded();
+        (grant, Some(why))
+    }));
+    granted.sort();
     let sort = |sort: Sort| {
         let of_it = granted.iter().filter(|(grant, _)| grant.what.sort() == sort);
         Value::Array(of_it.map(|(grant, problem)| grant_json(grant, problem.as_deref())).collect())

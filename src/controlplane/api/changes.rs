@@ -349,7 +349,8 @@ fn not_decided(name: &str, not: NotDecided) -> Result<Problem, StoreError> {
             Problem::not_pending(change.state.as_str()).with("change", change_json(&change)?)
         }
         NotDecided::NotApproved(change) => {
-            Problem::not_approved(change.state.as_str()).with("change", change_json(&change)?)
+            Problem::not_approved(change.state.as_str(), change.failure.as_deref())
+                .with("change", change_json(&change)?)
         }
         NotDecided::NoDigest => Problem::invalid(
             "an approval needs digest: the one that GET /v1/changes/{id} shows beside the difference",

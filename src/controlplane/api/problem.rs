@@ -92,10 +92,13 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, "not_pending", "The change is not pending", detail)
     }
 
-    pub(super) fn not_approved(state: &str) -> Self {
-        let detail = format!(
-            "the change is {state}; only one that is approved and not applied yet can be tried again"
-        );
+    pub(super) fn not_approved(state: &str, failure: Option<&str>) -> Self {
+        let detail = match failure {
+            Some(why) => format!("the change is {state}: {why}"),
+            None => format!(
+                "the change is {state}; only one that is approved and not applied yet can be tried again"
+            ),
+        };
         Self::new(StatusCode::CONFLICT, "not_approved", "There is nothing to try again", detail)
     }
 

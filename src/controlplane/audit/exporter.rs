@@ -4,6 +4,8 @@
 //! Touches the files of the chain, and reads the ledger.
 
 use std::fs::File;
+#[cfg(feature = "faults")]
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -14,6 +16,8 @@ use smol::channel::Sender;
 use super::Shared;
 use super::files::{CURRENT, Closed, Current, Directory};
 use super::reconcile::{PAGE, Start, Trouble, mark, reconcile};
+#[cfg(feature = "faults")]
+use crate::contract::fault;
 use crate::controlplane::store::audit::{self, Link};
 use crate::controlplane::store::{Ledger, Step};
 use crate::controlplane::telemetry::log;
@@ -244,6 +248,10 @@ impl Exporter {
                 return Err(Trouble(format!("{CURRENT} cannot be renamed to {name}: {error}")));
             }
             log::info("audit.rotated", &[("file", &name)]);
+        }
+        #[cfg(feature = "faults")]
+        if fault::value("export-fails").is_some_and(|while_there| Path::new(while_there).exists()) {
+            return Err(Trouble("told to fail".to_owned()));
         }
         let current = match &mut state.current {
             Some(current) => current,

@@ -334,6 +334,26 @@ impl Audit {
         Ok((done, Exporting { awaited, shared: self.shared.clone() }))
     }
 
+    /// The last record that is in the audit files, and with it all before it.
+    pub fn exported(&self) -> u64 {
+        self.shared.exported.load(Ordering::SeqCst)
+    }
+
+    /// Waits until all that is in the ledger now is in the audit files, or could not be written: for whoever answers
+    /// with what an earlier act did.
+    ///
+    /// # Errors
+    /// Why they are not there; the ledger's error among them.
+    pub async fn confirm(&self) -> Result<(), String> {
+        let last = self.ledger.read(audit::tip).await.map_err(|error| error.to_string())?.0;
+        if self.exported() >= last {
+            return Ok(());
+        }
+        let (reply, awaited) = smol::channel::bounded(1);
+        let _ = self.orders.send(Order::Export(Note { last, links: Vec::new(), reply }));
+        Exporting { awaited: Some(awaited), shared: self.shared.clone() }.end().await
+    }
+
     /// Why acts are refused now, if they are.
     pub fn unavailable(&self) -> Option<String> {
         self.shared.failing()

@@ -85,8 +85,8 @@ impl Effect {
         })
     }
 
-    /// Does it.
-    pub(super) fn apply(&self, tx: &Transaction<'_>) -> Result<(), StoreError> {
+    /// Does it; `record` is the audit record of that.
+    pub(super) fn apply(&self, tx: &Transaction<'_>, record: u64) -> Result<(), StoreError> {
         match self {
             Self::CreateAgent { group, title, provider, model } => {
                 let new = NewGroup {
@@ -124,13 +124,13 @@ impl Effect {
                 wirings::remove(tx, group, chat.parts())?;
             }
             Self::SetPackage { group, name, package: Some(package) } => {
-                grants::put(tx, group, &package.grant(name))?;
+                grants::put(tx, group, &package.grant(name), record)?;
             }
             Self::SetPackage { group, name, package: None } => {
                 grants::remove(tx, group, Sort::Package, name)?;
             }
             Self::SetMount { group, name, mount: Some(mount) } => {
-                grants::put(tx, group, &mount.grant(name))?;
+                grants::put(tx, group, &mount.grant(name), record)?;
             }
             Self::SetMount { group, name, mount: None } => {
                 grants::remove(tx, group, Sort::Mount, name)?;

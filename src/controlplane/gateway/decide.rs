@@ -1,11 +1,11 @@
 //! Deciding: a compare-and-set on pending, digest and revisions, and what the change does, in one transaction. Nobody
 //! approves what they did not see. Touches the ledger.
 
-use rusqlite::Transaction;
+use rusqlite::{Connection, Transaction};
 
 use super::effect::Effect;
 use super::facts::Facts;
-use super::kind::Kind;
+use super::kind::{self, Kind};
 use super::payload::Refusals;
 use super::policy::Policy;
 use super::proposal::Proposal;
@@ -20,13 +20,18 @@ use crate::controlplane::principals::{Principal, Scope, Standing};
 use crate::controlplane::store::changes::{self, Change, Decision, State};
 use crate::controlplane::store::inbox::{self, NewInbound};
 use crate::controlplane::store::roles::Role;
-use crate::controlplane::store::{StoreError, groups, sessions};
+use crate::controlplane::store::{StoreError, groups, revisions, sessions};
 use crate::controlplane::telemetry::log;
 
 /// Longest note of a decider, in bytes.
 pub const MOST_NOTE: usize = 2000;
 /// Who decides what the operator's policy decides.
 const POLICY: &str = "policy";
+/// Who decides that nobody decided.
+const HOST: &str = "host";
+/// Why an approved change has lapsed.
+const SUPERSEDED: &str =
+    "something that it replaces was replaced after it was approved, so it was not done; ask for it again";
 
 /// Yes or no.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,7 +150,7 @@ pub(super) fn by_policy(
     approve(tx, keyring, change, proposal, &decision, "")
 }
 
-/// Takes back what the same person or agent asked for.
+/// Takes back what the same person or agent asked for, as long as it is not done.
 ///
 /// # Errors
 /// The ledger's; the inner ones are the asker's.
@@ -165,6 +170,8 @@ pub fn withdraw(
     }
     let change = match if_pending(tx, keyring, change)? {
         Ok(change) => change,
+        // Its work on the host is under way, or failed; nobody has anything of it.
+        Err(change) if change.state == State::Approved => change,
         Err(change) => return Ok(Err(NotDecided::NotPending(Box::new(change)))),
     };
     let decision = Decision { by: principal.user.to_string(), via: principal.via(), at: Millis::now() };
@@ -176,7 +183,7 @@ pub fn withdraw(
 /// # Errors
 /// The ledger's.
 pub fn expire(tx: &Transaction<'_>, keyring: &Keyring, change: &Change) -> Result<Outcome, StoreError> {
-    let decision = Decision { by: "host".to_owned(), via: String::new(), at: Millis::now() };
+    let decision = Decision { by: HOST.to_owned(), via: String::new(), at: Millis::now() };
     refuse(tx, keyring, change, State::Expired, &decision, "")
 }
 
@@ -256,47 +263,95 @@ fn approve(
     decision: &Decision,
     note: &str,
 ) -> Result<Outcome, StoreError> {
-    if !changes::decide(tx, &change.id, State::Approved, decision, note)? {
+    if !changes::decide(tx, &change.id, (State::Pending, State::Approved), decision, note)? {
         return Err(StoreError::Conflict("the change is not pending any more"));
     }
     record(tx, "change.approved", change, decision, Some(("digest", &change.digest)))?;
-    for effect in &proposal.effects {
-        effect.apply(tx)?;
-    }
     if proposal.effects.iter().any(Effect::has_host_work) {
-        // What is granted is in the ledger; whoever asked hears of it when it can be used. What is taken away is taken
-        // away now.
+        // Nothing of it holds before all that it needs on the host is there. Whoever decides meanwhile about the same
+        // must see that this was decided.
+        for effect in &proposal.effects {
+            revisions::bump(tx, &effect.object())?;
+        }
         let change = changes::get(tx, &change.id)?.ok_or(StoreError::BadRow("a change"))?;
-        let changed = vec![change.group.clone()];
-        return Ok(Outcome { change, answered: None, changed });
+        return Ok(Outcome { change, answered: None, changed: Vec::new() });
     }
-    changes::finish(tx, &change.id, None)?;
-    record(tx, "change.applied", change, decision, None)?;
-    let mut changed: Vec<GroupName> =
-        proposal.effects.iter().filter_map(|effect| effect.group().cloned()).collect();
-    changed.dedup();
-    Ok(Outcome { changed, ..told(tx, keyring, change, "was approved and is in effect", note)? })
+    take_effect(tx, keyring, change, &proposal.effects, decision, note)
 }
 
-/// What became of the host's part of an approved change: done, or why not. `None` when it is not approved any more.
-pub(super) fn finish(
+/// Does what a change says, and says so.
+fn take_effect(
     tx: &Transaction<'_>,
     keyring: &Keyring,
     change: &Change,
+    effects: &[Effect],
+    by: &Decision,
+    note: &str,
+) -> Result<Outcome, StoreError> {
+    changes::finish(tx, &change.id, None)?;
+    let recorded = record(tx, "change.applied", change, by, None)?;
+    for effect in effects {
+        effect.apply(tx, recorded)?;
+    }
+    let mut changed: Vec<GroupName> = effects.iter().filter_map(|effect| effect.group().cloned()).collect();
+    changed.dedup();
+    if by.by == POLICY {
+        // Who asked has it as the answer to the asking.
+        let change = changes::get(tx, &change.id)?.ok_or(StoreError::BadRow("a change"))?;
+        return Ok(Outcome { change, answered: None, changed });
+    }
+    Ok(Outcome { changed, ..told(tx, keyring, change, "was approved and is in effect", note)? })
+}
+
+/// What became of the host's part of an approved change: done, or why not. Only now it takes effect, unless something
+/// that it replaces was replaced since it was approved: then its approver saw something else, and it lapses. `None` when
+/// it is not approved any more.
+pub(super) fn finish(
+    tx: &Transaction<'_>,
+    keyring: &Keyring,
+    id: &ChangeId,
     failure: Option<&str>,
 ) -> Result<Option<Outcome>, StoreError> {
-    if !changes::finish(tx, &change.id, failure)? {
-        return Ok(None);
+    let approved = changes::get(tx, id)?.filter(|change| change.state == State::Approved);
+    let Some(change) = approved else { return Ok(None) };
+    let effects = effects_of(&change)?;
+    let host = Decision { by: HOST.to_owned(), via: String::new(), at: Millis::now() };
+    if is_superseded(tx, &change, &effects)? {
+        changes::finish(tx, id, Some(SUPERSEDED))?;
+        return Ok(Some(refuse(tx, keyring, &change, State::Expired, &host, "")?));
     }
-    let host = Decision { by: "host".to_owned(), via: String::new(), at: Millis::now() };
-    if let Some(why) = failure {
-        record(tx, "change.failed", change, &host, Some(("why", why)))?;
-        let change = changes::get(tx, &change.id)?.ok_or(StoreError::BadRow("a change"))?;
-        return Ok(Some(Outcome { change, answered: None, changed: Vec::new() }));
+    let failure = match failure {
+        Some(why) => Some(why.to_owned()),
+        None => kind::too_many(tx, &change.group, &effects)?.map(|refusal| refusal.text),
+    };
+    let Some(why) = failure else {
+        return Ok(Some(take_effect(tx, keyring, &change, &effects, &host, &change.note)?));
+    };
+    changes::finish(tx, id, Some(&why))?;
+    record(tx, "change.failed", &change, &host, Some(("why", &why)))?;
+    let change = changes::get(tx, id)?.ok_or(StoreError::BadRow("a change"))?;
+    Ok(Some(Outcome { change, answered: None, changed: Vec::new() }))
+}
+
+/// Whether something that an approved change stands on was replaced since. Its approval counted as one replacement of
+/// each object of its own.
+pub(super) fn is_superseded(
+    conn: &Connection,
+    change: &Change,
+    effects: &[Effect],
+) -> Result<bool, StoreError> {
+    const BAD: StoreError = StoreError::BadRow("a change's revisions");
+    let own: Vec<String> = effects.iter().map(Effect::object).collect();
+    let base = json::parse(change.base.as_bytes()).map_err(|_| BAD)?;
+    for item in base.as_array().ok_or(BAD)? {
+        let object = item.get("object").and_then(Value::as_str).ok_or(BAD)?;
+        let seen = item.get("revision").and_then(Value::as_u64).ok_or(BAD)?;
+        let approved = u64::from(own.iter().any(|own| own == object));
+        if revisions::get(conn, object)? != seen + approved {
+            return Ok(true);
+        }
     }
-    record(tx, "change.applied", change, &host, None)?;
-    let outcome = told(tx, keyring, change, "was approved and is in effect", &change.note)?;
-    Ok(Some(Outcome { changed: vec![change.group.clone()], ..outcome }))
+    Ok(false)
 }
 
 /// Records that somebody wants an approved change's host work tried again, if they may.
@@ -329,15 +384,19 @@ fn refuse(
     decision: &Decision,
     note: &str,
 ) -> Result<Outcome, StoreError> {
-    if !changes::decide(tx, &change.id, state, decision, note)? {
-        return Err(StoreError::Conflict("the change is not pending any more"));
+    if !changes::decide(tx, &change.id, (change.state, state), decision, note)? {
+        return Err(StoreError::Conflict("the change was decided meanwhile"));
     }
+    let why = (change.state == State::Approved && state == State::Expired).then_some(("why", SUPERSEDED));
     let (act, words) = match state {
         State::Rejected => ("change.rejected", "was rejected; nothing was changed"),
         State::Withdrawn => ("change.withdrawn", "was withdrawn; nothing was changed"),
+        _ if why.is_some() => {
+            ("change.expired", "has lapsed, because what it replaces was replaced meanwhile")
+        }
         _ => ("change.expired", "was not decided in time and has lapsed; nothing was changed"),
     };
-    record(tx, act, change, decision, None)?;
+    record(tx, act, change, decision, why)?;
     told(tx, keyring, change, words, note)
 }
 
@@ -347,7 +406,7 @@ fn record(
     change: &Change,
     decision: &Decision,
     more: Option<(&str, &str)>,
-) -> Result<(), StoreError> {
+) -> Result<u64, StoreError> {
     let mut detail = vec![("kind".to_owned(), Value::from(change.kind.as_str()))];
     detail.extend(more.map(|(name, text)| (name.to_owned(), Value::from(text))));
     let record = Record {
@@ -358,7 +417,7 @@ fn record(
         object: change.id.as_str(),
         detail: Value::Object(detail),
     };
-    audit::record(tx, &record).map(drop)
+    audit::record(tx, &record)
 }
 
 /// Tells an agent that asked, in a message that starts a turn.

@@ -16,6 +16,7 @@ use crate::controlplane::store::grants::{self, Sort, What};
 use crate::controlplane::store::groups::{self, Tools};
 use crate::controlplane::store::wirings::{self, Terms};
 use crate::controlplane::store::{StoreError, roles};
+use crate::os::source::Which;
 
 /// Most bytes of one text's difference: the longest documents before and after it fit, unless they are full of what
 /// must be escaped. The rest is named by its length and its digest.
@@ -160,9 +161,7 @@ fn before(conn: &Connection, group: &GroupName, sort: Sort, name: &str) -> Resul
     Ok(match grants::find(conn, group, sort, name)?.map(|grant| grant.what) {
         None => "none".to_owned(),
         Some(What::Package { version, digest }) => format!("{version}: digest {digest}"),
-        Some(What::Directory { source, device, inode }) => {
-            mount_line(&Mount::Directory { source, device, inode })
-        }
+        Some(What::Directory { source, which }) => mount_line(&Mount::Directory { source, which }),
         Some(What::Own) => mount_line(&Mount::Own),
     })
 }
@@ -174,7 +173,7 @@ fn package_line(package: &Package) -> String {
 
 fn mount_line(mount: &Mount) -> String {
     match mount {
-        Mount::Directory { source, device, inode } => {
+        Mount::Directory { source, which: Which { device, inode, .. } } => {
             format!("to read: {} (device {device}, inode {inode})", plain::line(source))
         }
         Mount::Own => "to read and write: a directory that is made for this agent".to_owned(),

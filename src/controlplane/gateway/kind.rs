@@ -11,6 +11,8 @@ mod persona;
 mod tools;
 mod wiring;
 
+use std::collections::BTreeSet;
+
 use rusqlite::Connection;
 
 use super::effect::Effect;
@@ -18,7 +20,7 @@ use super::facts::Facts;
 use super::payload::{Refusal, Refusals, optional_list, shown};
 use crate::contract::ids::GroupName;
 use crate::contract::json::Value;
-use crate::controlplane::grants::{NAME_RULE, is_name};
+use crate::controlplane::grants::{MOST_MOUNTS, MOST_PACKAGES, NAME_RULE, is_name};
 use crate::controlplane::store::StoreError;
 use crate::controlplane::store::grants::{self, Sort};
 
@@ -138,37 +140,42 @@ fn names(payload: &Value, field: &str) -> Result<Vec<String>, Refusals> {
     optional_list(payload, field, MOST)?.iter().map(name).collect()
 }
 
-/// The reading, unless the group would have more of a sort than it may.
-fn within(
+/// The reading, unless the group would have more packages or mounts than it may.
+fn within(conn: &Connection, group: &GroupName, reading: Result<Reading, Refusals>) -> Read {
+    let Ok(asked) = &reading else { return Ok(reading) };
+    let refusal = too_many(conn, group, &asked.effects)?;
+    Ok(refusal.map_or(reading, |refusal| Err(vec![refusal])))
+}
+
+/// What stands against steps after which the group would have more packages or mounts than it may.
+pub(super) fn too_many(
     conn: &Connection,
     group: &GroupName,
-    sort: Sort,
-    most: usize,
-    reading: Result<Reading, Refusals>,
-) -> Read {
-    let Ok(asked) = &reading else { return Ok(reading) };
-    let mut names: Vec<String> = grants::of(conn, group)?
-        .into_iter()
-        .filter(|grant| grant.what.sort() == sort)
-        .map(|grant| grant.name)
-        .collect();
-    for effect in &asked.effects {
-        if let Effect::SetPackage { name, package, .. } = effect {
-            names.retain(|known| known != name);
-            names.extend(package.is_some().then(|| name.clone()));
+    effects: &[Effect],
+) -> Result<Option<Refusal>, StoreError> {
+    let had = grants::of(conn, group)?;
+    for (sort, most) in [(Sort::Package, MOST_PACKAGES), (Sort::Mount, MOST_MOUNTS)] {
+        let of_sort = had.iter().filter(|grant| grant.what.sort() == sort);
+        let mut names: BTreeSet<&str> = of_sort.map(|grant| grant.name.as_str()).collect();
+        for effect in effects {
+            let (name, is_given) = match effect {
+                Effect::SetPackage { name, package, .. } if sort == Sort::Package => {
+                    (name, package.is_some())
+                }
+                Effect::SetMount { name, mount, .. } if sort == Sort::Mount => (name, mount.is_some()),
+                _ => continue,
+            };
+            if is_given {
+                names.insert(name.as_str())
+            } else {
+                names.remove(name.as_str())
+            };
         }
-        if let Effect::SetMount { name, mount, .. } = effect {
-            names.retain(|known| known != name);
-            names.extend(mount.is_some().then(|| name.clone()));
+        if names.len() > most {
+            let (count, sort) = (names.len(), sort.as_str());
+            let text = format!("{group} would have {count} {sort}s, and {most} are the most; remove some");
+            return Ok(Some(Refusal::new("add", text)));
         }
     }
-    if names.len() > most {
-        let text = format!(
-            "{group} would have {} {}s, and {most} are the most; remove some",
-            names.len(),
-            sort.as_str()
-        );
-        return Ok(Err(vec![Refusal::new("add", text)]));
-    }
-    Ok(reading)
+    Ok(None)
 }

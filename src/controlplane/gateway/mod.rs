@@ -13,7 +13,7 @@ pub mod payload;
 pub mod policy;
 mod proposal;
 pub mod submit;
-mod work;
+pub mod work;
 
 #[cfg(test)]
 mod tests;
@@ -81,7 +81,14 @@ impl Gateway {
         if let Ok(Ok(Submitted { change, outcome: Some(outcome), .. })) = &mut submitted {
             change.clone_from(&outcome.change);
         }
-        submitted
+        // What an earlier request did may not be recorded yet.
+        match submitted {
+            Ok(Ok(repeated)) if repeated.is_repeat => match self.desk.audit.confirm().await {
+                Ok(()) => Ok(Ok(repeated)),
+                Err(reason) => Err(ActError::Unexported { done: Ok(repeated), reason }),
+            },
+            submitted => submitted,
+        }
     }
 
     /// Takes a decision.

@@ -1,8 +1,10 @@
 //! What an approved change does on the host, after its decision is in the ledger: copying packages. It is done once
-//! more after a crash and when somebody asks, until it is done; nothing is shown to an agent before that. Touches the
-//! ledger, and the host through `grants`.
+//! more after a crash and when somebody asks, until all of it is done; only then the change takes effect, and an agent
+//! is shown something of it when that too is in the audit files. Touches the ledger, and the host through `grants`.
 
-use super::decide::{self, NotDecided, Outcome, effects_of};
+use rusqlite::Transaction;
+
+use super::decide::{self, NotDecided, Outcome, effects_of, is_superseded};
 use super::desk::Desk;
 use super::effect::{Effect, Package};
 use super::{Acted, Gateway};
@@ -12,33 +14,44 @@ use crate::contract::plain;
 use crate::controlplane::grants::{Host, packages};
 use crate::controlplane::principals::Principal;
 use crate::controlplane::store::changes::{self, Change, State};
-use crate::controlplane::store::{Ledger, Step, StoreError};
+use crate::controlplane::store::{Durability, Ledger, Step, StoreError};
 use crate::controlplane::tasks;
 use crate::controlplane::telemetry::log;
 
 /// Longest reason that is kept, in characters.
 const MOST_REASON: usize = 1000;
 
+/// What the host's part of a change came to.
+#[derive(Debug)]
+pub enum Worked {
+    /// There was nothing to do. The change as it is; `None` when there is none.
+    Nothing(Option<Change>),
+    /// It is done, or failed, and that is in the audit files.
+    Recorded(Outcome),
+    /// The same, but it is not in the audit files, so nobody may be told and nothing may follow yet
+    /// ([`crate::controlplane::audit::Audit::settled`]).
+    Unrecorded(Outcome),
+}
+
 impl Desk {
-    /// Does the host's part of a change that is approved, one change at a time. Gives the change as it is then, `None`
-    /// when there is none, and what that sets going.
+    /// Does the host's part of a change that is approved, one change at a time.
     ///
     /// # Errors
     /// The ledger's.
-    pub async fn work(
-        &self,
-        ledger: &Ledger,
-        id: &ChangeId,
-    ) -> Result<(Option<Change>, Option<Outcome>), StoreError> {
-        let _turn = self.working.lock().await;
+    pub async fn work(&self, ledger: &Ledger, id: &ChangeId) -> Result<Worked, StoreError> {
+        let turn = self.working.lock().await;
         let asked = id.clone();
-        let Some(change) = ledger.read(move |conn| changes::get(conn, &asked)).await? else {
-            return Ok((None, None));
-        };
+        let found = ledger.read(move |conn| {
+            let Some(change) = changes::get(conn, &asked)? else { return Ok(None) };
+            let effects = effects_of(&change)?;
+            let superseded = change.state == State::Approved && is_superseded(conn, &change, &effects)?;
+            // What will not take effect needs nothing on the host.
+            Ok(Some((change, if superseded { Vec::new() } else { effects })))
+        });
+        let Some((change, effects)) = found.await? else { return Ok(Worked::Nothing(None)) };
         if change.state != State::Approved {
-            return Ok((Some(change), None));
+            return Ok(Worked::Nothing(Some(change)));
         }
-        let effects = effects_of(&change)?;
         let host = self.host.clone();
         let done = smol::unblock(move || effects.iter().try_for_each(|effect| on_host(&host, effect))).await;
         let failure = done.err().map(|why| plain::line(&why).chars().take(MOST_REASON).collect::<String>());
@@ -46,14 +59,18 @@ impl Desk {
             log::warn("change.failed", &[("change", id), ("why", why)]);
         }
         fault::point("apply.copied");
-        let keyring = self.keyring.clone();
-        let finished = ledger
-            .write_step(Step::Apply, move |tx| decide::finish(tx, &keyring, &change, failure.as_deref()))
-            .await?;
-        self.audit.nudge();
-        let asked = id.clone();
-        let change = ledger.read(move |conn| changes::get(conn, &asked)).await?;
-        Ok((change, finished))
+        let (keyring, asked) = (self.keyring.clone(), id.clone());
+        let finish = move |tx: &Transaction<'_>| decide::finish(tx, &keyring, &asked, failure.as_deref());
+        let (finished, exporting) = self.audit.commit(Step::Apply, Durability::Synced, finish).await?;
+        drop(turn);
+        let Some(outcome) = finished else {
+            let asked = id.clone();
+            return Ok(Worked::Nothing(ledger.read(move |conn| changes::get(conn, &asked)).await?));
+        };
+        Ok(match exporting.end().await {
+            Ok(()) => Worked::Recorded(outcome),
+            Err(_) => Worked::Unrecorded(outcome),
+        })
     }
 }
 
@@ -64,7 +81,12 @@ impl Gateway {
     /// # Errors
     /// The ledger's.
     pub async fn resume(&self) -> Result<(), StoreError> {
+        let was_behind = self.desk.audit.unavailable().is_some();
         self.desk.audit.settled().await;
+        if was_behind {
+            // What was launched meanwhile was shown nothing of what was not recorded.
+            self.sessions.reconfigure_all();
+        }
         for id in self.ledger.read(changes::unfinished).await? {
             // One that cannot be worked on keeps no other from it.
             if let Err(error) = self.work(&id).await {
@@ -88,16 +110,32 @@ impl Gateway {
         };
         let gateway = self.clone();
         let worked = tasks::unbroken(async move { gateway.work(&id).await }).await;
-        Ok(Ok(worked.unwrap_or(Err(StoreError::Panicked))?.unwrap_or(change)))
+        let change = worked.unwrap_or(Err(StoreError::Panicked))?.unwrap_or(change);
+        Ok(match change.state {
+            State::Approved | State::Applied => Ok(change),
+            // It has lapsed.
+            _ => Err(NotDecided::NotApproved(Box::new(change))),
+        })
     }
 
-    /// The same, with what it sets going.
+    /// The same, with what it sets going. Gives the change as it is then, as far as anybody may be told.
     async fn work(&self, id: &ChangeId) -> Result<Option<Change>, StoreError> {
-        let (change, finished) = self.desk.work(&self.ledger, id).await?;
-        if let Some(outcome) = &finished {
-            self.sessions.tell_of(outcome);
-        }
-        Ok(change)
+        Ok(match self.desk.work(&self.ledger, id).await? {
+            Worked::Nothing(change) => change,
+            Worked::Recorded(outcome) => {
+                self.sessions.tell_of(&outcome);
+                Some(outcome.change)
+            }
+            Worked::Unrecorded(outcome) => {
+                let gateway = self.clone();
+                tasks::spawn(async move {
+                    gateway.desk.audit.settled().await;
+                    gateway.sessions.tell_of(&outcome);
+                })
+                .detach();
+                None
+            }
+        })
     }
 
     /// What a decision that is stored sets going. Ends when the host's part is done, or has failed.

@@ -69,10 +69,10 @@ impl Host {
                 at: mount_at(name),
                 source: self.state.join("mounts").join(group.as_str()).join(name),
             }),
-            What::Directory { source, device, inode } => {
+            What::Directory { source, which } => {
                 let found = mounts::look(self, Path::new(source))
                     .map_err(|wrong| format!("mount {name}: {wrong}"))?;
-                if (found.device, found.inode) != (*device, *inode) {
+                if !found.which.is(which) {
                     return Err(format!(
                         "mount {name}: {source} is not the directory that was approved; ask for the mount again"
                     ));
@@ -81,8 +81,8 @@ impl Host {
                     at: mount_at(name),
                     name: name.clone(),
                     source: source.into(),
-                    device: *device,
-                    inode: *inode,
+                    device: which.device,
+                    inode: which.inode,
                 })
             }
         }

@@ -19,7 +19,7 @@ use crate::controlplane::gateway::desk::Desk;
 use crate::controlplane::gateway::facts::Facts;
 use crate::controlplane::gateway::payload::{Refusals, shown};
 use crate::controlplane::gateway::submit::{MOST_REASON, NotSubmitted, Origin, Request};
-use crate::controlplane::store::{StoreError, groups, sessions};
+use crate::controlplane::store::{StoreError, calls, groups, sessions};
 use crate::controlplane::tasks;
 
 /// One action.
@@ -63,6 +63,8 @@ pub(super) struct Answer {
     pub(super) outcome: Outcome,
     /// What follows outside the ledger, from then on too.
     pub(super) decided: Option<decide::Outcome>,
+    /// It is the answer of an earlier call, whose record may not be there either.
+    is_repeat: bool,
     refused: Option<Refused>,
 }
 
@@ -90,7 +92,8 @@ impl Sessions {
             audit.action_refused(session, group, action, why);
         }
         tasks::spawn(async move {
-            if exporting.end().await.is_err() {
+            let repeats = answers.iter().any(|answer| answer.is_repeat);
+            if exporting.end().await.is_err() || repeats {
                 audit.settled().await;
             }
             fault::point("ask.recorded");
@@ -113,6 +116,7 @@ type Done = Result<Granted, Refusal>;
 struct Granted {
     result: Value,
     decided: Option<decide::Outcome>,
+    is_repeat: bool,
 }
 
 /// Why it was not done: a word for programs, a sentence for the agent.
@@ -153,12 +157,13 @@ pub(super) fn execute(
         }
     };
     Ok(match done {
-        Ok(Granted { result, decided }) => {
-            Answer { outcome: Outcome { name, call, ok: true, result }, decided, refused: None }
+        Ok(Granted { result, decided, is_repeat }) => {
+            Answer { outcome: Outcome { name, call, ok: true, result }, decided, is_repeat, refused: None }
         }
         Err(Refusal { why, text }) => Answer {
             outcome: Outcome { name, call, ok: false, result: Value::from(format!("{why}: {text}")) },
             decided: None,
+            is_repeat: false,
             refused: Some(Refused { group: asker.group, action: counted, why }),
         },
     })
@@ -179,7 +184,12 @@ impl Asker<'_> {
 
     /// Hands a request to the gateway, in the name of this session's agent.
     fn submit(&self, tx: &Transaction<'_>, request: &Request) -> Result<Done, StoreError> {
-        if let Some(reason) = self.unavailable {
+        // A call that comes again has asked already, and is answered when that is recorded.
+        let comes_again = match &request.key {
+            Some(call) => calls::find(tx, self.session, call)?.is_some(),
+            None => false,
+        };
+        if let Some(reason) = self.unavailable.filter(|_| !comes_again) {
             let text =
                 format!("nothing was asked, because it could not be recorded: {reason}; try again later");
             return Ok(Err(refusal("audit_unavailable", text)));
@@ -195,7 +205,7 @@ impl Asker<'_> {
             ("change", Value::from(change.id.as_str())),
             ("state", Value::from(change.state.as_str())),
         ]);
-        Ok(Ok(Granted { result, decided: submitted.outcome }))
+        Ok(Ok(Granted { result, decided: submitted.outcome, is_repeat: submitted.is_repeat }))
     }
 }
 

@@ -403,9 +403,9 @@ impl Actor {
         let context = self.sessions.context().clone();
         let Some(run) = &mut self.run else { return };
         run.reconfigured = true;
-        let group = run.group.clone();
-        match context.ledger.read(move |conn| grants::of(conn, &group)).await {
-            Ok(now) => run.outdated |= now != run.grants,
+        let (group, exported) = (run.group.clone(), context.desk.audit.exported());
+        match context.ledger.read(move |conn| grants::recorded(conn, &group, exported)).await {
+            Ok((now, _)) => run.outdated |= now != run.grants,
             Err(error) => log::warn("session.grants_not_read", &[("session", &self.id), ("error", &error)]),
         }
     }

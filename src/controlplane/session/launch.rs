@@ -52,6 +52,8 @@ struct Order {
     row: SessionRow,
     group: AgentGroup,
     grants: Vec<Grant>,
+    /// Those that nothing may come of yet.
+    unrecorded: Vec<Grant>,
     identity: Identity,
     key: SessionKey,
     /// The number of the configuration row, below those of the messages.
@@ -176,7 +178,8 @@ async fn prepare(
     let order = order(context, session).await?;
     let paths = SessionPaths::new(&context.paths, session, &order.group.name);
     let (host, name, granted) = (context.host.clone(), order.group.name.clone(), order.grants.clone());
-    let (shown, left_out) = smol::unblock(move || host.show(&name, &granted)).await;
+    let (shown, mut left_out) = smol::unblock(move || host.show(&name, &granted)).await;
+    left_out.extend(order.unrecorded.iter().map(Grant::unrecorded));
     for why in &left_out {
         log::warn("sandbox.left_out", &[("session", session), ("group", &order.group.name), ("why", why)]);
     }
@@ -236,6 +239,8 @@ async fn prepare(
 async fn order(context: &Context, session: &SessionId) -> Result<Order, Unlaunched> {
     let (session, keyring) = (session.clone(), context.keyring.clone());
     let wall = context.wall;
+    // Asked before the transaction, so that all of these are in it.
+    let exported = context.desk.audit.exported();
     let found = context.ledger.write_step(Step::Launch, move |tx| {
         let row = sessions::get(tx, &session)?.ok_or_else(|| StoreError::NoSession(session.clone()))?;
         if matches!(row.state, SessionState::Parked { .. }) {
@@ -246,7 +251,7 @@ async fn order(context: &Context, session: &SessionId) -> Result<Order, Unlaunch
         }
         let name = &row.partition.group;
         let group = groups::live(tx, name)?.ok_or_else(|| StoreError::NoGroup(name.clone()))?;
-        let grants = grants::of(tx, name)?;
+        let (grants, unrecorded) = grants::recorded(tx, name, exported)?;
         let Some(secret) = secrets::get(tx, &keyring, &session)? else {
             let reason =
                 "the key of this conversation is not in the ledger; its texts cannot be read any more";
@@ -265,7 +270,16 @@ async fn order(context: &Context, session: &SessionId) -> Result<Order, Unlaunch
         let ids: Vec<_> = open.iter().map(|open| open.message.id.clone()).collect();
         let seqs = inbox::hand_over(tx, &session, &ids)?;
         let messages = seqs.into_iter().zip(open).collect();
-        Ok(Ok(Order { row, group, grants, identity, key: secret.sandbox_key(), config_seq, messages }))
+        Ok(Ok(Order {
+            row,
+            group,
+            grants,
+            unrecorded,
+            identity,
+            key: secret.sandbox_key(),
+            config_seq,
+            messages,
+        }))
     });
     found.await.map_err(|error| Unlaunched::Machine(error.to_string()))?
 }

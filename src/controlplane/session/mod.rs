@@ -43,6 +43,7 @@ use crate::controlplane::brokers::model::ModelBroker;
 use crate::controlplane::config::Config;
 use crate::controlplane::gateway::decide::Outcome;
 use crate::controlplane::gateway::desk::Desk;
+use crate::controlplane::gateway::work::Worked;
 use crate::controlplane::isolation::{IsolationPaths, Isolator};
 use crate::controlplane::state::Wall;
 use crate::controlplane::store::changes::State;
@@ -274,6 +275,11 @@ impl Sessions {
         self.tell(|known| known.is_none_or(|known| known == group).then_some(Event::Reconfigured));
     }
 
+    /// The same for every agent group.
+    pub fn reconfigure_all(&self) {
+        self.tell(|_| Some(Event::Reconfigured));
+    }
+
     /// What a decision about a change sets going, once it is stored and recorded.
     pub fn follow(&self, outcome: &Outcome) {
         if outcome.change.state == State::Approved {
@@ -282,8 +288,12 @@ impl Sessions {
             tasks::spawn(async move {
                 let context = sessions.context();
                 match context.desk.work(&context.ledger, &id).await {
-                    Ok((_, Some(outcome))) => sessions.tell_of(&outcome),
-                    Ok((_, None)) => {}
+                    Ok(Worked::Nothing(_)) => {}
+                    Ok(Worked::Recorded(outcome)) => sessions.tell_of(&outcome),
+                    Ok(Worked::Unrecorded(outcome)) => {
+                        context.desk.audit.settled().await;
+                        sessions.tell_of(&outcome);
+                    }
                     Err(error) => log::error("change.not_finished", &[("change", &id), ("error", &error)]),
                 }
             })

@@ -277,22 +277,22 @@ pub fn renew(tx: &Transaction<'_>, id: &ChangeId, renewed: &Renewed) -> Result<b
     Ok(tx.prepare_cached(sql)?.execute(values)? == 1)
 }
 
-/// Decides a pending change: a compare-and-set. Says whether it was pending.
+/// Decides a change that is in a state: a compare-and-set. Says whether it was in it.
 ///
 /// # Errors
 /// SQLite's.
 pub fn decide(
     tx: &Transaction<'_>,
     id: &ChangeId,
-    state: State,
+    (from, state): (State, State),
     decision: &Decision,
     note: &str,
 ) -> Result<bool, StoreError> {
     let finished = (state != State::Approved).then_some(decision.at.0);
     let sql = "UPDATE changes SET state = ?2, decided_by = ?3, decided_via = ?4, decided_at = ?5, note = ?6,
-                   finished_at = ?7 WHERE id = ?1 AND state = 'pending'";
-    let values =
-        params![id.as_str(), state.as_str(), decision.by, decision.via, decision.at.0, note, finished];
+                   finished_at = ?7 WHERE id = ?1 AND state = ?8";
+    let (by, via, at) = (&decision.by, &decision.via, decision.at.0);
+    let values = params![id.as_str(), state.as_str(), by, via, at, note, finished, from.as_str()];
     Ok(tx.prepare_cached(sql)?.execute(values)? == 1)
 }
 

@@ -1,10 +1,12 @@
-//! What of the host an agent group was granted: packages and mounts, by name, each pinned to what its approver saw.
+//! What of the host an agent group was granted: packages and mounts, by name, each pinned to what its approver saw, and
+//! with the audit record that says so.
 
 use rusqlite::{Connection, Row, Transaction, params};
 
 use super::StoreError;
 use crate::contract::ids::GroupName;
 use crate::contract::time::Millis;
+use crate::os::source::Which;
 
 /// One grant.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,13 +31,19 @@ pub enum What {
     Directory {
         /// Its path.
         source: String,
-        /// Its device.
-        device: u64,
-        /// Its number there.
-        inode: u64,
+        /// Which directory that is.
+        which: Which,
     },
     /// A directory that the daemon makes for the group, to be written.
     Own,
+}
+
+impl Grant {
+    /// Why nothing comes of it as long as its record is not in the audit files.
+    pub fn unrecorded(&self) -> String {
+        let sort = self.what.sort().as_str();
+        format!("{sort} {}: its record is not in the audit files yet; see `ironctl audit verify`", self.name)
+    }
 }
 
 /// One of the two sorts of names.
@@ -67,39 +75,45 @@ impl What {
     }
 }
 
-const COLUMNS: &str = "kind, name, source, digest, device, inode";
+const COLUMNS: &str = "kind, name, source, digest, device, inode, born";
 
 fn read(row: &Row<'_>) -> Result<Grant, StoreError> {
     // A device's number may use all 64 bits; SQLite's have a sign.
     let number = |at: usize| row.get::<_, Option<i64>>(at).map(|number| number.map(i64::cast_unsigned));
     let what = match (row.get::<_, String>(0)?.as_str(), row.get(2)?, row.get(3)?, number(4)?, number(5)?) {
         ("package", Some(version), Some(digest), None, None) => What::Package { version, digest },
-        ("mount", Some(source), None, Some(device), Some(inode)) => What::Directory { source, device, inode },
+        ("mount", Some(source), None, Some(device), Some(inode)) => {
+            What::Directory { source, which: Which { device, inode, born: number(6)? } }
+        }
         ("mount", None, None, None, None) => What::Own,
         _ => return Err(StoreError::BadRow("a grant")),
     };
     Ok(Grant { name: row.get(1)?, what })
 }
 
-/// Grants it, in the place of what had its name.
+/// Grants it, in the place of what had its name. `record` is the number of the audit record of that: nothing comes of
+/// the grant before it is in the audit files.
 ///
 /// # Errors
 /// SQLite's.
-pub fn put(tx: &Transaction<'_>, group: &GroupName, grant: &Grant) -> Result<(), StoreError> {
-    let none: Option<i64> = None;
-    let (source, digest, device, inode) = match &grant.what {
-        What::Package { version, digest } => (Some(version), Some(digest), none, none),
-        What::Directory { source, device, inode } => {
-            (Some(source), None, Some(device.cast_signed()), Some(inode.cast_signed()))
-        }
-        What::Own => (None, None, none, none),
+pub fn put(tx: &Transaction<'_>, group: &GroupName, grant: &Grant, record: u64) -> Result<(), StoreError> {
+    let (source, digest, which) = match &grant.what {
+        What::Package { version, digest } => (Some(version), Some(digest), None),
+        What::Directory { source, which } => (Some(source), None, Some(which)),
+        What::Own => (None, None, None),
     };
-    let sql = "INSERT INTO grants (agent_group, kind, name, source, digest, device, inode, since)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (agent_group, kind, name) DO UPDATE SET
+    let device = which.map(|which| which.device.cast_signed());
+    let inode = which.map(|which| which.inode.cast_signed());
+    let born = which.and_then(|which| which.born).map(u64::cast_signed);
+    let sql = "INSERT INTO grants (agent_group, kind, name, source, digest, device, inode, since, record, born)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (agent_group, kind, name) DO UPDATE SET
                    source = excluded.source, digest = excluded.digest, device = excluded.device,
-                   inode = excluded.inode, since = excluded.since";
+                   inode = excluded.inode, since = excluded.since, record = excluded.record,
+                   born = excluded.born";
     let kind = grant.what.sort().as_str();
-    let values = params![group.as_str(), kind, grant.name, source, digest, device, inode, Millis::now().0];
+    let (since, record) = (Millis::now().0, super::stored(record));
+    let group = group.as_str();
+    let values = params![group, kind, grant.name, source, digest, device, inode, since, record, born];
     tx.prepare_cached(sql)?.execute(values)?;
     Ok(())
 }
@@ -144,4 +158,26 @@ pub fn find(
 pub fn of(conn: &Connection, group: &GroupName) -> Result<Vec<Grant>, StoreError> {
     let sql = format!("SELECT {COLUMNS} FROM grants WHERE agent_group = ?1 ORDER BY kind, name");
     conn.prepare_cached(&sql)?.query_and_then([group.as_str()], read)?.collect()
+}
+
+/// All of a group, in the same order: first those that count, then those whose records are not in the audit files yet,
+/// which go up to `exported`.
+///
+/// # Errors
+/// SQLite's, or [`StoreError::BadRow`].
+pub fn recorded(
+    conn: &Connection,
+    group: &GroupName,
+    exported: u64,
+) -> Result<(Vec<Grant>, Vec<Grant>), StoreError> {
+    let sql =
+        format!("SELECT {COLUMNS}, record <= ?2 FROM grants WHERE agent_group = ?1 ORDER BY kind, name");
+    let mut query = conn.prepare_cached(&sql)?;
+    let values = params![group.as_str(), super::stored(exported)];
+    let all =
+        query.query_and_then(values, |row| Ok::<_, StoreError>((read(row)?, row.get::<_, bool>(7)?)))?;
+    let (counted, waiting): (Vec<_>, Vec<_>) =
+        all.collect::<Result<Vec<_>, _>>()?.into_iter().partition(|(_, is_recorded)| *is_recorded);
+    let grants = |all: Vec<(Grant, bool)>| all.into_iter().map(|(grant, _)| grant).collect();
+    Ok((grants(counted), grants(waiting)))
 }

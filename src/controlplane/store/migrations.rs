@@ -280,6 +280,21 @@ CREATE TRIGGER changes_asked_never AFTER DELETE ON changes WHEN old.state = 'pen
 END;
 ",
     },
+    // A change that is approved and not done had its packages granted already; it grants them when it is done.
+    Step {
+        name: "grants are recorded",
+        sql: "
+ALTER TABLE grants ADD COLUMN record INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE grants ADD COLUMN born INTEGER;
+DELETE FROM grants WHERE kind = 'package' AND EXISTS (
+  SELECT 1 FROM changes, json_each(changes.effects) AS step
+  WHERE changes.state = 'approved' AND changes.agent_group = grants.agent_group
+    AND json_extract(step.value, '$.effect') = 'set_package'
+    AND json_extract(step.value, '$.name') = grants.name
+    AND json_extract(step.value, '$.package.digest') = grants.digest
+);
+",
+    },
 ];
 
 /// Runs the steps that are missing.

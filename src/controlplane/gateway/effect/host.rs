@@ -4,6 +4,7 @@ use super::super::payload::{Refusal, Refusals, fields, text};
 use crate::contract::json::Value;
 use crate::controlplane::grants::packages::Tree;
 use crate::controlplane::store::grants::{Grant, What};
+use crate::os::source::Which;
 
 /// A package that is granted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,9 +23,7 @@ pub enum Mount {
         /// Its path.
         source: String,
         /// Which directory that is.
-        device: u64,
-        /// The same.
-        inode: u64,
+        which: Which,
     },
     /// A directory that the daemon makes for the group, to be written.
     Own,
@@ -68,9 +67,7 @@ impl Mount {
     /// As the ledger keeps it.
     pub fn grant(&self, name: &str) -> Grant {
         let what = match self {
-            Self::Directory { source, device, inode } => {
-                What::Directory { source: source.clone(), device: *device, inode: *inode }
-            }
+            Self::Directory { source, which } => What::Directory { source: source.clone(), which: *which },
             Self::Own => What::Own,
         };
         Grant { name: name.to_owned(), what }
@@ -78,12 +75,16 @@ impl Mount {
 
     pub(super) fn to_value(&self) -> Value {
         match self {
-            Self::Directory { source, device, inode } => Value::object([
-                ("source", Value::from(source.as_str())),
-                ("access", Value::from(READ)),
-                ("device", Value::from(*device)),
-                ("inode", Value::from(*inode)),
-            ]),
+            Self::Directory { source, which } => {
+                let fields = [
+                    ("source", Value::from(source.as_str())),
+                    ("access", Value::from(READ)),
+                    ("device", Value::from(which.device)),
+                    ("inode", Value::from(which.inode)),
+                ];
+                let born = which.born.map(|born| ("born", Value::from(born)));
+                Value::object(fields.into_iter().chain(born))
+            }
             Self::Own => Value::object([("source", Value::Null), ("access", Value::from(WRITE))]),
         }
     }
@@ -93,11 +94,14 @@ impl Mount {
             fields(value, &["source", "access"])?;
             return Ok(Self::Own);
         }
-        fields(value, &["source", "access", "device", "inode"])?;
+        fields(value, &["source", "access", "device", "inode", "born"])?;
         Ok(Self::Directory {
             source: text(value, "source", usize::MAX)?,
-            device: number(value, "device")?,
-            inode: number(value, "inode")?,
+            which: Which {
+                device: number(value, "device")?,
+                inode: number(value, "inode")?,
+                born: value.get("born").map(|_| number(value, "born")).transpose()?,
+            },
         })
     }
 }

@@ -13,7 +13,6 @@ use crate::controlplane::gateway::payload::{
     Refusal, Refusals, fields, optional, optional_list, shown, text,
 };
 use crate::controlplane::grants::{MOST_MOUNTS, NAME_RULE, is_name, mounts};
-use crate::controlplane::store::grants::Sort;
 
 /// Name, mount and how it is written.
 fn added(item: &Value, facts: &Facts) -> Result<(String, Mount, Value), Refusals> {
@@ -37,7 +36,7 @@ fn added(item: &Value, facts: &Facts) -> Result<(String, Mount, Value), Refusals
             let found = facts.directory(source).map_err(|wrong| {
                 vec![Refusal::new("source", format!("mount {name}: {}", plain::line(&wrong)))]
             })?;
-            let mount = Mount::Directory { source: source.clone(), device: found.device, inode: found.inode };
+            let mount = Mount::Directory { source: source.clone(), which: found.which };
             let written = written(READ);
             Ok((name, mount, written))
         }
@@ -83,5 +82,5 @@ pub(super) fn read(conn: &Connection, group: &GroupName, payload: &Value, facts:
         let payload = Value::object([("add", Value::Array(shown)), ("remove", Value::Array(removed))]);
         Ok(Reading { payload, effects })
     })();
-    super::within(conn, group, Sort::Mount, MOST_MOUNTS, reading)
+    super::within(conn, group, reading)
 }

@@ -11,7 +11,6 @@ use crate::controlplane::gateway::effect::{Effect, Package};
 use crate::controlplane::gateway::facts::{Facts, split};
 use crate::controlplane::gateway::payload::{Refusal, Refusals, fields, optional_list, shown};
 use crate::controlplane::grants::{MOST_PACKAGES, NAME_RULE};
-use crate::controlplane::store::grants::Sort;
 
 /// Name, version, and what is in it.
 fn added(item: &Value, facts: &Facts) -> Result<(String, Package), Refusals> {
@@ -46,5 +45,5 @@ pub(super) fn read(conn: &Connection, group: &GroupName, payload: &Value, facts:
         let payload = Value::object([("add", Value::Array(shown)), ("remove", Value::Array(removed))]);
         Ok(Reading { payload, effects })
     })();
-    super::within(conn, group, Sort::Package, MOST_PACKAGES, reading)
+    super::within(conn, group, reading)
 }

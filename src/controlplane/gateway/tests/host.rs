@@ -2,12 +2,29 @@
 
 use super::*;
 use crate::controlplane::grants::packages;
+use crate::controlplane::store::revisions;
 
 /// What nobody may pass off as the name of a package, a version or a mount.
 const BAD_NAMES: &[&str] = &[
     "", ".", "..", "../x", "x/../y", "x/y", "/x", "x y", "x;y", "x&y", "x|y", "x>y", "$(x)", "`x`", "x'y",
     "x\\\"y", "x\\\\y", "x*", "x\\n", "x\\u0000", "X", "-x", ".x", "x..y", "x\\u202e", "é",
 ];
+
+impl World {
+    /// A change of packages that is approved, with nothing done on the host.
+    fn approved(&self, payload: &str) -> Change {
+        self.approve("local:owner", &self.submit("packages", "a", payload).unwrap()).unwrap()
+    }
+
+    /// The same, done.
+    fn give(&self, payload: &str) {
+        assert_eq!(self.finish(&self.approved(payload), None).state, State::Applied);
+    }
+
+    fn packages(&self) -> Vec<String> {
+        self.facts().into_iter().filter(|(key, _)| key.starts_with("package")).map(|(_, what)| what).collect()
+    }
+}
 
 fn texts(refused: NotSubmitted) -> String {
     let NotSubmitted::Invalid(refusals) = refused else { panic!("{refused:?}") };
@@ -146,10 +163,116 @@ fn inv_033_a_change_whose_last_effect_fails_has_no_effect() {
 #[test]
 fn a_package_that_is_there_already_is_no_step() {
     let world = World::new();
-    world.approve("local:owner", &world.submit("packages", "a", r#"{"add":["p@1"]}"#).unwrap()).unwrap();
+    world.give(r#"{"add":["p@1"]}"#);
     let change = world.submit("packages", "a", r#"{"add":["p@1","q@1"]}"#).unwrap();
     assert_eq!(effects_of(&change).unwrap().len(), 1);
     assert_eq!(world.approve("local:owner", &change).unwrap().state, State::Approved);
+}
+
+/// Nothing of a change holds before all of it does: neither what it gives, nor what it takes away.
+#[test]
+fn a_change_gives_nothing_before_all_of_its_work_on_the_host_is_done() {
+    let world = World::new();
+    world.give(r#"{"add":["p@1"]}"#);
+    let before = world.facts();
+    let change = world.approved(r#"{"add":["q@1"],"remove":["p"]}"#);
+    assert_eq!(world.facts(), before);
+    let failed = world.finish(&change, Some("no room"));
+    assert_eq!((failed.state, failed.failure.as_deref()), (State::Approved, Some("no room")));
+    assert_eq!(world.facts(), before);
+    assert_eq!(world.finish(&change, None).state, State::Applied);
+    assert!(matches!(&world.packages()[..], [q] if q.contains("\"1\"")), "{:?}", world.packages());
+    assert!(world.facts().contains_key("package a q"));
+}
+
+/// The newest decision about a thing is the one that holds, in whatever order the work on the host ends.
+#[test]
+fn a_change_that_was_superseded_after_its_approval_lapses() {
+    let world = World::new();
+    let first = world.approved(r#"{"add":["p@1"]}"#);
+    world.finish(&first, Some("no room"));
+    // Who looks at the second sees that the first was decided.
+    let early = world.submit("packages", "a", r#"{"add":["p@2"]}"#).unwrap();
+    world.give(r#"{"add":["p@2"]}"#);
+    assert!(matches!(
+        world.approve("local:owner", &early),
+        Err(NotDecided::Stale(_) | NotDecided::Invalid(_))
+    ));
+    let before = world.facts();
+    let lapsed = world.finish(&first, None);
+    assert_eq!(lapsed.state, State::Expired);
+    assert!(lapsed.failure.unwrap().contains("was replaced after it was approved"));
+    assert_eq!(world.facts(), before);
+    // One about something else is none the worse for it.
+    world.give(r#"{"add":["q@1"]}"#);
+    // Of two that wait, the one that was decided last.
+    let (one, two) =
+        (world.approved(r#"{"add":["p@1"]}"#), world.approved(r#"{"remove":["q"],"add":["p@1"]}"#));
+    assert_eq!(world.finish(&two, None).state, State::Applied);
+    assert_eq!(world.finish(&one, None).state, State::Expired);
+    // Nobody's package outlives its agent.
+    let last = world.approved(r#"{"add":["q@1"]}"#);
+    world.write(|tx| revisions::bump(tx, "agent/a"));
+    assert_eq!(world.finish(&last, None).state, State::Expired);
+}
+
+#[test]
+fn what_is_approved_and_not_done_can_be_taken_back() {
+    let world = World::new();
+    let before = world.facts();
+    let change = world.approved(r#"{"add":["p@1"]}"#);
+    world.finish(&change, Some("no room"));
+    let withdraw = |change: &Change| {
+        let (keyring, id) = (world.keyring.clone(), change.id.clone());
+        world.write(move |tx| decide::withdraw(tx, &keyring, &person("local:owner"), &id))
+    };
+    assert_eq!(withdraw(&change).unwrap().change.state, State::Withdrawn);
+    assert!(matches!(withdraw(&change), Err(NotDecided::NotPending(_))));
+    let (keyring, id) = (world.keyring.clone(), change.id.clone());
+    assert!(world.write(move |tx| decide::finish(tx, &keyring, &id, None)).is_none());
+    assert_eq!(world.facts(), before);
+    let done = world.submit("mounts", "a", r#"{"add":[{"name":"m"}]}"#).unwrap();
+    world.approve("local:owner", &done).unwrap();
+    assert!(matches!(withdraw(&done), Err(NotDecided::NotPending(_))), "what is done is done");
+}
+
+/// Each was within the bounds when it was approved.
+#[test]
+fn changes_that_wait_for_their_work_do_not_add_up_to_more_than_an_agent_may_have() {
+    let world = World::new();
+    let directory = |name: usize| world.path.join(format!("state/packages/many{name}@1"));
+    for name in 0..33 {
+        std::fs::create_dir(directory(name)).unwrap();
+    }
+    let add = |from: usize, to: usize| {
+        let words: Vec<String> = (from..to).map(|name| format!("\"many{name}@1\"")).collect();
+        format!("{{\"add\":[{}]}}", words.join(","))
+    };
+    let (one, two) = (world.approved(&add(0, 20)), world.approved(&add(20, 33)));
+    assert_eq!(world.finish(&one, None).state, State::Applied);
+    let failed = world.finish(&two, None);
+    assert_eq!(failed.state, State::Approved);
+    assert!(failed.failure.unwrap().contains("33 packages, and 32 are the most"));
+    assert_eq!(world.packages().len(), 20);
+}
+
+/// A grant counts from the record of the act that made it hold.
+#[test]
+fn a_grant_counts_once_its_record_is_in_the_audit_files() {
+    let world = World::new();
+    world.give(r#"{"add":["p@1"]}"#);
+    let first = world.write(|tx| Ok(audit::tip(tx)?.0));
+    world.approve("local:owner", &world.submit("mounts", "a", r#"{"add":[{"name":"m"}]}"#).unwrap()).unwrap();
+    world.give(r#"{"add":["p@2"]}"#);
+    let last = world.write(|tx| Ok(audit::tip(tx)?.0));
+    let counts = |exported: u64| {
+        let (counted, waiting) = world.write(move |tx| grants::recorded(tx, &group("a"), exported));
+        assert_eq!(counted.len() + waiting.len(), 2);
+        counted.into_iter().map(|grant| grant.name).collect::<Vec<_>>()
+    };
+    assert_eq!(counts(first), [""; 0]);
+    assert_eq!(counts(last - 1), ["m"]);
+    assert_eq!(counts(last), ["m", "p"]);
 }
 
 #[test]

@@ -75,8 +75,8 @@ fn what_is_kept_of_pending_changes_is_what_counting_gives() {
         let id = change.id.clone();
         sizes.push(write(Box::new(move |tx| {
             let decision = Decision { by: "owner".to_owned(), via: String::new(), at: Millis(3) };
-            assert!(changes::decide(tx, &id, state, &decision, "").unwrap());
-            assert!(!changes::decide(tx, &id, state, &decision, "").unwrap());
+            assert!(changes::decide(tx, &id, (State::Pending, state), &decision, "").unwrap());
+            assert!(!changes::decide(tx, &id, (State::Pending, state), &decision, "").unwrap());
             let _ = changes::finish(tx, &id, Some("no")).unwrap();
             let _ = changes::finish(tx, &id, None).unwrap();
         })));

@@ -11,7 +11,7 @@ use crate::contract::cipher::{self, FileKey, Role};
 use crate::contract::ids::{GroupName, MessageId};
 use crate::controlplane::keys::LedgerState;
 use crate::controlplane::state::StateDir;
-use crate::controlplane::store::{Ledger, StoreError, changes, groups, meta, migrations, sessions};
+use crate::controlplane::store::{Ledger, StoreError, changes, grants, groups, meta, migrations, sessions};
 
 /// A state directory whose ledger was made, filled, and closed.
 fn made() -> (Scratch, StateDir) {
@@ -103,6 +103,45 @@ fn an_older_ledger_is_brought_up_to_date_and_keeps_what_it_holds() {
             conn.query_row("SELECT count(*) FROM pragma_foreign_key_check", [], |row| row.get(0)).unwrap();
         assert_eq!(broken, 0);
     }
+}
+
+/// Grants of before there were records count, but for those of a change that is not done: it gives them when it is.
+#[test]
+fn the_grants_of_an_older_ledger_count_if_their_change_is_done() {
+    let mut conn = Connection::open_in_memory().unwrap();
+    migrations::as_of(&conn, 5);
+    let change = |id: &str, state: &str, name: &str, digest: &str| {
+        let effects = format!(
+            r#"[{{"effect":"set_package","group":"a","name":"{name}","package":{{"digest":"{digest}"}}}}]"#
+        );
+        conn.execute(
+            "INSERT INTO changes (id, kind, agent_group, state, requested_by, via, label, reason, payload, effects,
+                 diff, base, digest, request, submitted_at, expires_at, note)
+             VALUES (?1, 'packages', 'a', ?2, '', '', '', '', '', ?3, '', '', '', '', 1, 2, '')",
+            [id, state, &effects],
+        )
+        .unwrap();
+    };
+    conn.execute_batch(
+        "INSERT INTO agent_groups (name, title, provider, model, tools, host_id, created_at, revision)
+             VALUES ('a', 'A', 'mock', 'mock', 'all', 7, 1, 3);
+         INSERT INTO grants VALUES ('a', 'package', 'done', '1', 'x', NULL, NULL, 1);
+         INSERT INTO grants VALUES ('a', 'package', 'waits', '1', 'y', NULL, NULL, 1);
+         INSERT INTO grants VALUES ('a', 'package', 'newer', '2', 'z', NULL, NULL, 1);
+         INSERT INTO grants VALUES ('a', 'mount', 'waits', NULL, NULL, NULL, NULL, 1);",
+    )
+    .unwrap();
+    change("1", "applied", "done", "x");
+    change("2", "approved", "waits", "y");
+    change("3", "approved", "newer", "older");
+    let path = PathBuf::from("control.db");
+    migrations::bring_up_to_date(&mut conn, &path, LedgerState::Made).unwrap();
+    let (counted, waiting) = grants::recorded(&conn, &GroupName::parse("a").unwrap(), 0).unwrap();
+    assert_eq!(
+        counted.iter().map(|grant| grant.name.as_str()).collect::<Vec<_>>(),
+        ["waits", "done", "newer"]
+    );
+    assert!(waiting.is_empty());
 }
 
 #[test]

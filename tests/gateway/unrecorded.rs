@@ -1,0 +1,85 @@
+//! What is decided and not in the audit files yet: nothing comes of it, also across a restart, until it is there.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::hand::{approve, submit};
+use crate::mounts::{Shared, problem, read};
+use crate::world::{Build, Daemon, Home, Runtime, Serve, User, eventually, marker};
+
+/// While this file is there, nothing is added to the audit files.
+fn gate(home: &Home) -> std::path::PathBuf {
+    home.root.join("user/no-audit")
+}
+
+fn serve(home: &Home, shared: &Shared) -> Daemon {
+    Serve::new(home, Runtime::Native)
+        .fault(format!("export-fails={}", gate(home).display()))
+        .flag("--mount-root", shared.root())
+        .ready()
+}
+
+#[test]
+fn a_grant_counts_only_once_it_is_recorded() {
+    let home = Home::new(Build::Faults, User::Root);
+    let shared = Shared::new();
+    let source = shared.holding("data", "from the host");
+    let mut daemon = serve(&home, &shared);
+    let payload = json!({"add": [{"name": "data", "source": source}]});
+    let change = submit(&daemon, "mounts", "mock-agent", &payload).ok();
+    fs::write(gate(&home), "").unwrap();
+    let answer = approve(&daemon, &change);
+    assert_eq!((answer.status, answer.json()["committed"].clone()), (503, json!(true)), "{}", answer.text());
+    assert_eq!(daemon.get(&format!("/v1/changes/{}", change["id"].as_str().unwrap()))["state"], "applied");
+    let nothing = |daemon: &Daemon| {
+        let said = read(&daemon.chat("mock-agent", "main"), "/mnt/data/note");
+        assert!(said.contains("no such file"), "{said}");
+        let why = problem(daemon, "data");
+        assert!(why.as_str().is_some_and(|why| why.contains("not in the audit files")), "{why}");
+    };
+    nothing(&daemon);
+    daemon.kill9();
+    drop(daemon);
+    let daemon = serve(&home, &shared);
+    nothing(&daemon);
+    fs::remove_file(gate(&home)).unwrap();
+    // The sandbox that was launched meanwhile goes, without another change.
+    eventually("it is recorded", || (problem(&daemon, "data") == json!(null)).then_some(()));
+    let chat = daemon.chat("mock-agent", "main");
+    eventually("the agent has it", || (read(&chat, "/mnt/data/note") == "from the host").then_some(()));
+    assert_eq!(daemon.get("/v1/audit/verify")["ok"], true);
+    assert!(daemon.stop().success());
+}
+
+/// The answer to a call that comes again is that of the first one, and as little as that one it is told before the
+/// question is recorded.
+#[test]
+fn a_repeated_call_is_answered_only_once_the_first_one_is_recorded() {
+    let home = Home::new(Build::Faults, User::Root);
+    let shared = Shared::new();
+    let mut daemon = serve(&home, &shared);
+    fs::write(gate(&home), "").unwrap();
+    let (text, event) = (
+        r#"tool:request_capability_change {"kind":"persona","payload":{"soul":"x"},"reason":"x"}"#,
+        marker(),
+    );
+    let sent = daemon.chat("mock-agent", "main").say_as(text, &event).position;
+    eventually("it is asked", || {
+        (daemon.get("/v1/changes/pending")["changes"].as_array().unwrap().len() == 1).then_some(())
+    });
+    daemon.kill9();
+    drop(daemon);
+    let daemon = serve(&home, &shared);
+    let chat = daemon.chat("mock-agent", "main");
+    eventually("it is asked again", || (daemon.metric("ironclaw_ingest_seconds_count") > 0.0).then_some(()));
+    // Another's whole turn is time enough for an answer that does not wait.
+    let text = marker();
+    assert!(daemon.chat("dev-agent", "main").ask(&text).contains(&text));
+    assert!(chat.history().iter().all(|entry| entry.direction == "in"), "{:?}", chat.history());
+    fs::remove_file(gate(&home)).unwrap();
+    let answer = chat.answer_after(sent).text;
+    assert!(answer.contains("tool result: asked, chg_"), "{answer}");
+    assert_eq!(daemon.get("/v1/changes/history")["changes"].as_array().unwrap().len(), 1);
+    assert!(daemon.stop().success());
+}
