@@ -28,7 +28,7 @@ pub fn weakened(control: &'static str) -> bool {
 }
 
 #[cfg(feature = "faults")]
-pub use on::{all, set, value};
+pub use on::{all, set, value, wait};
 
 #[cfg(feature = "faults")]
 mod on {
@@ -52,6 +52,13 @@ mod on {
     /// The value of the first `KEY=VALUE` with this key.
     pub fn value(key: &str) -> Option<&'static str> {
         all().split(',').find_map(|item| item.split_once('=').filter(|(k, _)| *k == key).map(|(_, v)| v))
+    }
+
+    /// Waits for as long as there is a file of the path that this key has.
+    pub fn wait(key: &str) {
+        while value(key).is_some_and(|gate| std::path::Path::new(gate).exists()) {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
     }
 
     pub(super) fn listed(key: &str, name: &str) -> bool {

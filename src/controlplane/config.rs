@@ -83,6 +83,8 @@ pub struct Config {
     pub master_key: MasterKeySource,
     /// The API's token, when the environment gave one.
     pub api_token: Option<Secret>,
+    /// The files that settings and the token were read from, absolute.
+    pub read_from: Vec<PathBuf>,
 }
 
 /// What sandboxes run in, and whether somebody asked for exactly that.
@@ -366,6 +368,7 @@ fn validate(
         )?),
         master_key,
         api_token: token,
+        read_from: host::read_from(&flags, environment),
     })
 }
 

@@ -500,6 +500,9 @@ async fn slow_pass(interval: Duration, ledger: Ledger, sessions: Sessions, gatew
         if let Err(error) = gateway.lapse().await {
             log::warn("pass.failed", &[("error", &error)]);
         }
+        if let Err(error) = gateway.collect().await {
+            log::warn("pass.failed", &[("error", &error)]);
+        }
         let now = Millis::now();
         let pruned = ledger.write(move |tx| {
             let history =

@@ -52,6 +52,8 @@ pub enum Access {
     Program,
     /// A device node, usable as such.
     Device,
+    /// A directory that is somebody else's: read-only like the first, and nothing that is mounted inside it.
+    Foreign,
 }
 
 /// One thing in the new root.
@@ -411,6 +413,7 @@ impl Mount {
                     1 => Access::ReadWrite,
                     2 => Access::Program,
                     3 => Access::Device,
+                    4 => Access::Foreign,
                     _ => return Err(io::ErrorKind::InvalidData.into()),
                 },
             },

@@ -6,7 +6,9 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, ResolveFlags, fstat, openat2, statat};
+use rustix::fs::{
+    AtFlags, CWD, FlockOperation, Mode, OFlags, ResolveFlags, StatVfsMountFlags, fstat, openat2, statat,
+};
 
 pub use super::tree::{Usage, remove_tree, usage};
 
@@ -43,6 +45,11 @@ pub fn space(path: &Path) -> io::Result<Space> {
         free: stat.f_bavail.saturating_mul(stat.f_frsize),
         total: stat.f_blocks.saturating_mul(stat.f_frsize),
     })
+}
+
+/// Whether programs can be started from where `path` is, as far as its mount tells.
+pub fn runs_programs(path: &Path) -> bool {
+    rustix::fs::statvfs(path).is_ok_and(|stat| !stat.f_flag.contains(StatVfsMountFlags::NOEXEC))
 }
 
 /// Opens `path` below `directory`; no part of it may be a link, leave the directory, or cross into `/proc`-like

@@ -5,6 +5,7 @@ pub mod cage;
 pub mod files;
 pub mod landlock;
 pub mod memory;
+pub mod mounts;
 pub mod network;
 pub mod process;
 pub mod seccomp;

@@ -35,12 +35,14 @@ impl Which {
 }
 
 /// A directory that was looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     /// Which it is.
     pub which: Which,
     /// Its mode.
     pub mode: u32,
+    /// Device and number of everything on the way, itself the last.
+    pub way: Vec<(u64, u64)>,
 }
 
 /// Why a directory is not to be trusted.
@@ -94,18 +96,6 @@ pub fn is_plain(path: &Path) -> bool {
     names(path).is_some()
 }
 
-/// What is mounted somewhere below a directory, if anything is.
-pub fn mounted_inside(path: &Path) -> Option<PathBuf> {
-    // The fifth field is the place, with four characters in octal (proc_pid_mountinfo(5)).
-    let plain = |field: &str| {
-        let octal = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
-        PathBuf::from(octal.iter().fold(field.to_owned(), |text, (code, c)| text.replace(code, c)))
-    };
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mut places = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(plain);
-    places.find(|place| place != path && place.starts_with(path))
-}
-
 /// A socket among the first so many entries below a directory. A read-only mount keeps nobody from talking to one.
 pub fn socket_inside(path: &Path, most: usize) -> Option<PathBuf> {
     use std::os::unix::fs::FileTypeExt;
@@ -140,6 +130,7 @@ pub fn look(path: &Path) -> Result<Source, SourceProblem> {
     let failed = |shown: &Path, error: Errno| SourceProblem::Os(shown.to_owned(), error.into());
     let mut here = openat(CWD, "/", flags, Mode::empty()).map_err(|error| failed(&shown, error))?;
     let mut found = judge(&here, &shown, own)?;
+    let mut way = found.way.clone();
     for name in names {
         shown.push(name);
         here = match openat(&here, name, flags, Mode::empty()) {
@@ -152,8 +143,9 @@ pub fn look(path: &Path) -> Result<Source, SourceProblem> {
             Err(error) => return Err(failed(&shown, error)),
         };
         found = judge(&here, &shown, own)?;
+        way.append(&mut found.way);
     }
-    Ok(found)
+    Ok(Source { way, ..found })
 }
 
 /// Opens a directory that was looked at, if it is still the same one and no link leads to it.
@@ -196,7 +188,8 @@ fn judge(directory: &OwnedFd, shown: &Path, own: u32) -> Result<Source, SourcePr
     if mode & 0o022 != 0 {
         return Err(SourceProblem::Open(shown.to_owned(), mode));
     }
-    Ok(Source { which: Which { device: stat.st_dev, inode: stat.st_ino, born: born(directory) }, mode })
+    let which = Which { device: stat.st_dev, inode: stat.st_ino, born: born(directory) };
+    Ok(Source { which, mode, way: vec![(which.device, which.inode)] })
 }
 
 /// When it was made, in nanoseconds since 1970.

@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -243,6 +244,105 @@ fn inv_041_a_source_that_was_swapped_is_left_out_and_shown() {
     }
     fs::set_permissions(&source, fs::Permissions::from_mode(0o755)).unwrap();
     assert_eq!(read(&chat, "/mnt/data/note"), "from the host", "as it was approved, it is back");
+    assert!(daemon.stop().success());
+}
+
+/// A directory shown a second time, until the test ends.
+struct Bound(PathBuf);
+
+impl Bound {
+    fn new(source: &Path, at: PathBuf) -> Self {
+        fs::create_dir(&at).unwrap();
+        fs::set_permissions(&at, fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(Command::new("mount").arg("--bind").args([source, &at]).status().unwrap().success());
+        Self(at)
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+/// What is the control plane's own stays so under another name, and what is mounted inside a directory is not shown with
+/// it, also to the sandbox of an ordinary user, who could not leave it out.
+#[test]
+fn another_name_of_what_is_private_is_private_and_a_mount_inside_is_not_carried_along() {
+    for user in [User::Root, User::Ordinary] {
+        let home = Home::new(Build::Release, user);
+        let shared = Shared::new();
+        let source = shared.holding("data", "from the host");
+        let daemon = Serve::new(&home, Runtime::Native).flag("--mount-root", shared.root()).ready();
+        let aliases = [
+            Bound::new(&home.state().join("sessions"), shared.0.join("below")),
+            Bound::new(home.state().parent().unwrap(), shared.0.join("above")),
+        ];
+        for alias in &aliases {
+            let alias = alias.0.display().to_string();
+            let answer =
+                submit(&daemon, "mounts", "mock-agent", &add(json!([{"name": "x", "source": alias}])));
+            assert_eq!(answer.status, 422, "{alias}: {}", answer.text());
+            let refused = answer.text();
+            assert!(
+                refused.contains("which no agent may see") || refused.contains("mounted inside"),
+                "{alias}: {refused}"
+            );
+        }
+        let payload = add(json!([{"name": "data", "source": source}]));
+        let change = submit(&daemon, "mounts", "mock-agent", &payload).ok();
+        assert_eq!(approve(&daemon, &change).status, 200);
+        let chat = daemon.chat("mock-agent", "main");
+        assert_eq!(read(&chat, "/mnt/data/note"), "from the host");
+        let other = shared.holding("other", "mounted later");
+        let inside = Bound::new(Path::new(&other), Path::new(&source).join("inside"));
+        eventually("the last sandbox is gone", || {
+            (daemon.metric("ironclaw_sandboxes_running") == 0.0).then_some(())
+        });
+        assert!(read(&chat, "/mnt/data/inside/note").contains("no such file"));
+        let shown = problem(&daemon, "data");
+        assert!(shown.as_str().unwrap().contains("something mounted inside"), "{shown}");
+        drop(inside);
+        assert!(daemon.stop().success());
+    }
+}
+
+/// A directory on a server that is gone: nobody waits for it for long, and for nothing else.
+#[test]
+fn a_directory_that_does_not_answer_is_left_out_and_keeps_nobody() {
+    let home = Home::new(Build::Faults, User::Root);
+    let shared = Shared::new();
+    let source = shared.holding("data", "from the host");
+    let gone = home.root.join("user/gone");
+    let daemon = Serve::new(&home, Runtime::Native)
+        .flag("--mount-root", shared.root())
+        .fault(format!("look-waits={}", gone.display()))
+        .ready();
+    let payload = add(json!([{"name": "data", "source": source}]));
+    let change = submit(&daemon, "mounts", "mock-agent", &payload).ok();
+    fs::write(&gone, "").unwrap();
+    let answer = submit(&daemon, "mounts", "mock-agent", &payload);
+    assert!(answer.status == 422 && answer.text().contains("does not answer"), "{}", answer.text());
+    assert_eq!(approve(&daemon, &change).status, 409);
+    // What needs no look at it is not kept by it.
+    let directory = home.state().join("packages/tools@1.0");
+    fs::create_dir_all(&directory).unwrap();
+    let package = submit(&daemon, "packages", "mock-agent", &json!({"add": ["tools@1.0"]})).ok();
+    assert_eq!(approve(&daemon, &package).ok()["state"], "applied");
+    fs::remove_file(&gone).unwrap();
+    let change = eventually("it answers again", || {
+        let answer = submit(&daemon, "mounts", "dev-agent", &payload);
+        (answer.status == 201).then(|| answer.json())
+    });
+    assert_eq!(approve(&daemon, &change).status, 200);
+    fs::write(&gone, "").unwrap();
+    let chat = daemon.chat("dev-agent", "main");
+    assert!(read(&chat, "/mnt/data/note").contains("no such file"));
+    daemon
+        .log
+        .wait_for("it is said", |line| line.contains("sandbox.left_out") && line.contains("does not answer"));
+    fs::remove_file(&gone).unwrap();
+    eventually("the agent has it", || (read(&chat, "/mnt/data/note") == "from the host").then_some(()));
     assert!(daemon.stop().success());
 }
 

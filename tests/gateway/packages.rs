@@ -173,6 +173,47 @@ fn an_approved_change_that_failed_does_not_come_back_over_a_later_one() {
     assert!(daemon.stop().success());
 }
 
+/// A copy that was altered behind the control plane's back is not shown: it is made again, or left out and said.
+#[test]
+fn a_copy_that_was_altered_is_left_out_until_it_can_be_made_again() {
+    let home = Home::new(Build::Release, User::Root);
+    let daemon = Serve::new(&home, Runtime::Native).ready();
+    put(&home, "tools@1.0", "first");
+    let change = ask(&daemon, "tools@1.0");
+    assert_eq!(approve(&daemon, &change).ok()["state"], "applied");
+    assert!(daemon.stop().success());
+    let store = home.state().join("packages/.store");
+    let copy = store.join(change["effects"][0]["package"]["digest"].as_str().unwrap());
+    let alter = || {
+        fs::remove_file(copy.join("readme")).unwrap();
+        fs::write(copy.join("readme"), "evil!").unwrap();
+    };
+    alter();
+    put(&home, "tools@1.0", "other");
+    let daemon = Serve::new(&home, Runtime::Native).ready();
+    let chat = daemon.chat("mock-agent", "main");
+    assert!(read(&chat, "/opt/packages/tools/readme").contains("no such file"));
+    daemon
+        .log
+        .wait_for("it is said", |line| line.contains("sandbox.left_out") && line.contains("was altered"));
+    let page = said(ctl(&home, &daemon, &["agent", "show", "mock-agent"]));
+    assert!(page.contains("its copy is lost or was altered"), "{page}");
+    put(&home, "tools@1.0", "first");
+    eventually("the last sandbox is gone", || {
+        (daemon.metric("ironclaw_sandboxes_running") == 0.0).then_some(())
+    });
+    assert_eq!(read(&chat, "/opt/packages/tools/readme"), "first");
+    let page = said(ctl(&home, &daemon, &["agent", "show", "mock-agent"]));
+    assert!(page.contains("tools@1.0") && !page.contains("altered"), "{page}");
+    // What nobody has any more is gone with the next start.
+    let change = submit(&daemon, "packages", "mock-agent", &json!({"remove": ["tools"]})).ok();
+    assert_eq!(approve(&daemon, &change).ok()["state"], "applied");
+    assert!(daemon.stop().success());
+    let daemon = Serve::new(&home, Runtime::Native).ready();
+    eventually("its copy is gone", || (fs::read_dir(&store).unwrap().count() == 0).then_some(()));
+    assert!(daemon.stop().success());
+}
+
 /// Killed at every step between the decision and the end of its work: the next start ends it, once.
 #[test]
 fn inv_032_every_crash_point_of_a_package_is_survived() {

@@ -72,14 +72,7 @@ pub(super) async fn show(api: &Api, principal: &Principal, name: &str) -> Result
         .await?;
     let ((granted, unrecorded), found) = found.ok_or_else(|| Problem::no_agent(name))?;
     let (host, group) = (api.gateway.host().clone(), found.name.clone());
-    let mut granted = smol::unblock(move || {
-        let judged = |grant: Grant| {
-            let problem = host.problem(&group, &grant);
-            (grant, problem)
-        };
-        granted.into_iter().map(judged).collect::<Vec<_>>()
-    })
-    .await;
+    let mut granted = smol::unblock(move || host.problems(&group, granted)).await;
     granted.extend(unrecorded.into_iter().map(|grant| {
         let why = grant.unrecorded();
         (grant, Some(why))

@@ -3,10 +3,11 @@
 
 use std::path::PathBuf;
 
+use super::flags::Flags;
 use super::{Config, ConfigError, MasterKeySource, Protection, absolute, usage};
 
 impl Config {
-    /// Files beside the state directory that no sandbox may see.
+    /// Files beside the state directory that no sandbox may see: keys and tokens, and what the operator decided.
     pub fn private_files(&self) -> Vec<PathBuf> {
         let mut files = match &self.master_key {
             MasterKeySource::StateFile => Vec::new(),
@@ -17,9 +18,8 @@ impl Config {
         if let Protection::Files { key, .. } = &self.door.protection {
             files.push(key.clone());
         }
-        // By the name that was given and by where it is.
-        let real: Vec<PathBuf> = files.iter().filter_map(|file| file.canonicalize().ok()).collect();
-        files.extend(real);
+        files.extend(self.policy.clone());
+        files.extend(self.read_from.clone());
         files
     }
 }
@@ -36,4 +36,27 @@ pub(super) fn mount_roots(text: &str) -> Result<Vec<PathBuf>, ConfigError> {
             }
         })
         .collect()
+}
+
+/// The files that settings and tokens came from.
+pub(super) fn read_from(flags: &Flags, environment: &dyn Fn(&str) -> Option<String>) -> Vec<PathBuf> {
+    let token = environment("IRONCLAW_API_TOKEN_FILE").filter(|path| !path.is_empty());
+    let given = flags.config.iter().cloned().chain(token);
+    given.filter_map(|path| std::path::absolute(path).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_settings_and_tokens_were_read_from_is_private() {
+        let flags = Flags::from_words(&["--config", "/etc/ironclaw.json"]).unwrap();
+        let token = |name: &str| (name == "IRONCLAW_API_TOKEN_FILE").then(|| "/run/token".to_owned());
+        assert_eq!(read_from(&flags, &token), ["/etc/ironclaw.json", "/run/token"].map(PathBuf::from));
+        let flags = Flags::from_words(&["--policy", "/etc/policy.json"]).unwrap();
+        let home = |name: &str| (name == "HOME").then(|| "/root".to_owned());
+        let config = Config::resolve(flags, 0, &home).unwrap();
+        assert!(config.private_files().contains(&PathBuf::from("/etc/policy.json")));
+    }
 }

@@ -43,13 +43,13 @@ impl Desk {
         Self { audit, keyring, policy, host, lifetime, working: Arc::default() }
     }
 
-    /// Looks at what a payload names on the host, one at a time.
+    /// Looks at what a payload names on the host; at packages one at a time.
     pub(super) async fn look(&self, kind: &str, payload: &Value) -> Facts {
         if !Facts::are_needed(kind) {
             return Facts::default();
         }
         // Held by the look itself, which goes on when whoever asked is gone.
-        let turn = self.working.lock_arc().await;
+        let turn = if Facts::are_long(kind) { Some(self.working.lock_arc().await) } else { None };
         let (host, kind, payload) = (self.host.clone(), kind.to_owned(), payload.clone());
         smol::unblock(move || {
             let _turn = turn;

@@ -2,7 +2,6 @@
 //! ledger has one writer. Looks at the host through `grants`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use super::decide::effects_of;
 use super::effect::{Effect, Package};
@@ -36,16 +35,19 @@ impl Facts {
         matches!(Kind::parse(kind), Ok(Kind::Packages | Kind::Mounts))
     }
 
+    /// Whether that is much to read.
+    pub(super) fn are_long(kind: &str) -> bool {
+        matches!(Kind::parse(kind), Ok(Kind::Packages))
+    }
+
     /// Looks at what is not among the facts.
     fn add(&mut self, host: &Host, kind: &str, payload: &Value) {
         let added = payload.get("add").and_then(Value::as_array).unwrap_or_default();
         match Kind::parse(kind) {
             Ok(Kind::Mounts) => {
                 let sources = added.iter().filter_map(|item| item.get("source").and_then(Value::as_str));
-                for source in sources.filter(|source| source.len() <= mounts::MOST_PATH).take(MOST_MOUNTS) {
-                    let found = mounts::look(host, Path::new(source));
-                    self.directories.insert(source.to_owned(), found);
-                }
+                let sources = sources.filter(|source| source.len() <= mounts::MOST_PATH).take(MOST_MOUNTS);
+                self.directories.extend(host.look(sources));
             }
             Ok(Kind::Packages) => {
                 for word in added.iter().filter_map(Value::as_str).take(MOST_PACKAGES) {

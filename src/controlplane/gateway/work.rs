@@ -2,7 +2,9 @@
 //! more after a crash and when somebody asks, until all of it is done; only then the change takes effect, and an agent
 //! is shown something of it when that too is in the audit files. Touches the ledger, and the host through `grants`.
 
-use rusqlite::Transaction;
+use std::collections::BTreeSet;
+
+use rusqlite::{Connection, Transaction};
 
 use super::decide::{self, NotDecided, Outcome, effects_of, is_superseded};
 use super::desk::Desk;
@@ -14,9 +16,10 @@ use crate::contract::plain;
 use crate::controlplane::grants::{Host, packages};
 use crate::controlplane::principals::Principal;
 use crate::controlplane::store::changes::{self, Change, State};
-use crate::controlplane::store::{Durability, Ledger, Step, StoreError};
+use crate::controlplane::store::{Durability, Ledger, Step, StoreError, grants};
 use crate::controlplane::tasks;
 use crate::controlplane::telemetry::log;
+use crate::controlplane::telemetry::metrics::METRICS;
 
 /// Longest reason that is kept, in characters.
 const MOST_REASON: usize = 1000;
@@ -75,6 +78,24 @@ impl Desk {
 }
 
 impl Gateway {
+    /// Removes the copies of packages that no grant and no approved change names, unless a sandbox runs, which may still
+    /// be shown one.
+    ///
+    /// # Errors
+    /// The ledger's.
+    pub async fn collect(&self) -> Result<(), StoreError> {
+        if METRICS.sandboxes.get() > 0 {
+            return Ok(());
+        }
+        let (host, ledger) = (self.desk.host.clone(), self.ledger.clone());
+        let removed =
+            smol::unblock(move || packages::collect(&host, || ledger.read_blocking(used_copies))).await?;
+        if removed > 0 {
+            log::info("packages.collected", &[("copies", &removed)]);
+        }
+        Ok(())
+    }
+
     /// Takes up what an earlier daemon left undone, once the records of it are in the audit files. To be called at the
     /// start.
     ///
@@ -93,7 +114,7 @@ impl Gateway {
                 log::warn("change.failed", &[("change", &id), ("why", &error)]);
             }
         }
-        Ok(())
+        self.collect().await
     }
 
     /// Tries the host's part of an approved change again, and gives the change as it is then.
@@ -152,6 +173,19 @@ impl Gateway {
             }
         }
     }
+}
+
+/// The digests of the packages that are granted, or will be.
+fn used_copies(conn: &Connection) -> Result<BTreeSet<String>, StoreError> {
+    let mut used = grants::digests(conn)?;
+    for id in changes::unfinished(conn)? {
+        let Some(change) = changes::get(conn, &id)? else { continue };
+        used.extend(effects_of(&change)?.into_iter().filter_map(|effect| match effect {
+            Effect::SetPackage { package, .. } => package.map(|package| package.tree.digest),
+            _ => None,
+        }));
+    }
+    Ok(used)
 }
 
 fn on_host(host: &Host, effect: &Effect) -> Result<(), String> {

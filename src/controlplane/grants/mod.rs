@@ -2,17 +2,28 @@
 //! into the state directory. They are judged when a change asks for them, and again before each launch. Touches
 //! `packages/` in the state directory, and looks at the directories that are asked for.
 
+mod looks;
 pub mod mounts;
 pub mod packages;
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+#[cfg(test)]
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
 
+use self::looks::{Looks, Until};
+use self::packages::Copies;
 use super::config::Config;
+#[cfg(test)]
+use super::config::MinFree;
 use super::isolation::{IsolationPaths, Shown};
+use super::session::FreeSpace;
 use super::state::Wall;
 use super::store::grants::{Grant, What};
 use crate::contract::ids::GroupName;
 use crate::contract::paths;
+use crate::os::source::Source;
 
 /// Packages that an agent can have.
 pub const MOST_PACKAGES: usize = 32;
@@ -32,6 +43,10 @@ pub struct Host {
     roots: Vec<PathBuf>,
     /// Who this daemon is.
     wall: Wall,
+    /// The room on the state directory's disk.
+    space: FreeSpace,
+    copies: Arc<Copies>,
+    looks: Looks,
 }
 
 impl Host {
@@ -39,14 +54,30 @@ impl Host {
     pub fn new(config: &Config, paths: &IsolationPaths, wall: Wall) -> Self {
         let mut private = vec![paths.state_dir.clone(), paths.run_dir.clone(), paths.bundle_root.clone()];
         private.extend(config.private_files());
-        Self { state: paths.state_dir.clone(), private, roots: config.mount_roots.clone(), wall }
+        Self {
+            state: paths.state_dir.clone(),
+            private,
+            roots: config.mount_roots.clone(),
+            wall,
+            space: FreeSpace::new(&paths.state_dir, config.min_free),
+            copies: Arc::default(),
+            looks: Looks::default(),
+        }
     }
 
     /// A host with this state directory, on which mounts may come from these directories.
     #[cfg(test)]
     pub(in crate::controlplane) fn with(state: &Path, roots: &[&str]) -> Self {
         let roots = roots.iter().map(PathBuf::from).collect();
-        Self { state: state.to_owned(), private: vec![state.to_owned()], roots, wall: Wall::OrdinaryUser }
+        Self {
+            state: state.to_owned(),
+            private: vec![state.to_owned()],
+            roots,
+            wall: Wall::OrdinaryUser,
+            space: FreeSpace::new(state, MinFree::Bytes(0)),
+            copies: Arc::default(),
+            looks: Looks::default(),
+        }
     }
 
     /// Where the daemon keeps the packages that were approved.
@@ -54,46 +85,60 @@ impl Host {
         self.state.join("packages/.store")
     }
 
-    /// How a grant is shown in a sandbox, or why it cannot be now.
-    fn shown(&self, group: &GroupName, grant: &Grant) -> Result<Shown, String> {
+    /// Looks at directories that are asked for, or that were granted, each of which may not answer; see
+    /// [`mounts`]. Blocks for some seconds at most.
+    ///
+    /// # Errors
+    /// For each what stands against it, and what to do; safe to show once it is escaped.
+    pub fn look<'a>(
+        &self,
+        paths: impl IntoIterator<Item = &'a str>,
+    ) -> BTreeMap<String, Result<Source, String>> {
+        let until = self.looks.begin();
+        paths.into_iter().map(|path| (path.to_owned(), self.look_at(path, until))).collect()
+    }
+
+    fn look_at(&self, path: &str, until: Until) -> Result<Source, String> {
+        let (host, path) = (self.clone(), PathBuf::from(path));
+        self.looks.look(&path.clone(), until, move || mounts::look(&host, &path))
+    }
+
+    /// How a mount is shown in a sandbox, or why it cannot be now.
+    fn mount(&self, group: &GroupName, grant: &Grant, until: Until) -> Result<Shown, String> {
         let name = &grant.name;
-        match &grant.what {
-            What::Package { version, digest } => {
-                let source = self.store().join(digest);
-                if !source.is_dir() {
-                    return Err(format!("package {name}@{version}: its files are not copied yet"));
-                }
-                Ok(Shown::Package { at: package_at(name), source })
-            }
-            What::Own => Ok(Shown::Own {
+        let What::Directory { source, which } = &grant.what else {
+            return Ok(Shown::Own {
                 at: mount_at(name),
                 source: self.state.join("mounts").join(group.as_str()).join(name),
-            }),
-            What::Directory { source, which } => {
-                let found = mounts::look(self, Path::new(source))
-                    .map_err(|wrong| format!("mount {name}: {wrong}"))?;
-                if !found.which.is(which) {
-                    return Err(format!(
-                        "mount {name}: {source} is not the directory that was approved; ask for the mount again"
-                    ));
-                }
-                Ok(Shown::Directory {
-                    at: mount_at(name),
-                    name: name.clone(),
-                    source: source.into(),
-                    device: which.device,
-                    inode: which.inode,
-                })
-            }
+            });
+        };
+        let found = self.look_at(source, until).map_err(|wrong| format!("mount {name}: {wrong}"))?;
+        if !found.which.is(which) {
+            return Err(format!(
+                "mount {name}: {source} is not the directory that was approved; ask for the mount again"
+            ));
         }
+        Ok(Shown::Directory {
+            at: mount_at(name),
+            name: name.clone(),
+            source: source.into(),
+            device: which.device,
+            inode: which.inode,
+        })
     }
 
     /// What a sandbox of the group is shown, with the grant of each, and what is left out and why. Blocks for as long
-    /// as looking takes.
+    /// as reading packages takes that were not read since the start, and for some seconds at most for mounts.
     pub fn show(&self, group: &GroupName, grants: &[Grant]) -> (Vec<(Grant, Shown)>, Vec<String>) {
+        let until = self.looks.begin();
         let (mut all, mut left_out) = (Vec::new(), Vec::new());
         for grant in grants {
-            match self.shown(group, grant) {
+            let shown = match &grant.what {
+                What::Package { version, digest } => packages::copied(self, &grant.name, version, digest)
+                    .map(|source| Shown::Package { at: package_at(&grant.name), source }),
+                What::Directory { .. } | What::Own => self.mount(group, grant, until),
+            };
+            match shown {
                 Ok(shown) => all.push((grant.clone(), shown)),
                 Err(why) => left_out.push(why),
             }
@@ -101,9 +146,17 @@ impl Host {
         (all, left_out)
     }
 
-    /// What is wrong with a grant now; `None` when a sandbox would have it. Blocks.
-    pub fn problem(&self, group: &GroupName, grant: &Grant) -> Option<String> {
-        self.shown(group, grant).err()
+    /// What is wrong with each grant now; `None` when a sandbox would have it. Blocks like [`Host::show`].
+    pub fn problems(&self, group: &GroupName, grants: Vec<Grant>) -> Vec<(Grant, Option<String>)> {
+        let until = self.looks.begin();
+        let judged = |grant: Grant| {
+            let problem = match &grant.what {
+                What::Package { version, digest } => packages::problem(self, &grant.name, version, digest),
+                What::Directory { .. } | What::Own => self.mount(group, &grant, until).err(),
+            };
+            (grant, problem)
+        };
+        grants.into_iter().map(judged).collect()
     }
 }
 
@@ -129,77 +182,4 @@ pub fn is_name(word: &str) -> bool {
 pub const NAME_RULE: &str = "a-z 0-9 . _ -, the first a letter or a digit, no .., 63 at most";
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// INV-042.
-    #[test]
-    fn inv_042_no_name_means_anything_to_a_shell_or_a_path() {
-        for good in ["a", "0", "left-pad", "lib_x.y", "1.2.3-rc.1"] {
-            assert!(is_name(good), "{good}");
-        }
-        for bad in BAD_NAMES {
-            assert!(!is_name(bad), "{bad:?}");
-        }
-        assert!(!is_name(&"x".repeat(NAME_BYTES + 1)) && is_name(&"x".repeat(NAME_BYTES)));
-    }
-
-    #[test]
-    fn nothing_of_the_daemons_own_is_shown_nor_anything_above_it() {
-        let host = Host::with(Path::new("/usr/share"), &["/usr"]);
-        for path in ["/usr/share", "/usr"] {
-            let said = mounts::look(&host, Path::new(path)).unwrap_err();
-            assert!(said.contains("no agent may see"), "{path}: {said}");
-        }
-        assert!(mounts::look(&host, Path::new("/usr/lib")).is_ok());
-    }
-
-    const BAD_NAMES: &[&str] = &[
-        "",
-        ".",
-        "..",
-        "-x",
-        "_x",
-        ".x",
-        "a..b",
-        "a/b",
-        "/a",
-        "a/",
-        "../a",
-        "a b",
-        " a",
-        "a\n",
-        "a\0",
-        "a\t",
-        "A",
-        "a;b",
-        "a&b",
-        "a|b",
-        "a>b",
-        "a<b",
-        "a$b",
-        "$(a)",
-        "`a`",
-        "a'b",
-        "a\"b",
-        "a\\b",
-        "a*",
-        "a?",
-        "a[b]",
-        "a{b}",
-        "a(b)",
-        "a!b",
-        "a#b",
-        "a~b",
-        "a%b",
-        "a^b",
-        "a=b",
-        "a+b",
-        "a,b",
-        "a:b",
-        "a@b",
-        "é",
-        "a\u{202e}",
-        "a\u{200b}",
-    ];
-}
+mod tests;

@@ -2,11 +2,13 @@
 //! known by the digest of everything in it; one that is approved is copied to a directory of that digest's name, and
 //! only such copies are ever shown to an agent. Nothing is unpacked. Touches `packages/` in the state directory.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ring::digest::{Context, SHA256};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fstat, openat, statat};
@@ -15,6 +17,7 @@ use rustix::io::Errno;
 use super::Host;
 use crate::contract::fault;
 use crate::controlplane::isolation::wall_directory;
+use crate::controlplane::session::{FreeSpace, Room};
 use crate::controlplane::state::sync_directory;
 use crate::os::files;
 
@@ -26,6 +29,8 @@ const MOST_BYTES: u64 = 512 << 20;
 const MOST_DEPTH: usize = 32;
 /// Longest name in it.
 const NAME_BYTES: usize = 255;
+/// A copy looks at the room on the disk after so many bytes of a file.
+const ROOM_EVERY: u64 = 8 << 20;
 /// The first line of what the digest covers.
 const FIRST_LINE: &str = "ironclaw package 1\n";
 
@@ -48,6 +53,8 @@ enum Wrong {
     Entry(String, &'static str),
     /// It is too large.
     Large(&'static str),
+    /// The disk has too little room.
+    NoRoom,
     /// The system refused.
     Os(String, io::Error),
 }
@@ -57,6 +64,7 @@ impl fmt::Display for Wrong {
         match self {
             Self::Entry(path, wrong) => write!(f, "{path:?} in it {wrong}"),
             Self::Large(what) => f.write_str(what),
+            Self::NoRoom => f.write_str("the disk would have too little room left (--min-free); make room"),
             Self::Os(path, error) => write!(f, "{path:?} in it: {error}"),
         }
     }
@@ -71,43 +79,157 @@ pub fn look(host: &Host, name: &str, version: &str) -> Result<Tree, String> {
     walk(&top, None).map_err(|wrong| format!("the package {name}@{version} cannot be used: {wrong}"))
 }
 
-/// Copies the tree of a package to where agents are shown it, unless a copy is there, and makes it durable.
+/// What is known of the copies, so that a launch need not read them: the digest of each that was read whole, with
+/// what its directory was then.
+#[derive(Debug, Default)]
+pub(super) struct Copies {
+    whole: Mutex<BTreeMap<String, Stamp>>,
+    /// Held by whoever reads, makes or removes copies.
+    turn: Mutex<()>,
+}
+
+/// A copy's directory, as far as a look at it tells: device, number, and the time of its last change.
+type Stamp = (u64, u64, i64, u64);
+
+impl Copies {
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<String, Stamp>> {
+        self.whole.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn stamp(copy: &Path) -> Option<Stamp> {
+    let stat = statat(CWD, copy, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+    let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    is_directory.then_some((stat.st_dev, stat.st_ino, stat.st_ctime, stat.st_ctime_nsec))
+}
+
+/// Whether a copy is there and nobody has touched its directory since it was last read.
+fn is_known(host: &Host, digest: &str) -> bool {
+    let now = stamp(&host.store().join(digest));
+    now.is_some() && now == host.copies.known().get(digest).copied()
+}
+
+/// Whether a copy is there and is what its name says. Reads all of it, if nothing is known of it since this daemon
+/// began, or its directory is not what it was.
+fn is_whole(host: &Host, digest: &str) -> bool {
+    if is_known(host, digest) {
+        return true;
+    }
+    let copy = host.store().join(digest);
+    let now = stamp(&copy);
+    let top = openat(CWD, &copy, DIRECTORY, Mode::empty());
+    let found = top.ok().and_then(|top| walk(&top, None).ok());
+    let is_whole = found.is_some_and(|tree| tree.digest == digest);
+    let mut known = host.copies.known();
+    match now.filter(|_| is_whole) {
+        Some(now) => known.insert(digest.to_owned(), now),
+        None => known.remove(digest),
+    };
+    is_whole
+}
+
+/// Copies the tree of a package to where agents are shown it, unless a whole copy is there, and makes it durable.
 ///
 /// # Errors
-/// When the tree is not the one of this digest any more, and whatever else is wrong; then nothing is there.
+/// When the tree is not the one of this digest any more, when there is too little room, and whatever else is wrong; then
+/// nothing is there.
 pub fn keep(host: &Host, name: &str, version: &str, digest: &str) -> Result<(), String> {
+    let _turn = host.copies.turn();
     let store = host.store();
     let io = |doing: &str, error: io::Error| format!("{doing} {}: {error}", store.display());
-    wall_directory(&store, host.wall).map_err(|error| io("making", error))?;
-    let there = store.join(digest);
-    if there.is_dir() {
+    if !store.is_dir() {
+        wall_directory(&store, host.wall).map_err(|error| io("making", error))?;
+        let above = store.parent().unwrap_or(&store);
+        sync_directory(above).map_err(|error| io("making", error))?;
+    }
+    if is_whole(host, digest) {
         return Ok(());
     }
     let top = open(host, name, version)?;
-    let new = store.join(format!("{digest}.new"));
+    let (there, new) = (store.join(digest), store.join(format!("{digest}.new")));
     files::remove_tree(&new).map_err(|error| io("clearing", error))?;
-    let copied = copy(&top, &new, name, version, digest);
+    let copied = copy(host, &top, &new, name, version, digest);
     if copied.is_err() {
         // The first error is the one to tell; what stays is cleared by the next try.
         let _ = files::remove_tree(&new);
     }
     copied?;
     fault::point("apply.written");
+    // What is there is not what its name says.
+    files::remove_tree(&there).map_err(|error| io("clearing", error))?;
     std::fs::rename(&new, &there)
         .and_then(|()| sync_directory(&store))
-        .map_err(|error| io("renaming in", error))
+        .map_err(|error| io("renaming in", error))?;
+    host.copies.known().extend(stamp(&there).map(|stamp| (digest.to_owned(), stamp)));
+    Ok(())
 }
 
-fn copy(top: &OwnedFd, new: &Path, name: &str, version: &str, digest: &str) -> Result<(), String> {
+/// Where the copy of a package is, for a launch. One that is lost or was altered is made again, if the operator's
+/// directory still is what was approved.
+///
+/// # Errors
+/// Why there is none, and what to do.
+pub(super) fn copied(host: &Host, name: &str, version: &str, digest: &str) -> Result<PathBuf, String> {
+    if !is_known(host, digest) {
+        keep(host, name, version, digest).map_err(|why| lost(name, version, &why))?;
+    }
+    Ok(host.store().join(digest))
+}
+
+/// What is wrong with the copy of a package, for people. Mends nothing.
+pub(super) fn problem(host: &Host, name: &str, version: &str, digest: &str) -> Option<String> {
+    if is_known(host, digest) {
+        return None;
+    }
+    let _turn = host.copies.turn();
+    let next = format!("it is made again at a launch while packages/{name}@{version} is as it was approved");
+    (!is_whole(host, digest)).then(|| lost(name, version, &next))
+}
+
+fn lost(name: &str, version: &str, why: &str) -> String {
+    format!("package {name}@{version}: its copy is lost or was altered: {why}")
+}
+
+/// Removes the copies that are not used, and what a crash left of others. Who says which are used is asked while nobody
+/// copies.
+///
+/// # Errors
+/// What `used` says; what cannot be removed is left for the next time.
+pub fn collect<E>(host: &Host, used: impl FnOnce() -> Result<BTreeSet<String>, E>) -> Result<u64, E> {
+    let _turn = host.copies.turn();
+    let Ok(copies) = std::fs::read_dir(host.store()) else { return Ok(0) };
+    let (used, mut removed) = (used()?, 0);
+    for copy in copies.flatten() {
+        let name = copy.file_name().to_string_lossy().into_owned();
+        if !used.contains(&name) && files::remove_tree(&copy.path()).is_ok() {
+            host.copies.known().remove(&name);
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+fn copy(
+    host: &Host,
+    top: &OwnedFd,
+    new: &Path,
+    name: &str,
+    version: &str,
+    digest: &str,
+) -> Result<(), String> {
     let failed = |wrong: Wrong| format!("the package {name}@{version} cannot be copied: {wrong}");
     let os = |error: io::Error| failed(Wrong::Os(".".into(), error));
     files::directory(new, None, 0o700).map_err(os)?;
     let to = openat(CWD, new, DIRECTORY, Mode::empty()).map_err(|error| os(error.into()))?;
-    let tree = walk(top, Some(&to)).map_err(failed)?;
+    let tree = walk(top, Some((&to, &host.space))).map_err(failed)?;
     if tree.digest != digest {
         return Err(format!(
             "the files of packages/{name}@{version} are not those that were approved (their digest is {}); put those \
-             back and run `ironctl change retry`, or ask for the package again",
+             back",
             tree.digest
         ));
     }
@@ -132,17 +254,20 @@ fn open(host: &Host, name: &str, version: &str) -> Result<OwnedFd, String> {
     })
 }
 
-struct Walk {
+struct Walk<'a> {
     context: Context,
     files: u64,
     bytes: u64,
+    /// Asked while a copy is made.
+    space: Option<&'a FreeSpace>,
 }
 
-/// Reads a tree, and copies it where there is somewhere to copy it to.
-fn walk(top: &OwnedFd, to: Option<&OwnedFd>) -> Result<Tree, Wrong> {
-    let mut walk = Walk { context: Context::new(&SHA256), files: 0, bytes: 0 };
+/// Reads a tree, and copies it where somewhere is given.
+fn walk(top: &OwnedFd, to: Option<(&OwnedFd, &FreeSpace)>) -> Result<Tree, Wrong> {
+    let space = to.map(|(_, space)| space);
+    let mut walk = Walk { context: Context::new(&SHA256), files: 0, bytes: 0, space };
     walk.context.update(FIRST_LINE.as_bytes());
-    walk.directory(top.as_fd(), to.map(AsFd::as_fd), "", 0)?;
+    walk.directory(top.as_fd(), to.map(|(to, _)| to.as_fd()), "", 0)?;
     Ok(Tree { digest: hex(walk.context.finish().as_ref()), files: walk.files, bytes: walk.bytes })
 }
 
@@ -150,7 +275,15 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-impl Walk {
+impl Walk<'_> {
+    /// Sees to it that a copy leaves the room that launches need.
+    fn room(&self) -> Result<(), Wrong> {
+        match self.space.map(FreeSpace::room) {
+            None | Some(Room::Enough) => Ok(()),
+            Some(_) => Err(Wrong::NoRoom),
+        }
+    }
+
     fn directory(
         &mut self,
         from: BorrowedFd<'_>,
@@ -245,6 +378,7 @@ impl Walk {
             return Err(Wrong::Entry(path.to_owned(), "has a set-uid, set-gid or sticky bit; chmod it"));
         }
         let executable = stat.st_mode & 0o111 != 0;
+        self.room()?;
         let mut copy = match to {
             Some(to) => {
                 let flags =
@@ -270,6 +404,9 @@ impl Walk {
             content.update(read);
             if let Some(copy) = &mut copy {
                 copy.write_all(read).map_err(os)?;
+                if size % ROOM_EVERY < read.len() as u64 {
+                    self.room()?;
+                }
             }
         }
         if let Some(copy) = copy {

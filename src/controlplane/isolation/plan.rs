@@ -233,13 +233,14 @@ fn oci_mount(item: &Mount, id: u32) -> Value {
             mount(&at.to_string_lossy(), "tmpfs", "tmpfs", &all)
         }
         Mount::Bind { source, at, access } => {
-            let (kind, flags): (_, &[&str]) = match access {
-                Access::ReadOnly => ("ro", &["nosuid", "nodev", "noexec"]),
-                Access::ReadWrite => ("rw", &["nosuid", "nodev", "noexec"]),
-                Access::Program => ("ro", &["nosuid", "nodev"]),
-                Access::Device => ("ro", &["nosuid", "noexec"]),
+            let (bind, kind, flags): (_, _, &[&str]) = match access {
+                Access::ReadOnly => ("rbind", "ro", &["nosuid", "nodev", "noexec"]),
+                Access::ReadWrite => ("rbind", "rw", &["nosuid", "nodev", "noexec"]),
+                Access::Program => ("rbind", "ro", &["nosuid", "nodev"]),
+                Access::Device => ("rbind", "ro", &["nosuid", "noexec"]),
+                Access::Foreign => ("bind", "ro", &["nosuid", "nodev", "noexec"]),
             };
-            let mut all = vec!["rbind", kind];
+            let mut all = vec![bind, kind];
             all.extend(quiet(flags));
             mount(&at.to_string_lossy(), "bind", &source.to_string_lossy(), &all)
         }
@@ -415,7 +416,7 @@ mod tests {
                 concat!(
                     r#"{{"destination":"/opt/packages/p","type":"bind","source":"/s/packages/.store/d","ro"{quiet},"#,
                     r#"{{"destination":"/mnt/o","type":"bind","source":"/s/mounts/g/o","rw"{quiet},"#,
-                    r#"{{"destination":"/mnt/d","type":"bind","source":"{source}","ro"{quiet}]"#,
+                    r#"{{"destination":"/mnt/d","type":"bind","source":"{source}","options":["bind","ro"{quiet}]"#,
                 ),
                 quiet = quiet,
                 source = source

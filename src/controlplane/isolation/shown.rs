@@ -66,9 +66,9 @@ impl Shown {
             Self::Package { source, .. } => (source.clone(), Access::ReadOnly),
             Self::Own { source, .. } => (source.clone(), Access::ReadWrite),
             Self::Directory { name, .. } if self.is_staged(spec.identity) => {
-                (staged(&spec.paths.staging, name), Access::ReadOnly)
+                (staged(&spec.paths.staging, name), Access::Foreign)
             }
-            Self::Directory { source, .. } => (source.clone(), Access::ReadOnly),
+            Self::Directory { source, .. } => (source.clone(), Access::Foreign),
         };
         Mount::Bind { source, at: self.at().into(), access }
     }

@@ -1,6 +1,8 @@
 //! What of the host an agent group was granted: packages and mounts, by name, each pinned to what its approver saw, and
 //! with the audit record that says so.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{Connection, Row, Transaction, params};
 
 use super::StoreError;
@@ -180,4 +182,13 @@ pub fn recorded(
         all.collect::<Result<Vec<_>, _>>()?.into_iter().partition(|(_, is_recorded)| *is_recorded);
     let grants = |all: Vec<(Grant, bool)>| all.into_iter().map(|(grant, _)| grant).collect();
     Ok((grants(counted), grants(waiting)))
+}
+
+/// The digests of all packages that anybody is granted.
+///
+/// # Errors
+/// SQLite's.
+pub fn digests(conn: &Connection) -> Result<BTreeSet<String>, StoreError> {
+    let mut query = conn.prepare_cached("SELECT digest FROM grants WHERE digest IS NOT NULL")?;
+    Ok(query.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
 }

@@ -36,7 +36,7 @@ pub(super) fn build(cage: &Cage) -> Result<(), Failure> {
     let mut opened = Vec::new();
     for item in &cage.mounts {
         opened.push(match item {
-            Mount::Bind { source, .. } => Some(detach(source)?),
+            Mount::Bind { source, access, .. } => Some(detach(source, *access)?),
             Mount::Memory { .. } | Mount::Directory { .. } => None,
         });
     }
@@ -81,10 +81,13 @@ pub(super) fn build(cage: &Cage) -> Result<(), Failure> {
     set_attributes(CWD, c"/", ATTR_RDONLY, 0).step(|| "making the root read-only".into())
 }
 
-/// A copy of the host's mount of `source`, in no place yet.
-fn detach(source: &Path) -> Result<OwnedFd, Failure> {
-    let flags =
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+/// A copy of the host's mount of `source`, in no place yet. Of a foreign directory what is mounted inside does not come
+/// along; an ordinary user's kernel refuses to leave that out, and then there is no sandbox.
+fn detach(source: &Path, access: Access) -> Result<OwnedFd, Failure> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if access != Access::Foreign {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
     open_tree(CWD, source, flags).step(|| format!("opening {}", source.display()))
 }
 
@@ -103,7 +106,7 @@ fn attach(source: &OwnedFd, at: &Path, access: Access) -> Result<(), Failure> {
             .step(|| format!("making {}", at.display()))?;
     }
     let set = match access {
-        Access::ReadOnly => ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC,
+        Access::ReadOnly | Access::Foreign => ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC,
         Access::ReadWrite => ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC,
         Access::Program => ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV,
         Access::Device => ATTR_RDONLY | ATTR_NOSUID | ATTR_NOEXEC,
