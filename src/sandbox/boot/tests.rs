@@ -150,6 +150,7 @@ struct Host {
     inbound_seq: u64,
     stored: Vec<OutboundRow>,
     turn_seconds: u64,
+    tools: Option<Vec<String>>,
 }
 
 struct Running {
@@ -177,6 +178,7 @@ impl Host {
             inbound_seq: 0,
             stored: Vec::new(),
             turn_seconds: 600,
+            tools: None,
         }
     }
 
@@ -225,6 +227,7 @@ impl Host {
             max_tokens: 99,
             persona: "P".into(),
             turn_seconds: self.turn_seconds,
+            tools: self.tools.clone(),
             ..SessionConfig::default()
         };
         let mut bodies = vec![InboundBody::Config(config)];

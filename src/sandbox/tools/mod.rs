@@ -88,6 +88,11 @@ pub fn enabled(config: &SessionConfig) -> impl Iterator<Item = &'static Tool> {
     })
 }
 
+/// Whether a tool is there and switched on.
+pub fn is_on(config: &SessionConfig, name: &str) -> bool {
+    enabled(config).any(|tool| tool.name == name)
+}
+
 /// Those tools as the model is told of them.
 pub fn specs(config: &SessionConfig) -> Vec<ToolSpec> {
     enabled(config)
@@ -116,9 +121,11 @@ pub struct Asked<'a> {
 pub fn find<'a>(config: &SessionConfig, name: &str, input: &'a ToolInput) -> Result<Asked<'a>, ToolError> {
     let Some(tool) = enabled(config).find(|tool| tool.name == name) else {
         let names: Vec<&str> = enabled(config).map(|tool| tool.name).collect();
+        let is_known = TABLE.iter().any(|tool| tool.name == name);
+        let wrong = if is_known { "this tool is switched off" } else { "there is no such tool" };
         return Err(ToolError(match names.as_slice() {
-            [] => "there is no such tool; none is switched on".to_owned(),
-            names => format!("there is no such tool; those that are switched on: {}", names.join(", ")),
+            [] => format!("{wrong}; none is switched on"),
+            names => format!("{wrong}; those that are switched on: {}", names.join(", ")),
         }));
     };
     if config.usage.is_over() && tool.repeat != Repeat::ReadOnly {
@@ -207,7 +214,10 @@ mod tests {
         assert_eq!(specs(&config).len(), 1);
         assert_eq!(run(&bench, &config, "read_file", &read, "1"), Ok("x".into()));
         let refused = run(&bench, &config, "write_file", &write, "1").unwrap_err();
+        assert_eq!(refused.0, "this tool is switched off; those that are switched on: read_file");
+        let refused = run(&bench, &config, "no_such", &write, "1").unwrap_err();
         assert_eq!(refused.0, "there is no such tool; those that are switched on: read_file");
+        assert!(is_on(&config, "read_file") && !is_on(&config, "write_file") && !is_on(&all, "no_such"));
         assert!(run(&bench, &all, "write_file", &read, "1").unwrap_err().0.contains("\"content\""));
         assert!(run(&bench, &all, "write_file", &ToolInput::Unreadable, "1").is_err());
     }

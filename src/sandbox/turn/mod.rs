@@ -330,11 +330,9 @@ impl<M: Model> Turns<M> {
         let Place { turn, step, ordinal } = place;
         let is_noted = match plan_run(journalled, tools::repeat(name)) {
             RunPlan::Tell(outcome) => return Ok(outcome),
-            RunPlan::Unknown => {
-                let outcome = Outcome { text: INTERRUPTED.into(), is_error: true };
-                self.parts.journal.result(turn, step, ordinal, &outcome)?;
-                return Ok(outcome);
-            }
+            RunPlan::Unknown => return self.interrupted(place),
+            // Begun, and switched off before it could go on: nobody knows how far it came.
+            RunPlan::RunAgain if !tools::is_on(&self.config, name) => return self.interrupted(place),
             RunPlan::Run => false,
             RunPlan::RunAgain => true,
         };
@@ -361,6 +359,13 @@ impl<M: Model> Turns<M> {
             Ok(text) => Outcome { text: room::one_result(text), is_error: false },
             Err(error) => Outcome { text: room::one_result(error.to_string()), is_error: true },
         };
+        self.parts.journal.result(turn, step, ordinal, &outcome)?;
+        Ok(outcome)
+    }
+
+    /// The outcome of a run that is not known and does not go on.
+    fn interrupted(&mut self, Place { turn, step, ordinal }: Place) -> Result<Outcome, End> {
+        let outcome = Outcome { text: INTERRUPTED.into(), is_error: true };
         self.parts.journal.result(turn, step, ordinal, &outcome)?;
         Ok(outcome)
     }

@@ -98,6 +98,30 @@ fn what_was_asked_and_not_answered_is_asked_again_by_the_same_name() {
     assert_eq!(host.model.requests().len(), 2);
 }
 
+/// Whoever may not ask any more is told that nobody knows what became of the question, not that there is no such tool.
+#[test]
+fn what_was_begun_by_a_tool_that_is_switched_off_meanwhile_has_an_unknown_outcome() {
+    let mut host = Host::new();
+    let one = message("one");
+    let mut running = host.launch(&[&one]);
+    host.model.will(Reply::Tool("request_capability_change", WISH));
+    serve_until_asked(&mut host, &mut running);
+    running.leave();
+    host.tools = Some(vec!["read_file".to_owned()]);
+    let mut running = host.launch(&[&one]);
+    host.model.will(Reply::Tool("request_capability_change", WISH)).will(Reply::Say("so be it"));
+    host.serve_until_done(&mut running, &one);
+    running.stop();
+    assert_eq!(actions(&host.stored).len(), 1, "it is not asked again");
+    let requests = host.model.requests();
+    assert_eq!(last_texts(&requests[1]), ["interrupted, outcome unknown"]);
+    // What is asked for anew is refused for what it is.
+    assert_eq!(
+        last_texts(&requests[2]),
+        ["this tool is switched off; those that are switched on: read_file"]
+    );
+}
+
 #[test]
 fn what_was_asked_and_not_stored_is_put_back_and_is_one_call() {
     let mut host = Host::new();
