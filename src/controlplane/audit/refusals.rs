@@ -1,6 +1,7 @@
 //! Refused actions of agents as records: one for each session, action and minute, however many there were, so that a
-//! sandbox that asks without end fills no disk. Nothing waits for them. Touches the ledger through the exporter's
-//! handle.
+//! sandbox that asks without end fills no disk, and no agent's noise hides another's. Nothing waits for them: what was
+//! counted in the last minute is lost with a daemon that is killed, but for the line in the log with which each count
+//! begins. Touches the ledger through the exporter's handle.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,14 +16,15 @@ use crate::controlplane::telemetry::log;
 
 /// How long refusals of one kind are counted together.
 const WINDOW: Duration = Duration::from_secs(60);
-/// Kinds counted apart in a window; all others share one record.
-const KINDS: usize = 256;
+/// Kinds of one agent counted apart in a window; its others share one record.
+const KINDS: usize = 32;
 /// What the others are called.
 const OTHERS: &str = "others";
 
 /// Refusals that are counted together.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Kind {
+    group: GroupName,
     session: Option<SessionId>,
     action: &'static str,
 }
@@ -30,7 +32,6 @@ struct Kind {
 /// What is known of them.
 #[derive(Clone, Debug)]
 struct Count {
-    group: Option<GroupName>,
     /// Why the first one was refused.
     why: &'static str,
     count: u64,
@@ -41,15 +42,22 @@ struct Count {
 pub(super) struct Counts(BTreeMap<Kind, Count>);
 
 impl Counts {
-    fn add(&mut self, session: &SessionId, group: &GroupName, action: &'static str, why: &'static str) {
-        let mut kind = Kind { session: Some(session.clone()), action };
-        let mut group = Some(group.clone());
-        if self.0.len() >= KINDS && !self.0.contains_key(&kind) {
-            kind = Kind { session: None, action: OTHERS };
-            group = None;
+    /// Counts one. Says whether it is the first of its kind.
+    fn add(
+        &mut self,
+        session: &SessionId,
+        group: &GroupName,
+        action: &'static str,
+        why: &'static str,
+    ) -> bool {
+        let mut kind = Kind { group: group.clone(), session: Some(session.clone()), action };
+        let of_group = self.0.keys().filter(|known| known.group == *group && known.session.is_some());
+        if !self.0.contains_key(&kind) && of_group.count() >= KINDS {
+            kind = Kind { group: group.clone(), session: None, action: OTHERS };
         }
-        let count = self.0.entry(kind).or_insert(Count { group, why, count: 0 });
+        let count = self.0.entry(kind).or_insert(Count { why, count: 0 });
         count.count = count.count.saturating_add(1);
+        count.count == 1
     }
 }
 
@@ -64,8 +72,17 @@ impl Audit {
     ) {
         let mut counts = lock(&self.shared.refusals);
         let begins = counts.0.is_empty();
-        counts.add(session, group, action, why);
+        let is_first = counts.add(session, group, action, why);
         drop(counts);
+        if is_first {
+            let about = &[
+                ("session", session as _),
+                ("group", group as _),
+                ("action", &action as _),
+                ("why", &why as _),
+            ];
+            log::info("action.refused", about);
+        }
         if begins {
             let audit = self.clone();
             tasks::spawn(async move {
@@ -83,13 +100,12 @@ impl Audit {
             return;
         }
         let noted = self.note(move |tx| {
-            for (Kind { session, action }, Count { group, why, count }) in &counts.0 {
-                let actor =
-                    group.as_ref().map_or_else(|| "agents".to_owned(), |group| format!("agent:{group}"));
+            for (Kind { group, session, action }, Count { why, count }) in &counts.0 {
+                let actor = format!("agent:{group}");
                 let via = session.as_ref().map(|session| format!("session:{session}")).unwrap_or_default();
                 let detail = Value::object([("why", Value::from(*why)), ("count", Value::from(*count))]);
                 let act = "action.refused";
-                let group = group.as_ref();
+                let group = Some(group);
                 record(tx, &Record { act, actor: &actor, via: &via, group, object: action, detail })?;
             }
             Ok(())
@@ -118,5 +134,11 @@ mod tests {
         }
         assert_eq!(counts.0.len(), KINDS + 1);
         assert_eq!(counts.0.values().map(|count| count.count).sum::<u64>(), 20_000, "none is lost");
+        // Another agent's are told apart all the same.
+        let (quiet, session) = (GroupName::parse("b").unwrap(), SessionId::mint());
+        assert!(counts.add(&session, &quiet, "create_agent", "not_granted"));
+        assert!(!counts.add(&session, &quiet, "create_agent", "not_granted"));
+        let kind = Kind { group: quiet, session: Some(session), action: "create_agent" };
+        assert_eq!(counts.0.get(&kind).unwrap().count, 2);
     }
 }
