@@ -265,6 +265,27 @@ fn sessions_are_told_as_they_are_when_somebody_comes() {
     assert!(daemon.stop().success());
 }
 
+/// What was said with an agent is not told again when it is gone, as its chats are not.
+#[test]
+fn the_chats_of_an_agent_that_is_gone_are_not_told_again() {
+    let home = Home::new(Build::Release, User::Root);
+    let daemon = Serve::new(&home, Runtime::Native).ready();
+    let token = daemon.token();
+    let (gone, kept) = (marker(), marker());
+    daemon.chat("dev-agent", "main").ask(&gone);
+    daemon.chat("mock-agent", "main").ask(&kept);
+    let path = "/v1/events?topics=chat&after=a0.c0";
+    let mut events = follow(&daemon, &token, path, None);
+    until(&mut events, |_, data| data["text"].as_str().is_some_and(|text| text.contains(&gone)));
+    drop(events);
+    let delete = Request { method: "DELETE", ..Request::get("/v1/agents/dev-agent") };
+    assert_eq!(daemon.send(delete).status, 200);
+    let mut events = follow(&daemon, &token, path, None);
+    let seen = until(&mut events, |_, data| data["text"].as_str().is_some_and(|text| text.contains(&kept)));
+    assert!(seen.iter().all(|event| !event.data.contains(&gone)), "{seen:?}");
+    assert!(daemon.stop().success());
+}
+
 #[test]
 fn the_command_follows_across_a_restart() {
     let home = Home::new(Build::Release, User::Root);

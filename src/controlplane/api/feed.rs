@@ -3,13 +3,16 @@
 //! the last event misses none and gets none twice; what sessions do is told anew. Touches the ledger, reading, and
 //! asks the actors what runs.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::btree_map::Entry as Slot;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response};
 use rusqlite::Connection;
+use smol::Timer;
 use smol::channel::Receiver;
 use smol::future::FutureExt;
 
@@ -25,10 +28,14 @@ use crate::controlplane::session::{Changed, Live, StateWatch};
 use crate::controlplane::store::audit::{self as chain, Link};
 use crate::controlplane::store::history::{self, Everywhere, Told};
 use crate::controlplane::store::sessions::{self, Partition};
-use crate::controlplane::store::{StoreError, members};
+use crate::controlplane::store::{StoreError, groups, members};
 
 /// Rows of each topic read from the ledger at once.
 const PAGE: usize = 50;
+/// Whoever has found nothing in so many pages lets others read between two of them.
+const AT_ONCE: usize = 8;
+/// For so long.
+const PAUSE: Duration = Duration::from_millis(20);
 /// Longest id of an event: two numbers of nineteen digits, two letters and a point.
 const ID_BYTES: usize = 41;
 /// Acts on changes begin with this.
@@ -225,12 +232,20 @@ impl Feed {
         let (principal, keyring, place) = (self.principal.clone(), api.keyring.clone(), self.place);
         let read = api.ledger.read(move |conn| {
             // What may be heard is what may be heard now.
+            let mut live = BTreeMap::new();
             let mut look = Look { reach: Reach::of(conn, &principal)?, ..Look::default() };
             if wants_records {
                 look.links = chain::after(conn, place.record, PAGE)?;
             }
             if wants_chat {
-                let hears = |partition: &Partition| Ok(look.reach.hears(partition));
+                // Nor is anything told of an agent that is gone, as where its chats are asked for.
+                let hears = |partition: &Partition| {
+                    let is_live = match live.entry(partition.group.clone()) {
+                        Slot::Occupied(known) => *known.get(),
+                        Slot::Vacant(unknown) => *unknown.insert(groups::is_live(conn, &partition.group)?),
+                    };
+                    Ok(is_live && look.reach.hears(partition))
+                };
                 look.chat = history::everywhere(conn, &keyring, place.entry, PAGE, hears)?;
             }
             Ok(look)
@@ -332,7 +347,10 @@ impl Feed {
 
 impl Source for Feed {
     async fn fill(&mut self, api: &Api, ready: &mut VecDeque<Bytes>) -> Result<(), StoreError> {
-        loop {
+        for pages in 0usize.. {
+            if pages >= AT_ONCE {
+                Timer::after(PAUSE).await;
+            }
             let look = self.look(api).await?;
             for link in &look.links {
                 self.tell_record(link, &look.reach, ready)?;
@@ -355,6 +373,7 @@ impl Source for Feed {
                 return Ok(());
             }
         }
+        Ok(())
     }
 
     async fn changed(&self) {

@@ -263,6 +263,15 @@ pub fn delete(tx: &Transaction<'_>, name: &GroupName) -> Result<bool, StoreError
     Ok(tx.prepare_cached(sql)?.execute(params![name.as_str(), Millis::now().0])? == 1)
 }
 
+/// Whether there is such a group and it is not deleted.
+///
+/// # Errors
+/// SQLite's.
+pub fn is_live(conn: &Connection, name: &GroupName) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM agent_groups WHERE name = ?1 AND deleted_at IS NULL)";
+    Ok(conn.prepare_cached(sql)?.query_row([name.as_str()], |row| row.get(0))?)
+}
+
 /// The group of that name, if it was not deleted.
 ///
 /// # Errors
