@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
 use crate::contract::fault;
+use crate::os::process;
 
 /// Marks a directory as ours and carries the lock; its second line names the process that holds it.
 const MARKER: &str = "ironclaw.state";
@@ -223,13 +224,19 @@ impl StateDir {
     /// locked to find out, so nobody who starts meanwhile is kept from it.
     pub fn holder(path: &Path) -> Option<u32> {
         let marker = path.join(MARKER);
-        let inode = format!(":{}", fs::symlink_metadata(&marker).ok()?.ino());
+        let found = fs::symlink_metadata(&marker).ok()?;
+        let inode = format!(":{}", found.ino());
+        let is_same = |file: &Path, found: &fs::Metadata| {
+            file.metadata().is_ok_and(|file| (file.dev(), file.ino()) == (found.dev(), found.ino()))
+        };
         let locks = fs::read_to_string("/proc/locks").ok()?;
         // `1: FLOCK  ADVISORY  WRITE 1234 08:01:5678 0 EOF` (proc_locks(5))
         locks.lines().find_map(|line| {
             let words: Vec<&str> = line.split_whitespace().collect();
             let [_, "FLOCK", _, "WRITE", pid, file, ..] = words[..] else { return None };
-            file.ends_with(&inode).then(|| pid.parse().ok()).flatten()
+            let pid = file.ends_with(&inode).then(|| pid.parse().ok()).flatten()?;
+            // Another filesystem's file may have the same number; where its files cannot be seen it counts.
+            process::has_open(pid, |file| is_same(file, &found)).unwrap_or(true).then_some(pid)
         })
     }
 

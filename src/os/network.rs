@@ -3,8 +3,10 @@
 use std::ffi::CStr;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::ptr;
+
+use super::process;
 
 /// An address of an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +15,25 @@ pub struct InterfaceAddress {
     pub ip: IpAddr,
     /// Whether the interface ends in a process of this machine (a TUN device), as a tunnel does.
     pub is_tunnel: bool,
+}
+
+/// Whether a process listens on this port of TCP; `None` where that cannot be seen.
+pub fn listens(pid: u32, port: u16) -> Option<bool> {
+    let tables =
+        ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| std::fs::read_to_string(table).unwrap_or_default());
+    let sockets: Vec<PathBuf> =
+        tables.iter().flat_map(|table| table.lines()).filter_map(|line| listener(line, port)).collect();
+    process::has_open(pid, |file| std::fs::read_link(file).is_ok_and(|target| sockets.contains(&target)))
+}
+
+/// The socket of a line of `/proc/net/tcp` (proc_pid_net(5)), as descriptors name it, if it listens on this port.
+fn listener(line: &str, port: u16) -> Option<PathBuf> {
+    /// The state of a socket that listens.
+    const LISTENS: &str = "0A";
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let [_, local, _, LISTENS, _, _, _, _, _, inode, ..] = words[..] else { return None };
+    let (_, found) = local.rsplit_once(':')?;
+    (u16::from_str_radix(found, 16) == Ok(port)).then(|| PathBuf::from(format!("socket:[{inode}]")))
 }
 
 /// All addresses of all interfaces.
@@ -75,5 +96,18 @@ mod tests {
         let all = interface_addresses().unwrap();
         let loopback = InterfaceAddress { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), is_tunnel: false };
         assert!(all.contains(&loopback), "{all:?}");
+    }
+
+    #[test]
+    fn a_listener_is_known_by_its_port_and_its_process() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let own = std::process::id();
+        assert_eq!(listens(own, port), Some(true));
+        let client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        assert_eq!(listens(own, client.local_addr().unwrap().port()), Some(false), "it only talks");
+        drop(listener);
+        assert_eq!(listens(own, port), Some(false));
+        assert_eq!(listens(u32::MAX, port), None);
     }
 }

@@ -236,6 +236,13 @@ pub fn real_uid(pid: u32) -> io::Result<u32> {
     first.parse().map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
+/// Whether one of the files that a process has open fits, each given by its name in `/proc`; `None` where that cannot
+/// be seen.
+pub fn has_open(pid: u32, fits: impl Fn(&Path) -> bool) -> Option<bool> {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+    Some(open.flatten().any(|file| fits(&file.path())))
+}
+
 /// The kernel's name for the time since this boot: what was written down before it names other processes.
 pub fn boot_id() -> io::Result<String> {
     Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())

@@ -2,6 +2,7 @@
 //! tests itself and is gone. What is made is made in a directory of its own, which is removed.
 
 use std::fs;
+use std::path::Path;
 
 use super::{Check, Verdict};
 use crate::contract::time::Millis;
@@ -10,7 +11,7 @@ use crate::controlplane::isolation::{self, BackEnd, Identity, IsolationPaths, SE
 use crate::controlplane::serve::runtime_choice;
 use crate::controlplane::state::{StateDir, Wall};
 use crate::front::demo::{Home, base};
-use crate::os::landlock;
+use crate::os::{files, landlock};
 
 /// A clock that shows a time before this program was written has not been set.
 const WRITTEN: &str = "2025-01-01T00:00:00.000Z";
@@ -148,11 +149,25 @@ struct Scratch {
 impl Scratch {
     fn make(config: &Config) -> Result<Self, String> {
         let uid = rustix::process::geteuid().as_raw();
-        // Where the temporary directory is closed to this user, the place of the state is as good.
-        let beside = config.state_dir.ancestors().find(|path| path.is_dir());
-        let home = Home::make(&base(uid), uid)
-            .or_else(|failure| Home::make(beside.ok_or(failure)?, uid))
-            .map_err(|failure| failure.to_string())?;
+        // Where the temporary directory is closed to this user, or closed to programs, of which one is copied there,
+        // the place of the state is as good; never the state itself, which holds what is its own and nothing else.
+        let beside = config.state_dir.ancestors().skip(1).find(|path| path.is_dir());
+        let places = [Some(base(uid)), Some("/var/tmp".into()), beside.map(Path::to_owned)];
+        let mut made = Err("no directory can be made; name a writable one with TMPDIR".to_owned());
+        for place in places.into_iter().flatten() {
+            made = if files::runs_programs(&place) {
+                Home::make(&place, uid).map_err(|failure| failure.to_string())
+            } else {
+                Err(format!(
+                    "{} is mounted noexec, so no sandbox can be tried there; name another with TMPDIR",
+                    place.display()
+                ))
+            };
+            if made.is_ok() {
+                break;
+            }
+        }
+        let home = made?;
         let wall = Wall::of_this_process(config.sandbox_uid_base);
         let state = StateDir::claim(&home.path.join("state"), wall).map_err(|error| error.to_string())?;
         let identity = match wall {

@@ -1,6 +1,8 @@
 //! `ironclaw doctor`: whether this machine, this user and this state directory are as a control plane needs them, one
 //! line a check with the next step for whatever is not. Makes nothing that stays: what it tries, it tries in a
-//! directory of its own in the temporary directory, beside a control plane that runs. May use every room.
+//! directory of its own in the temporary directory, beside a control plane that runs. Only the controllers of the
+//! machine's control groups stay switched on, as every start of a control plane leaves them: one that starts meanwhile
+//! must not lose them again. May use every room.
 
 mod host;
 mod state;

@@ -14,7 +14,7 @@ use crate::controlplane::listen;
 use crate::controlplane::serve::master_key;
 use crate::controlplane::session::{FreeSpace, Room};
 use crate::controlplane::state::{self, Readers, StateDir};
-use crate::os::files;
+use crate::os::{files, network};
 
 /// The longest token and its line end.
 const TOKEN_BYTES: usize = 258;
@@ -141,12 +141,14 @@ fn port_check(config: &Config) -> Check {
     match TcpListener::bind(address) {
         Ok(_) => Check::ok(NAME, format!("{address} is free")),
         Err(error) if error.kind() == ErrorKind::AddrInUse => match StateDir::holder(&config.state_dir) {
-            Some(pid) => {
+            Some(pid) if network::listens(pid, address.port()).unwrap_or(true) => {
                 Check::ok(NAME, format!("{address} is in use, and process {pid} is our control plane"))
             }
-            None => Check::fail(
+            Some(_) | None => Check::fail(
                 NAME,
-                format!("{address} is in use by a program that does not work on this state directory"),
+                format!(
+                    "{address} is in use by a program that is not the control plane of this state directory"
+                ),
                 "stop that one, or choose another port with --api-addr 127.0.0.1:PORT",
             ),
         },
