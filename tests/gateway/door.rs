@@ -508,6 +508,9 @@ fn many_wrong_tokens_make_others_wrong_ones_wait_and_no_right_one() {
     let late: Answer = Request::get("/v1/agents").token("wrong").send(daemon.address).unwrap();
     assert_eq!((late.status, late.json()["type"].as_str()), (429, Some("too_many_failures")));
     assert_eq!(daemon.send(Request::get("/v1/agents")).status, 200);
+    // Lines come in order: with this one all before it are there.
+    daemon.chat("mock-agent", "main").say("the last");
+    daemon.log.wait_for("the last line", |line| line.contains("api.accepted"));
     let lines = daemon.log.text();
     assert_eq!(lines.matches("api.wrong_token").count(), 1, "{lines}");
     assert!(lines.matches("api.request").count() < 90, "strangers fill the log");

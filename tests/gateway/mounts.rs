@@ -342,7 +342,10 @@ fn a_directory_that_does_not_answer_is_left_out_and_keeps_nobody() {
         .log
         .wait_for("it is said", |line| line.contains("sandbox.left_out") && line.contains("does not answer"));
     fs::remove_file(&gone).unwrap();
-    eventually("the agent has it", || (read(&chat, "/mnt/data/note") == "from the host").then_some(()));
+    eventually("the last sandbox is gone", || {
+        (daemon.metric("ironclaw_sandboxes_running") == 0.0).then_some(())
+    });
+    assert_eq!(read(&chat, "/mnt/data/note"), "from the host");
     assert!(daemon.stop().success());
 }
 
