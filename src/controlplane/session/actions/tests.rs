@@ -1,5 +1,7 @@
 //! Tests of actions over a real ledger: what a sandbox may ask, and that it may do nothing else.
 
+mod fuzz;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
