@@ -90,7 +90,7 @@ pub(super) async fn send(
     );
     // A duplicate wakes too: the first may have been accepted by a daemon that died before it woke anybody.
     api.actors.wake(&accepted.session);
-    api.newcomers.ring();
+    api.actors.ring_births();
     if !accepted.duplicate {
         api.actors.ring_bell(&accepted.session, news);
     }

@@ -43,7 +43,7 @@ pub(super) async fn stream(
     }
     let seat = Seat::take(api)?;
     api.reaches(principal, Scope::Chat, &partition.group).await?;
-    let births = api.newcomers.watch();
+    let births = api.actors.watch_births();
     let source = Conversation { partition, births, session: None, cursor, caught_up: false };
     Ok(seat.stream(api, principal.clone(), source, ""))
 }

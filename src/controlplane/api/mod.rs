@@ -62,8 +62,6 @@ pub struct Api {
     closing: Closing,
     failures: throttle::Failures,
     rates: rate::Rates,
-    /// Rings when a message was accepted: it may have begun the conversation that somebody waits for.
-    newcomers: Bell,
     /// Rings when somebody may have less than before: open streams look again whether they may go on.
     rights: Bell,
     streams: Arc<Semaphore>,
@@ -93,7 +91,6 @@ impl Api {
             closing,
             failures: throttle::Failures::default(),
             rates: rate::Rates::new(token_rate),
-            newcomers: Bell::default(),
             rights: Bell::default(),
             streams: Arc::new(Semaphore::new(STREAMS)),
         }

@@ -21,6 +21,8 @@ pub(super) struct Bells {
     watched: Mutex<HashMap<SessionId, Vec<Bell>>>,
     /// Rings with each of them.
     any: Any,
+    /// Rings when a conversation may have begun.
+    births: Any,
 }
 
 /// The ringer's end.
@@ -65,6 +67,16 @@ impl Bells {
     /// Rings when the history of any of them grew.
     pub(super) fn watch_all(&self) -> Receiver<()> {
         self.any.watch()
+    }
+
+    /// Rings when a conversation may have begun that was not there before.
+    pub(super) fn watch_births(&self) -> Receiver<()> {
+        self.births.watch()
+    }
+
+    /// A conversation may have begun. To be called after the commit.
+    pub(super) fn ring_births(&self) {
+        self.births.ring();
     }
 
     /// Whether anybody would hear of this conversation now.

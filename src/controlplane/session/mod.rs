@@ -249,6 +249,16 @@ impl Sessions {
         self.context().bells.watch_all()
     }
 
+    /// Rings when a conversation may have begun that was not there before.
+    pub fn watch_births(&self) -> Receiver<()> {
+        self.context().bells.watch_births()
+    }
+
+    /// A conversation may have begun. To be called after the commit.
+    pub fn ring_births(&self) {
+        self.context().bells.ring_births();
+    }
+
     /// Watches the history of a session.
     pub fn watch(&self, session: &SessionId) -> Watch {
         self.context().bells.watch(session)
