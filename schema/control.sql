@@ -229,3 +229,12 @@ CREATE TRIGGER changes_asked_never AFTER DELETE ON changes WHEN old.state = 'pen
   UPDATE askers SET pending = pending - 1 WHERE name = old.requested_by;
   DELETE FROM askers WHERE name = old.requested_by AND pending <= 0;
 END;
+CREATE TABLE destinations (
+  agent_group TEXT NOT NULL REFERENCES agent_groups(name),
+  name TEXT NOT NULL, -- the agent's word for it
+  display_name TEXT NOT NULL,
+  messaging_group TEXT NOT NULL REFERENCES messaging_groups(id),
+  thread TEXT,
+  created_at INTEGER NOT NULL,
+  PRIMARY KEY (agent_group, name)
+) STRICT, WITHOUT ROWID;

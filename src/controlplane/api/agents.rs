@@ -22,7 +22,8 @@ use crate::controlplane::principals::{self, Principal, Scope, Standing};
 use crate::controlplane::store::grants::{Grant, Sort, What};
 use crate::controlplane::store::groups::{self, AgentGroup};
 use crate::controlplane::store::{
-    Step, StoreError, grants, inbox, members, messaging_groups, revisions, roles, sessions, wirings,
+    Step, StoreError, destinations, grants, inbox, members, messaging_groups, revisions, roles, sessions,
+    wirings,
 };
 use crate::controlplane::tasks;
 
@@ -166,6 +167,7 @@ fn end(tx: &Transaction<'_>, principal: &Principal, group: &GroupName) -> Result
     roles::forget(tx, group)?;
     members::forget(tx, group)?;
     wirings::forget(tx, group)?;
+    destinations::forget(tx, group)?;
     grants::forget(tx, group)?;
     revisions::bump(tx, &format!("agent/{group}"))?;
     note(tx, principal, "agent.deleted", group.as_str(), Value::Null)?;

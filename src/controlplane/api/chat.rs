@@ -10,6 +10,7 @@ use super::{Api, body};
 use crate::contract::ids::GroupName;
 use crate::contract::inbound::InboundKind;
 use crate::contract::json::{Value, only_fields};
+use crate::controlplane::doors;
 use crate::controlplane::http::{Body, json_response};
 use crate::controlplane::principals::{self, Principal, Scope};
 use crate::controlplane::store::history::{self, Direction, Entry};
@@ -23,7 +24,7 @@ use crate::controlplane::telemetry::metrics::METRICS;
 const TEXT_BYTES: usize = 64 << 10;
 /// Escapes take up to six bytes for one; a text of the full length must fit whatever it holds.
 const BODY_BYTES: usize = 6 * TEXT_BYTES + 4096;
-/// Longest name of a chat and of an event.
+/// Longest name of an event.
 const NAME_BYTES: usize = 128;
 /// Entries in a page unless asked otherwise, and at most.
 const PAGE: u64 = 50;
@@ -35,13 +36,18 @@ const DEFAULT_CHAT: &str = "main";
 pub(super) fn partition(agent: &str, chat: Option<&str>) -> Result<Partition, Problem> {
     let group = GroupName::parse(agent).map_err(|_| Problem::no_agent(agent))?;
     let chat = chat.unwrap_or(DEFAULT_CHAT);
-    if chat.is_empty() || chat.len() > NAME_BYTES || chat.chars().any(char::is_control) {
+    if !doors::is_api_chat(chat) {
         return Err(Problem::invalid(format!(
-            "chat must have 1 to {NAME_BYTES} bytes and no control characters"
+            "chat must have 1 to {} bytes and no control characters",
+            doors::API_CHAT_BYTES
         )));
     }
-    let place =
-        Place { channel: "api".to_owned(), instance: String::new(), chat: chat.to_owned(), thread: None };
+    let place = Place {
+        channel: doors::API.to_owned(),
+        instance: String::new(),
+        chat: chat.to_owned(),
+        thread: None,
+    };
     Ok(Partition { group, place })
 }
 

@@ -5,6 +5,7 @@ use rusqlite::{Connection, Transaction};
 use super::effect::Effect;
 use super::payload::Refusal;
 use crate::contract::ids::GroupName;
+use crate::controlplane::store::destinations;
 use crate::controlplane::store::grants::{self, Sort};
 use crate::controlplane::store::groups::{self, AgentGroup, NewGroup, Tools};
 use crate::controlplane::store::roles;
@@ -74,6 +75,9 @@ impl Effect {
             Self::SetWiring { group, chat, terms } => {
                 wirings::find(conn, group, chat.parts())?.map(|wiring| wiring.terms) != *terms
             }
+            Self::SetDestination { group, name, target } => {
+                destinations::find(conn, group, name)?.map(|known| known.target) != *target
+            }
             Self::SetPackage { group, name, package } => {
                 let wanted = package.as_ref().map(|package| package.grant(name));
                 grants::find(conn, group, Sort::Package, name)? != wanted
@@ -122,6 +126,12 @@ impl Effect {
             }
             Self::SetWiring { group, chat, terms: None } => {
                 wirings::remove(tx, group, chat.parts())?;
+            }
+            Self::SetDestination { group, name, target: Some(target) } => {
+                destinations::put(tx, group, name, target)?
+            }
+            Self::SetDestination { group, name, target: None } => {
+                destinations::remove(tx, group, name)?;
             }
             Self::SetPackage { group, name, package: Some(package) } => {
                 grants::put(tx, group, &package.grant(name), record)?;

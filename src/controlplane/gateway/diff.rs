@@ -12,6 +12,7 @@ use super::effect::{Effect, Mount, Package};
 use crate::contract::chain;
 use crate::contract::ids::GroupName;
 use crate::contract::{paths, plain};
+use crate::controlplane::store::destinations::{self, Target};
 use crate::controlplane::store::grants::{self, Sort, What};
 use crate::controlplane::store::groups::{self, Tools};
 use crate::controlplane::store::wirings::{self, Terms};
@@ -137,6 +138,12 @@ fn one(conn: &Connection, effect: &Effect, shown: &mut String) -> Result<(), Sto
                 None => Ok(()),
             }
         }
+        Effect::SetDestination { group, name, target } => {
+            let _ = writeln!(shown, "{group}: destination {name}, a chat that it may send to unasked");
+            let before = destinations::find(conn, group, name)?.map(|known| known.target);
+            let before = before.as_ref().map_or_else(|| "none".to_owned(), target_line);
+            granted(&before, target.as_ref().map(target_line), shown)
+        }
         Effect::SetPackage { group, name, package } => {
             let _ = writeln!(shown, "{group}: package {name}, read at {}/{name}", paths::PACKAGES);
             let before = before(conn, group, Sort::Package, name)?;
@@ -164,6 +171,21 @@ fn before(conn: &Connection, group: &GroupName, sort: Sort, name: &str) -> Resul
         Some(What::Directory { source, which }) => mount_line(&Mount::Directory { source, which }),
         Some(What::Own) => mount_line(&Mount::Own),
     })
+}
+
+fn target_line(target: &Target) -> String {
+    let Target { display_name, channel, instance, chat, thread } = target;
+    let mut line = format!("chat {} on {}", plain::line(chat), plain::line(channel));
+    if !instance.is_empty() {
+        line.push_str(&format!("/{}", plain::line(instance)));
+    }
+    if let Some(thread) = thread {
+        line.push_str(&format!(", thread {}", plain::line(thread)));
+    }
+    if !display_name.is_empty() {
+        line.push_str(&format!(", called {}", plain::line(display_name)));
+    }
+    line
 }
 
 fn package_line(package: &Package) -> String {

@@ -8,6 +8,7 @@ pub use host::{Mount, Package, READ, WRITE};
 use super::payload::{Refusal, Refusals, fields, list, optional, text};
 use crate::contract::ids::{GroupName, UserId};
 use crate::contract::json::Value;
+use crate::controlplane::store::destinations::Target;
 use crate::controlplane::store::groups::{Document, Tools};
 use crate::controlplane::store::roles::Role;
 use crate::controlplane::store::wirings::Terms;
@@ -101,6 +102,15 @@ pub enum Effect {
         /// How; `None` takes it away.
         terms: Option<Terms>,
     },
+    /// Gives a destination, lets one of its name lead elsewhere, or takes it away.
+    SetDestination {
+        /// To which group.
+        group: GroupName,
+        /// What the agent calls it.
+        name: String,
+        /// Where it leads; `None` takes it away.
+        target: Option<Target>,
+    },
     /// Gives a package, another version of it, or takes it away.
     SetPackage {
         /// To which group.
@@ -137,6 +147,7 @@ impl Effect {
             Self::SetWiring { group, chat, .. } => {
                 format!("wiring/{group}/{}/{}/{}", chat.channel, chat.instance, chat.chat)
             }
+            Self::SetDestination { group, name, .. } => format!("destination/{group}/{name}"),
             Self::SetPackage { group, name, .. } => format!("package/{group}/{name}"),
             Self::SetMount { group, name, .. } => format!("mount/{group}/{name}"),
         }
@@ -151,6 +162,7 @@ impl Effect {
             | Self::SetModel { group, .. }
             | Self::SetMember { group, .. }
             | Self::SetWiring { group, .. }
+            | Self::SetDestination { group, .. }
             | Self::SetPackage { group, .. }
             | Self::SetMount { group, .. } => Some(group),
             Self::SetRole { scope, .. } => scope.as_ref(),
@@ -216,6 +228,20 @@ impl Effect {
                 all.push(("terms", terms.as_ref().map_or(Value::Null, terms_value)));
                 all
             }
+            Self::SetDestination { group, name, target: Some(target) } => {
+                let mut all = vec![
+                    ("effect", word("set_destination")),
+                    ("group", word(group.as_str())),
+                    ("name", word(name)),
+                ];
+                all.extend(target_value(target));
+                all
+            }
+            Self::SetDestination { group, name, target: None } => vec![
+                ("effect", word("remove_destination")),
+                ("group", word(group.as_str())),
+                ("name", word(name)),
+            ],
             Self::SetPackage { group, name, package } => vec![
                 ("effect", word("set_package")),
                 ("group", word(group.as_str())),
@@ -299,6 +325,25 @@ impl Effect {
                 };
                 Ok(Self::SetWiring { group: group()?, chat, terms })
             }
+            "set_destination" => {
+                fields(
+                    value,
+                    &["effect", "group", "name", "display_name", "channel", "instance", "chat", "thread"],
+                )?;
+                let target = Target {
+                    display_name: text(value, "display_name", usize::MAX)?,
+                    channel: text(value, "channel", usize::MAX)?,
+                    instance: text(value, "instance", usize::MAX)?,
+                    chat: text(value, "chat", usize::MAX)?,
+                    thread: optional(value, "thread", usize::MAX)?,
+                };
+                let name = text(value, "name", 64)?;
+                Ok(Self::SetDestination { group: group()?, name, target: Some(target) })
+            }
+            "remove_destination" => {
+                fields(value, &["effect", "group", "name"])?;
+                Ok(Self::SetDestination { group: group()?, name: text(value, "name", 64)?, target: None })
+            }
             "set_package" => {
                 fields(value, &["effect", "group", "name", "package"])?;
                 let package = some(value, "package").map(Package::from_value).transpose()?;
@@ -359,6 +404,17 @@ fn terms_from(value: &Value) -> Result<Terms, Refusals> {
         ignored: text(value, "ignored", 64)?,
         sessions: text(value, "sessions", 64)?,
     })
+}
+
+/// Where a destination leads, as the interface writes it.
+pub fn target_value(target: &Target) -> [(&'static str, Value); 5] {
+    [
+        ("display_name", Value::from(target.display_name.as_str())),
+        ("channel", Value::from(target.channel.as_str())),
+        ("instance", Value::from(target.instance.as_str())),
+        ("chat", Value::from(target.chat.as_str())),
+        ("thread", target.thread.as_deref().map_or(Value::Null, Value::from)),
+    ]
 }
 
 /// All steps as one list.

@@ -3,6 +3,7 @@
 //! ledger, changes nothing.
 
 mod create_agent;
+mod destinations;
 mod model;
 mod mounts;
 mod packages;
@@ -33,7 +34,7 @@ pub enum Kind {
     EnabledTools,
     /// Provider and model.
     Model,
-    /// Chats.
+    /// Chats, and where else it may send.
     Wiring,
     /// Roles and members.
     Permissions,
@@ -118,7 +119,7 @@ impl Kind {
             Self::Persona => persona::read(conn, group, payload),
             Self::EnabledTools => Ok(tools::read(group, payload)),
             Self::Model => model::read(conn, group, payload),
-            Self::Wiring => Ok(wiring::read(group, payload)),
+            Self::Wiring => destinations::within(conn, group, wiring::read(group, payload)),
             Self::Permissions => Ok(permissions::read(group, payload)),
             Self::Packages => packages::read(conn, group, payload, facts),
             Self::Mounts => mounts::read(conn, group, payload, facts),

@@ -13,6 +13,9 @@ pub struct Refusal {
     pub text: String,
 }
 
+/// The verifier that objects to what this build has no part for.
+pub const UNSUPPORTED: &str = "unsupported_here";
+
 /// Everything that is wrong.
 pub type Refusals = Vec<Refusal>;
 

@@ -6,7 +6,7 @@ use rusqlite::Transaction;
 use super::decide::{self, Outcome};
 use super::facts::Facts;
 use super::kind::{Kind, NoKind};
-use super::payload::{Refusal, Refusals, shown};
+use super::payload::{Refusal, Refusals, UNSUPPORTED, shown};
 use super::policy::Policy;
 use super::proposal::Proposal;
 use crate::contract::chain;
@@ -227,7 +227,11 @@ pub fn submit(
     }
     let proposal = match Proposal::of(tx, kind, group, &request.payload, &request.facts)? {
         Ok(proposal) => proposal,
-        Err(refusals) => return Ok(Err(NotSubmitted::Invalid(refusals))),
+        Err(refusals) => {
+            let unsupported = refusals.iter().find(|refusal| refusal.field == UNSUPPORTED);
+            let unsupported = unsupported.map(|refusal| NotSubmitted::Unsupported(refusal.text.clone()));
+            return Ok(Err(unsupported.unwrap_or(NotSubmitted::Invalid(refusals))));
+        }
     };
     let payload = proposal.payload.to_string();
     // The same in other words.

@@ -1,6 +1,7 @@
 //! Tests of the gateway over a real ledger: nothing before an approval, exactly what was shown after it, once.
 
 mod host;
+mod reach;
 
 use std::collections::BTreeMap;
 
@@ -19,7 +20,9 @@ use crate::controlplane::state::{StateDir, Wall};
 use crate::controlplane::store::changes::{self, Change, State};
 use crate::controlplane::store::groups::{self, Document, NewGroup, Tools};
 use crate::controlplane::store::roles::{self, Role};
-use crate::controlplane::store::{Ledger, Step, StoreError, audit, grants, members, users, wirings};
+use crate::controlplane::store::{
+    Ledger, Step, StoreError, audit, destinations, grants, members, users, wirings,
+};
 
 struct World {
     ledger: Ledger,
@@ -171,6 +174,9 @@ impl World {
                 let (group, channel, chat) = (&wiring.group, &wiring.channel, &wiring.chat);
                 facts.insert(format!("wiring {group} {channel} {chat}"), format!("{:?}", wiring.terms));
             }
+            for one in destinations::list(tx, None, ("", ""), 100)? {
+                facts.insert(format!("destination {} {}", one.group, one.name), format!("{:?}", one.target));
+            }
             Ok(facts)
         })
     }
@@ -210,6 +216,10 @@ fn expected(mut facts: BTreeMap<String, String>, effects: &[Effect]) -> BTreeMap
             Effect::SetWiring { group, chat, terms } => {
                 let key = format!("wiring {group} {} {}", chat.channel, chat.chat);
                 set(key, terms.as_ref().map(|terms| format!("{terms:?}")));
+            }
+            Effect::SetDestination { group, name, target } => {
+                let what = target.as_ref().map(|target| format!("{target:?}"));
+                set(format!("destination {group} {name}"), what);
             }
             Effect::SetPackage { group, name, package } => {
                 let what = package.as_ref().map(|package| package.grant(name).what);
@@ -252,6 +262,16 @@ impl Dice {
             }
             Kind::EnabledTools => format!("{{\"tools\":{tools}}}"),
             Kind::Model => format!("{{\"model\":\"{}\"}}", self.pick(&["mock", "other", "m:1"])),
+            Kind::Wiring if self.below(2) == 0 => {
+                let (name, chat) = (self.pick(&["x", "y"]), self.pick(&["one", "two", "\\u202e"]));
+                match self.below(3) {
+                    0 => format!("{{\"remove_destinations\":[\"{name}\"]}}"),
+                    _ => format!(
+                        "{{\"destinations\":[{{\"name\":\"{name}\",\"channel\":\"api\",\"chat\":\"{chat}\",\
+                         \"display_name\":\"{text}\"}}]}}"
+                    ),
+                }
+            }
             Kind::Wiring => {
                 let field = self.pick(&["add", "remove"]);
                 let chat = self.pick(&["1", "2"]);

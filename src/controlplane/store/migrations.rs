@@ -295,6 +295,20 @@ DELETE FROM grants WHERE kind = 'package' AND EXISTS (
 );
 ",
     },
+    Step {
+        name: "destinations",
+        sql: "
+CREATE TABLE destinations (
+  agent_group TEXT NOT NULL REFERENCES agent_groups(name),
+  name TEXT NOT NULL, -- the agent's word for it
+  display_name TEXT NOT NULL,
+  messaging_group TEXT NOT NULL REFERENCES messaging_groups(id),
+  thread TEXT,
+  created_at INTEGER NOT NULL,
+  PRIMARY KEY (agent_group, name)
+) STRICT, WITHOUT ROWID;
+",
+    },
 ];
 
 /// Runs the steps that are missing.

@@ -5,6 +5,7 @@
 pub mod audit;
 pub mod calls;
 pub mod changes;
+pub mod destinations;
 mod error;
 pub mod grants;
 pub mod groups;

@@ -1,9 +1,9 @@
 //! `create_agent`: `{"title"?, "provider"?, "model"?, "identity"?, "soul"?, "instructions"?, "tools"?, "members"?,
-//! "wirings"?}`. The group of the change is the one that it makes. Nothing is inherited from anybody.
+//! "wirings"?, "destinations"?}`. The group of the change is the one that it makes. Nothing is inherited from anybody.
 
 use rusqlite::Connection;
 
-use super::{Read, Reading, model, permissions, persona, tools, wiring};
+use super::{Read, Reading, destinations, model, permissions, persona, tools, wiring};
 use crate::contract::catalogue::TITLE_BYTES;
 use crate::contract::ids::GroupName;
 use crate::contract::json::Value;
@@ -29,6 +29,7 @@ pub(super) fn read(conn: &Connection, group: &GroupName, payload: &Value) -> Rea
                 "tools",
                 "members",
                 "wirings",
+                "destinations",
             ],
         )?;
         let title = optional(payload, "title", TITLE_BYTES)?.filter(|title| !title.trim().is_empty());
@@ -41,6 +42,7 @@ pub(super) fn read(conn: &Connection, group: &GroupName, payload: &Value) -> Rea
         let tools = if payload.get("tools").is_some() { tools::tools(payload)? } else { Tools::None };
         let members = permissions::members(payload, "members")?;
         let (wired, wirings) = wiring::added(group, payload, "wirings")?;
+        let (given, destinations) = destinations::added(group, payload, "destinations")?;
 
         let mut written = vec![
             ("title", Value::from(title.as_str())),
@@ -55,6 +57,7 @@ pub(super) fn read(conn: &Connection, group: &GroupName, payload: &Value) -> Rea
             Value::Array(members.iter().map(|user| Value::from(user.to_string())).collect()),
         ));
         written.push(("wirings", Value::Array(wired)));
+        written.push(("destinations", Value::Array(given)));
 
         let mut effects = vec![Effect::CreateAgent { group: group.clone(), title, provider, model: name }];
         effects.extend(
@@ -70,6 +73,7 @@ pub(super) fn read(conn: &Connection, group: &GroupName, payload: &Value) -> Rea
             given: true,
         }));
         effects.extend(wirings);
+        effects.extend(destinations);
         Ok(Reading { payload: Value::object(written), effects })
     })();
     // Last, so that nobody learns of names by requests that could not be made.
@@ -77,5 +81,5 @@ pub(super) fn read(conn: &Connection, group: &GroupName, payload: &Value) -> Rea
         let text = format!("there is or was an agent {group}; choose another name");
         return Ok(reading.and(Err(vec![Refusal::new("group", text)])));
     }
-    Ok(reading)
+    destinations::within(conn, group, reading)
 }

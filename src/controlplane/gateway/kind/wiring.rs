@@ -1,7 +1,8 @@
 //! `wiring`: `{"add"?: [{"channel","instance"?,"chat","engage"?,"pattern"?,"senders"?,"ignored"?,"sessions"?}],
-//! "remove"?: [{"channel","instance"?,"chat"}]}`. Adding a chat that is wired changes how.
+//! "remove"?: [{"channel","instance"?,"chat"}], "destinations"?: […], "remove_destinations"?: [NAME]}`. Adding a chat that
+//! is wired changes how; adding a destination that is there lets it lead elsewhere.
 
-use super::Reading;
+use super::{Reading, destinations};
 use crate::contract::ids::GroupName;
 use crate::contract::json::Value;
 use crate::controlplane::gateway::effect::{Chat, Effect};
@@ -17,7 +18,8 @@ const MOST_NAME: usize = 512;
 /// Longest pattern, in bytes.
 const MOST_PATTERN: usize = 1000;
 
-fn chat(item: &Value) -> Result<Chat, Refusals> {
+/// Which chat is meant.
+pub(super) fn chat(item: &Value) -> Result<Chat, Refusals> {
     let chat = Chat {
         channel: text(item, "channel", MOST_NAME)?,
         instance: optional(item, "instance", MOST_NAME)?.unwrap_or_default(),
@@ -95,7 +97,7 @@ pub(super) fn added(
 }
 
 pub(super) fn read(group: &GroupName, payload: &Value) -> Result<Reading, Refusals> {
-    fields(payload, &["add", "remove"])?;
+    fields(payload, &["add", "remove", "destinations", "remove_destinations"])?;
     let (add, mut effects) = added(group, payload, "add")?;
     let mut remove = Vec::new();
     for item in optional_list(payload, "remove", MOST)? {
@@ -104,9 +106,19 @@ pub(super) fn read(group: &GroupName, payload: &Value) -> Result<Reading, Refusa
         remove.push(written(&chat, None));
         effects.push(Effect::SetWiring { group: group.clone(), chat, terms: None });
     }
+    let (taken, without) = destinations::removed(group, payload, "remove_destinations")?;
+    effects.extend(without);
+    let (given, with) = destinations::added(group, payload, "destinations")?;
+    effects.extend(with);
     if effects.is_empty() {
-        return Err(vec![Refusal::new("payload", "the payload asks for nothing; give add or remove")]);
+        let why = "the payload asks for nothing; give add or remove, or destinations or remove_destinations";
+        return Err(vec![Refusal::new("payload", why)]);
     }
-    let payload = Value::object([("add", Value::Array(add)), ("remove", Value::Array(remove))]);
+    let payload = Value::object([
+        ("add", Value::Array(add)),
+        ("remove", Value::Array(remove)),
+        ("destinations", Value::Array(given)),
+        ("remove_destinations", Value::Array(taken)),
+    ]);
     Ok(Reading { payload, effects })
 }
