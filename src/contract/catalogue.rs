@@ -20,6 +20,9 @@ pub struct Tool {
     pub category: &'static str,
 }
 
+/// The tool without which nothing reaches another chat than the one that is answered.
+pub const SEND_MESSAGE: &str = "send_message";
+
 /// Every tool of this build.
 pub const TOOLS: &[Tool] = &[
     Tool {
@@ -33,6 +36,18 @@ pub const TOOLS: &[Tool] = &[
         title: "Write files",
         description: "Writes text files of the agent's workspace.",
         category: "files",
+    },
+    Tool {
+        name: "list_destinations",
+        title: "List destinations",
+        description: "Lists where the agent may send beside the chat that it answers.",
+        category: "messages",
+    },
+    Tool {
+        name: SEND_MESSAGE,
+        title: "Send messages",
+        description: "Sends a message to the chat that is answered, or to one of the agent's destinations.",
+        category: "messages",
     },
     Tool {
         name: "request_capability_change",

@@ -251,7 +251,8 @@ pub enum InboundBody {
     Attachment(MessageId, Attachment),
     /// A destination; replaces an earlier one of that name.
     Destination(Destination),
-    /// The agent's configuration; replaces the earlier one.
+    /// The agent's configuration; replaces the earlier one and ends all destinations before it, so that those that
+    /// follow it are the whole set.
     Config(SessionConfig),
 }
 
@@ -341,6 +342,7 @@ fn add(tx: &Connection, row: &InboundRow) -> Result<(), rusqlite::Error> {
         }
         InboundBody::Config(config) => {
             tx.execute("DELETE FROM session_config", [])?;
+            tx.execute("DELETE FROM destinations", [])?;
             tx.execute("INSERT INTO session_config VALUES (?1,?2)", params![seq, config.encode()])?
         }
     };

@@ -1,5 +1,5 @@
-//! Asks the host for what it may not have: envelopes as the message gives them, one a line, or proposals without
-//! number. It answers the message with what it was told.
+//! Asks the host for what it may not have: envelopes as the message gives them, one a line, messages to other chats, or
+//! proposals without number. It answers the message with what it was told.
 
 use std::collections::VecDeque;
 
@@ -19,11 +19,24 @@ const A_RING: usize = 64;
 
 /// Every line after the first is an envelope, whatever it is; the answer has a line for each.
 pub(super) fn these(guest: &Guest) -> Done {
-    let envelopes = guest.message.text.lines().skip(1).map(str::to_owned).collect();
-    tell(guest, envelopes, |outcomes| {
-        let lines: Vec<String> = outcomes.iter().map(Outcome::encode).collect();
-        lines.join("\n")
-    })
+    let envelopes = guest.message.text.lines().skip(1);
+    let bodies = envelopes.map(|text| said(guest, OutboundKind::Action, [None; 3], text)).collect();
+    tell(guest, bodies, lines)
+}
+
+/// Every line after the first is `CHANNEL CHAT [THREAD]`, where a message goes; the answer has a line for each.
+pub(super) fn letters(guest: &Guest) -> Done {
+    let letter = |line: &str| {
+        let mut words = line.split(' ');
+        let place = [words.next(), words.next(), words.next()];
+        said(guest, OutboundKind::Chat, place, &format!("from {}", guest.message.id))
+    };
+    tell(guest, guest.message.text.lines().skip(1).map(letter).collect(), lines)
+}
+
+fn lines(outcomes: &[Outcome]) -> String {
+    let lines: Vec<String> = outcomes.iter().map(Outcome::encode).collect();
+    lines.join("\n")
 }
 
 /// So many proposals, no two alike; the answer says how many were taken.
@@ -33,7 +46,8 @@ pub(super) fn proposals(guest: &Guest) -> Done {
         let arguments =
             [("kind", Value::from("persona")), ("payload", payload), ("reason", Value::from("flood"))];
         let (name, call) = ("request_capability_change".to_owned(), format!("call-{number}"));
-        Action { name, call, arguments: Value::object(arguments) }.encode()
+        let text = Action { name, call, arguments: Value::object(arguments) }.encode();
+        said(guest, OutboundKind::Action, [None; 3], &text)
     };
     tell(guest, (0..guest.number(2)?).map(envelope).collect(), |outcomes| {
         let taken = outcomes.iter().filter(|outcome| outcome.ok).count();
@@ -41,11 +55,11 @@ pub(super) fn proposals(guest: &Guest) -> Done {
     })
 }
 
-/// Asks for all of it, waits for as many answers, and answers the message.
-fn tell(guest: &Guest, envelopes: Vec<String>, words: impl Fn(&[Outcome]) -> String) -> Done {
+/// Puts all of it out, waits for as many answers, and answers the message.
+fn tell(guest: &Guest, bodies: Vec<OutboundBody>, words: impl Fn(&[Outcome]) -> String) -> Done {
     let mut bell = Bell::greet()?;
     let mut writer = OutboundWriter::create(paths::OUTBOUND.as_ref(), &guest.outbound)?;
-    let mut waiting: VecDeque<String> = envelopes.into();
+    let mut waiting: VecDeque<OutboundBody> = bodies.into();
     let (mut seq, mut read, mut rung, mut said) = (bell.next_number(), 0, None, false);
     let expected = waiting.len();
     let mut outcomes = Vec::new();
@@ -74,8 +88,8 @@ fn tell(guest: &Guest, envelopes: Vec<String>, words: impl Fn(&[Outcome]) -> Str
         }
         let rows: Vec<OutboundRow> = if !waiting.is_empty() {
             let many = waiting.len().min(A_RING);
-            let row = |text: String| {
-                let row = OutboundRow { seq, body: action(guest, text) };
+            let row = |body| {
+                let row = OutboundRow { seq, body };
                 seq += 2;
                 row
             };
@@ -95,14 +109,19 @@ fn tell(guest: &Guest, envelopes: Vec<String>, words: impl Fn(&[Outcome]) -> Str
     }
 }
 
-fn action(guest: &Guest, text: String) -> OutboundBody {
+fn said(
+    guest: &Guest,
+    kind: OutboundKind,
+    [channel, chat, thread]: [Option<&str>; 3],
+    text: &str,
+) -> OutboundBody {
     OutboundBody::Message(MessageOut {
         in_reply_to: Some(guest.message.id.clone()),
-        kind: OutboundKind::Action,
-        channel: None,
-        chat: None,
-        thread: None,
-        text,
+        kind,
+        channel: channel.map(str::to_owned),
+        chat: chat.map(str::to_owned),
+        thread: thread.map(str::to_owned),
+        text: text.to_owned(),
         created_at: Millis::now(),
     })
 }

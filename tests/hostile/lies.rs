@@ -238,6 +238,21 @@ pub(super) fn tell(guest: &Guest, lie: &str) -> Done {
             write_rows(guest, &foreign)?;
             third
         }
+        // To another chat, and not in full; to a thread of this chat that nobody spoke of; and an action for elsewhere.
+        "half-address" | "foreign-thread" | "foreign-action" => {
+            let mut row = message(Some(guest.message.id.clone()), "for elsewhere");
+            match lie {
+                "half-address" => row.chat = Some("elsewhere".to_owned()),
+                "foreign-thread" => row.thread = Some("elsewhere".to_owned()),
+                _ => {
+                    row.kind = OutboundKind::Action;
+                    row.channel = Some(guest.message.channel.clone());
+                    row.chat = Some("elsewhere".to_owned());
+                }
+            }
+            write_rows(guest, &[OutboundRow { seq: first, body: OutboundBody::Message(row) }])?;
+            first
+        }
         "foreign-done" => {
             let body = OutboundBody::Processing(MessageId::mint(), Processing::Done);
             write_rows(guest, &[OutboundRow { seq: first, body }])?;

@@ -77,6 +77,7 @@ fn main() -> Done {
         "flood-rows" => lies::ring_without_end(&guest, 2_000, &lies::again(&guest, OutboundKind::Chat)),
         "flood-asks" => lies::ring_without_end(&guest, 1, &lies::again(&guest, OutboundKind::Action)),
         "act" => asks::these(&guest),
+        "post" => asks::letters(&guest),
         "propose" => asks::proposals(&guest),
         "garbage" => garbage(&guest, &[0xff, 0x00, b'\n']),
         "garbage-text" => garbage(&guest, b"please open the door\n"),

@@ -16,6 +16,8 @@ const OFF_THE_PLAIN_WAY: &[&str] = &[
     "export.rotated",
     "step.asked.before",
     "step.asked.after",
+    "step.sent.before",
+    "step.sent.after",
     "ask.before_commit",
     "ask.after_commit",
     "ask.recorded",

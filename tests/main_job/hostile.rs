@@ -77,6 +77,9 @@ const ROWS: &[Case] = &[
     broke("many-rows", "too much"),
     broke("foreign-reply", "this session never got"),
     broke("foreign-done", "this session never got"),
+    broke("half-address", "a chat that there cannot be"),
+    broke("foreign-thread", "a chat that there cannot be"),
+    broke("foreign-action", "a chat that there cannot be"),
 ];
 
 const FLOODS: &[Case] = &[

@@ -84,7 +84,7 @@ impl Sessions {
         session: &SessionId,
         number: u64,
         answers: Vec<Answer>,
-        exporting: Exporting,
+        exporting: Option<Exporting>,
         run: Sender<Event>,
     ) {
         let (sessions, audit) = (self.clone(), self.context().desk.audit.clone());
@@ -92,11 +92,13 @@ impl Sessions {
             audit.action_refused(session, group, action, why);
         }
         tasks::spawn(async move {
-            let repeats = answers.iter().any(|answer| answer.is_repeat);
-            if exporting.end().await.is_err() || repeats {
-                audit.settled().await;
+            if let Some(exporting) = exporting {
+                let repeats = answers.iter().any(|answer| answer.is_repeat);
+                if exporting.end().await.is_err() || repeats {
+                    audit.settled().await;
+                }
+                fault::point("ask.recorded");
             }
-            fault::point("ask.recorded");
             let mut outcomes = Vec::new();
             for Answer { outcome, decided, .. } in answers {
                 outcomes.push(outcome);
@@ -120,12 +122,32 @@ struct Granted {
 }
 
 /// Why it was not done: a word for programs, a sentence for the agent.
-struct Refusal {
+#[derive(Debug)]
+pub(super) struct Refusal {
     why: &'static str,
     text: String,
 }
 
-fn refusal(why: &'static str, text: impl Into<String>) -> Refusal {
+impl Answer {
+    /// It was done, and nothing follows.
+    pub(super) fn done(outcome: Outcome) -> Self {
+        Self { outcome, decided: None, is_repeat: false, refused: None }
+    }
+
+    /// It was refused, and that is counted under `action`.
+    pub(super) fn refused(
+        Refusal { why, text }: Refusal,
+        group: GroupName,
+        action: &'static str,
+        outcome: impl FnOnce(Value) -> Outcome,
+    ) -> Self {
+        let outcome = outcome(Value::from(format!("{why}: {text}")));
+        let refused = Some(Refused { group, action, why });
+        Self { outcome, decided: None, is_repeat: false, refused }
+    }
+}
+
+pub(super) fn refusal(why: &'static str, text: impl Into<String>) -> Refusal {
     Refusal { why, text: text.into() }
 }
 
@@ -160,12 +182,9 @@ pub(super) fn execute(
         Ok(Granted { result, decided, is_repeat }) => {
             Answer { outcome: Outcome { name, call, ok: true, result }, decided, is_repeat, refused: None }
         }
-        Err(Refusal { why, text }) => Answer {
-            outcome: Outcome { name, call, ok: false, result: Value::from(format!("{why}: {text}")) },
-            decided: None,
-            is_repeat: false,
-            refused: Some(Refused { group: asker.group, action: counted, why }),
-        },
+        Err(refusal) => {
+            Answer::refused(refusal, asker.group, counted, |result| Outcome { name, call, ok: false, result })
+        }
     })
 }
 

@@ -513,6 +513,13 @@ impl Actor {
             {
                 context.bells.ring(&session, ingested.news.take());
             }
+            if let Ok(ingested) = &mut result
+                && !ingested.elsewhere.is_empty()
+            {
+                // It may be the first that is said there.
+                sessions.ring_births();
+                ingested.elsewhere.drain(..).for_each(|there| context.bells.ring(&there, None));
+            }
             let _ = sender.try_send(Event::Ingested(number));
             result
         });

@@ -8,7 +8,7 @@ use rusqlite::Transaction;
 
 use super::actor::Actor;
 use super::held::Room;
-use super::launch::told;
+use super::launch::{told, told_all};
 use super::limits::{BYTES_A_RING, MESSAGES_A_RING};
 use super::run::Ending;
 use crate::contract::action::Outcome;
@@ -18,16 +18,18 @@ use crate::contract::ids::{MessageId, SessionId};
 use crate::contract::inbound::{InboundBody, InboundKind, InboundRow, MessageIn};
 use crate::contract::time::Millis;
 use crate::controlplane::keys::Keyring;
+use crate::controlplane::store::destinations::Destination;
 use crate::controlplane::store::groups::AgentGroup;
 use crate::controlplane::store::inbox::OpenMessage;
-use crate::controlplane::store::{Durability, Step, StoreError, groups, inbox, sessions};
+use crate::controlplane::store::{Durability, Step, StoreError, destinations, groups, inbox, sessions};
 
 /// What goes into one transaction.
 struct Hand {
-    /// What the agent group is now, where that changed.
-    group: Option<AgentGroup>,
+    /// What the agent group is now and where it may send, where that changed.
+    group: Option<(AgentGroup, Vec<Destination>)>,
     open: Vec<OpenMessage>,
-    /// The number of the configuration, if it goes along; then those of these, then those of the answers.
+    /// The numbers of the configuration and the destinations, if they go along; then those of these, then those of the
+    /// answers.
     seqs: Vec<u64>,
     /// The position up to which the ledger was looked through.
     handed: u64,
@@ -63,8 +65,10 @@ pub(super) async fn pump(actor: &mut Actor) -> Result<(), Ending> {
         let mut hand = choose(tx, &keyring, &session, from, &ahead, room)?;
         let ids: Vec<_> = hand.open.iter().map(|open| open.message.id.clone()).collect();
         if let Some(name) = changed.filter(|_| !ids.is_empty()) {
-            hand.group = groups::live(tx, &name)?;
-            hand.seqs = sessions::mint_seqs(tx, &session, usize::from(hand.group.is_some()))?;
+            let destinations = destinations::of(tx, &name)?;
+            hand.group = groups::live(tx, &name)?.map(|group| (group, destinations));
+            let rows = hand.group.as_ref().map_or(0, |(_, destinations)| 1 + destinations.len());
+            hand.seqs = sessions::mint_seqs(tx, &session, rows)?;
         }
         hand.seqs.extend(inbox::hand_over(tx, &session, &ids)?);
         hand.seqs.extend(sessions::mint_seqs(tx, &session, answers)?);
@@ -76,11 +80,14 @@ pub(super) async fn pump(actor: &mut Actor) -> Result<(), Ending> {
     run.handed = handed;
     let Some(last) = seqs.last().copied() else { return Ok(()) };
     let mut rows: Vec<InboundRow> = Vec::new();
-    if let Some(group) = group {
+    if let Some((group, destinations)) = group {
         run.reconfigured = false;
         run.model.grant(&group.provider, &group.model).map_err(|error| Ending::Host(error.to_string()))?;
         let config = told(&group, run.places.clone(), run.usage, context.config.turn_timeout);
-        rows.push(InboundRow { seq: seqs.remove(0), body: InboundBody::Config(config) });
+        let told = told_all(config, &destinations);
+        let rest = seqs.split_off(told.len().min(seqs.len()));
+        rows.extend(seqs.into_iter().zip(told).map(|(seq, body)| InboundRow { seq, body }));
+        seqs = rest;
     }
     let answers_at = seqs.get(open.len()..).unwrap_or_default().to_vec();
     if !open.is_empty() && !run.open.owes_a_turn() {

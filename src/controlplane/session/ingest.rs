@@ -9,6 +9,7 @@ use rusqlite::Transaction;
 
 use super::actions::{self, Answer};
 use super::hostile::{self, Refused};
+use super::letters::{self, Aim, Letter};
 use crate::contract::action::Action;
 use crate::contract::cipher::FileKey;
 use crate::contract::ids::{MessageId, SessionId};
@@ -65,7 +66,7 @@ impl Spent {
     }
 }
 
-/// Actions that one ring may ask for; each is answered, and the answers wait in memory.
+/// Actions and messages elsewhere in one ring; each is answered, and the answers wait in memory.
 const ACTIONS_A_RING: usize = 64;
 
 /// What a ring brought.
@@ -87,8 +88,18 @@ pub(super) struct Ingested {
     pub(super) actions: u32,
     /// How long they kept the ledger's writer.
     pub(super) took: Duration,
-    /// Their answers, to be handed back when what was recorded of them is in the audit files.
-    pub(super) answers: Option<(Vec<Answer>, Exporting)>,
+    /// Their answers, and those to messages for other chats, to be handed back when what was recorded of them is in the
+    /// audit files.
+    pub(super) answers: Option<(Vec<Answer>, Option<Exporting>)>,
+    /// Other conversations that have something new to see.
+    pub(super) elsewhere: Vec<SessionId>,
+}
+
+impl Ingested {
+    fn with(self, answers: Vec<Answer>, exporting: Option<Exporting>) -> Self {
+        let actions = u32::try_from(answers.len()).unwrap_or(u32::MAX);
+        Self { actions, answers: Some((answers, exporting)), ..self }
+    }
 }
 
 /// Why a ring brought nothing.
@@ -148,12 +159,13 @@ pub(super) async fn ingest(ledger: &Ledger, desk: &Desk, ring: Ring) -> Result<I
         let before = if watched && is_short { Some(history::newest(tx, &session)?) } else { None };
         let unavailable = unavailable.as_deref();
         let begun = Instant::now();
-        let answers = actions
+        let mut answers = actions
             .into_iter()
             .map(|action| actions::execute(tx, &taker, &session, unavailable, action))
             .collect::<Result<Vec<_>, _>>()?;
         let took = begun.elapsed();
-        let mut stored = store(tx, &taker.keyring, &session, epoch, last, rows)?;
+        let mut stored = store(tx, &taker.keyring, &session, epoch, last, rows, &mut answers)?;
+        let took = took + stored.took;
         if let Some(before) = before.filter(|_| stored.spoke) {
             stored.news = history::news(tx, &taker.keyring, &session, before)?;
         }
@@ -164,13 +176,12 @@ pub(super) async fn ingest(ledger: &Ledger, desk: &Desk, ring: Ring) -> Result<I
         error => Failure::Host(error.to_string()),
     };
     if !asks {
-        let (ingested, _) = ledger.write_with(step, durability, work).await.map_err(failed)??;
-        return Ok(ingested);
+        let (ingested, answers) = ledger.write_with(step, durability, work).await.map_err(failed)??;
+        return Ok(if answers.is_empty() { ingested } else { ingested.with(answers, None) });
     }
     let (stored, exporting) = desk.audit.commit(step, durability, work).await.map_err(failed)?;
     let (ingested, answers) = stored?;
-    let actions = u32::try_from(answers.len()).unwrap_or(u32::MAX);
-    Ok(Ingested { actions, answers: Some((answers, exporting)), ..ingested })
+    Ok(ingested.with(answers, Some(exporting)))
 }
 
 /// What an action says.
@@ -187,27 +198,21 @@ fn objection(
     session: &SessionId,
     rows: &[OutboundRow],
 ) -> Result<Option<String>, StoreError> {
-    if rows.iter().filter_map(envelope).count() > ACTIONS_A_RING {
-        return Ok(Some(format!("it asks for more than {ACTIONS_A_RING} actions at once")));
-    }
+    let mut answered = rows.iter().filter_map(envelope).count();
     for row in rows {
         let wrong = |how: &str| Ok(Some(format!("output {}: {how}", row.seq)));
         match &row.body {
             OutboundBody::Message(message) => {
                 let Some(cause) = &message.in_reply_to else {
-                    return wrong("it answers no message, and this agent has no destinations");
+                    return wrong("it answers no message");
                 };
                 let Some(origin) = inbox::find(tx, session, cause)? else {
                     return wrong("it answers a message that this session never got");
                 };
-                let elsewhere = |said: &Option<String>, is: Option<&str>| {
-                    said.as_ref().is_some_and(|said| Some(said.as_str()) != is)
-                };
-                if elsewhere(&message.channel, Some(&origin.place.channel))
-                    || elsewhere(&message.chat, Some(&origin.place.chat))
-                    || elsewhere(&message.thread, origin.place.thread.as_deref())
-                {
-                    return wrong("it is addressed to a chat that this agent may not write to");
+                match letters::aim(message, &origin.place) {
+                    Aim::Back => {}
+                    Aim::Elsewhere => answered += 1,
+                    Aim::Nowhere => return wrong("it is addressed to a chat that there cannot be"),
                 }
             }
             OutboundBody::Attachment(..) => return wrong("attachments are not granted"),
@@ -217,6 +222,10 @@ fn objection(
                 }
             }
         }
+    }
+    if answered > ACTIONS_A_RING {
+        let how = format!("it asks for more than {ACTIONS_A_RING} actions, or messages elsewhere, at once");
+        return Ok(Some(how));
     }
     Ok(None)
 }
@@ -228,6 +237,7 @@ fn store(
     epoch: u64,
     last: u64,
     rows: Vec<OutboundRow>,
+    answers: &mut Vec<Answer>,
 ) -> Result<Ingested, StoreError> {
     let mut ingested = Ingested { last, ..Ingested::default() };
     for row in rows {
@@ -239,6 +249,15 @@ fn store(
                 let cause = message.in_reply_to.as_ref();
                 let origin = cause.map(|cause| inbox::find(tx, session, cause)).transpose()?.flatten();
                 let Some(origin) = origin else { continue };
+                if letters::aim(&message, &origin.place) == Aim::Elsewhere {
+                    let begun = Instant::now();
+                    let letter = Letter { session, epoch, seq: row.seq, message, cause: &origin };
+                    let (answer, there) = letters::take(tx, keyring, letter)?;
+                    answers.push(answer);
+                    ingested.elsewhere.extend(there);
+                    ingested.took += begun.elapsed();
+                    continue;
+                }
                 if origin.state != State::Open {
                     // The host gave the message up, and told the person, while the answer was under way.
                     continue;
@@ -253,6 +272,7 @@ fn store(
                         ordinal: 0,
                         in_reply_to: message.in_reply_to,
                         place: origin.place,
+                        shown_in: session.clone(),
                         text: message.text,
                     },
                 )?;

@@ -19,17 +19,18 @@ use crate::contract::cipher::{ConveyorFile, FileKey, SessionKey};
 use crate::contract::conveyor::ConveyorError;
 use crate::contract::fault;
 use crate::contract::ids::SessionId;
-use crate::contract::inbound::{InboundBody, InboundRow, InboundWriter, Place, SessionConfig, Usage};
+use crate::contract::inbound::{self, InboundBody, InboundRow, InboundWriter, Place, SessionConfig, Usage};
 use crate::controlplane::brokers::model::OpenSocket;
 use crate::controlplane::isolation::{
     self, Identity, Isolator, SandboxSpec, SessionPaths, Shown, bind_socket, hand_over,
 };
 use crate::controlplane::state::Wall;
+use crate::controlplane::store::destinations::Destination;
 use crate::controlplane::store::grants::Grant;
 use crate::controlplane::store::groups::AgentGroup;
 use crate::controlplane::store::inbox::OpenMessage;
 use crate::controlplane::store::sessions::{SessionRow, SessionState};
-use crate::controlplane::store::{Step, StoreError, grants, groups, inbox, secrets, sessions};
+use crate::controlplane::store::{Step, StoreError, destinations, grants, groups, inbox, secrets, sessions};
 use crate::controlplane::tasks;
 use crate::controlplane::telemetry::log;
 
@@ -56,15 +57,17 @@ struct Order {
     unrecorded: Vec<Grant>,
     identity: Identity,
     key: SessionKey,
-    /// The number of the configuration row, below those of the messages.
-    config_seq: u64,
+    destinations: Vec<Destination>,
+    /// The numbers of the configuration and of the destinations, below those of the messages.
+    config_seqs: Vec<u64>,
     messages: Vec<(u64, OpenMessage)>,
 }
 
 impl Order {
     /// The number of the last row that travels.
     fn last(&self) -> u64 {
-        self.messages.last().map_or(self.config_seq, |(seq, _)| *seq)
+        let below = self.config_seqs.last().copied().unwrap_or_default();
+        self.messages.last().map_or(below, |(seq, _)| *seq)
     }
 }
 
@@ -266,20 +269,13 @@ async fn order(context: &Context, session: &SessionId) -> Result<Order, Unlaunch
             Wall::OrdinaryUser => Identity::OwnUser,
         };
         let open = inbox::open_messages(tx, &keyring, &session, 0, MESSAGES_A_RING, BYTES_A_RING)?;
-        let config_seq = sessions::mint_seqs(tx, &session, 1)?.first().copied().unwrap_or_default();
+        let destinations = destinations::of(tx, name)?;
+        let config_seqs = sessions::mint_seqs(tx, &session, 1 + destinations.len())?;
         let ids: Vec<_> = open.iter().map(|open| open.message.id.clone()).collect();
         let seqs = inbox::hand_over(tx, &session, &ids)?;
         let messages = seqs.into_iter().zip(open).collect();
-        Ok(Ok(Order {
-            row,
-            group,
-            grants,
-            unrecorded,
-            identity,
-            key: secret.sandbox_key(),
-            config_seq,
-            messages,
-        }))
+        let key = secret.sandbox_key();
+        Ok(Ok(Order { row, group, grants, unrecorded, identity, key, destinations, config_seqs, messages }))
     });
     found.await.map_err(|error| Unlaunched::Machine(error.to_string()))?
 }
@@ -298,10 +294,26 @@ pub(super) fn told(group: &AgentGroup, places: Vec<Place>, usage: Usage, turn: D
     }
 }
 
-/// The rows of a new `inbound.db`: the configuration, then the open messages.
+/// What an agent is told of itself and of where it may send, in the order in which it is told.
+pub(super) fn told_all(config: SessionConfig, destinations: &[Destination]) -> Vec<InboundBody> {
+    let destination = |Destination { name, target, .. }: &Destination| {
+        InboundBody::Destination(inbound::Destination {
+            name: name.clone(),
+            kind: "chat".to_owned(),
+            display_name: target.display_name.clone(),
+            channel: Some(target.channel.clone()),
+            chat: Some(target.chat.clone()),
+            agent_group: None,
+        })
+    };
+    std::iter::once(InboundBody::Config(config)).chain(destinations.iter().map(destination)).collect()
+}
+
+/// The rows of a new `inbound.db`: the configuration, the destinations, then the open messages.
 fn snapshot(order: &Order, places: Vec<Place>, usage: Usage, turn: Duration) -> Vec<InboundRow> {
     let config = told(&order.group, places, usage, turn);
-    let mut rows = vec![InboundRow { seq: order.config_seq, body: InboundBody::Config(config) }];
+    let told = order.config_seqs.iter().zip(told_all(config, &order.destinations));
+    let mut rows: Vec<InboundRow> = told.map(|(seq, body)| InboundRow { seq: *seq, body }).collect();
     rows.extend(
         order
             .messages

@@ -14,6 +14,7 @@ mod held;
 mod hostile;
 mod ingest;
 mod launch;
+mod letters;
 mod limits;
 mod run;
 mod states;

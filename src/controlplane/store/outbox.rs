@@ -26,6 +26,8 @@ pub struct Output {
     pub in_reply_to: Option<MessageId>,
     /// Where it goes.
     pub place: Place,
+    /// The session in whose chat it appears, with whose secret its text is sealed; the same unless it goes elsewhere.
+    pub shown_in: SessionId,
     /// The text.
     pub text: String,
 }
@@ -56,9 +58,11 @@ pub fn store(tx: &Transaction<'_>, keyring: &Keyring, output: &Output) -> Result
         return Ok(Stored { message: message_id(&id)?, position, duplicate: true });
     }
     let message = MessageId::mint();
-    let sealed = Texts::to_write(tx, keyring, &output.session)?.seal(message.as_str(), &output.text)?;
+    let sealed = Texts::to_write(tx, keyring, &output.shown_in)?.seal(message.as_str(), &output.text)?;
     let in_reply_to = output.in_reply_to.as_ref().map(MessageId::as_str);
-    let position = history::add(tx, &output.session, "out", &message, in_reply_to)?;
+    // What it answers is nothing in another chat.
+    let shown = in_reply_to.filter(|_| output.shown_in == output.session);
+    let position = history::add(tx, &output.shown_in, "out", &message, shown)?;
     let sql = "INSERT INTO outbox (position, id, session, epoch, seq, ordinal, in_reply_to, channel, instance, chat,
                    thread, text, created_at)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";

@@ -315,6 +315,14 @@ pub fn advance_cursor(
     Ok(moved == 1)
 }
 
+/// Notes that something came to its chat.
+///
+/// # Errors
+/// [`StoreError::NoSession`].
+pub fn touch(tx: &Transaction<'_>, id: &SessionId) -> Result<(), StoreError> {
+    change(tx, id, "last_active = ?2", &[&Millis::now().0])
+}
+
 /// Mints inbound numbers: even, rising, never given again to the same conveyor. For every row of a conveyor that is no message;
 /// messages get theirs from `inbox::hand_over`.
 ///

@@ -25,8 +25,8 @@ use super::journal::{Journal, JournalError};
 use super::mailbox::{self, Doorbell, Farewell, FromTurn, InboundFile, Mailbox, MailboxError};
 use super::models::anthropic::Anthropic;
 use super::selftest;
-use super::tools::Bench;
 use super::tools::jail::{Jail, JailError};
+use super::tools::{Bench, Destinations};
 use super::turn::{self, Retries, Turns};
 use flags::{Asked, Flags};
 
@@ -190,7 +190,7 @@ fn live(
         turn::Parts {
             journal,
             model: Anthropic::new(places.model_socket, places.model_host),
-            bench: Bench { files },
+            bench: Bench { files, destinations: Destinations::default() },
             model_name: places.model,
             retries: places.retries,
         },

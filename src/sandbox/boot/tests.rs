@@ -3,6 +3,7 @@
 
 mod asking;
 mod bounds;
+mod sending;
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -19,7 +20,7 @@ use crate::contract::cipher::{self, Role, SessionSecret};
 use crate::contract::frame::{FromSandbox, ToSandbox};
 use crate::contract::ids::MessageId;
 use crate::contract::inbound::{
-    InboundBody, InboundKind, InboundRow, InboundWriter, MessageIn, SessionConfig,
+    Destination, InboundBody, InboundKind, InboundRow, InboundWriter, MessageIn, SessionConfig,
 };
 use crate::contract::json::{self, Value};
 use crate::contract::outbound::{OutboundBody, OutboundRow, Processing, read_rows};
@@ -151,6 +152,7 @@ struct Host {
     stored: Vec<OutboundRow>,
     turn_seconds: u64,
     tools: Option<Vec<String>>,
+    destinations: Vec<Destination>,
 }
 
 struct Running {
@@ -179,6 +181,7 @@ impl Host {
             stored: Vec::new(),
             turn_seconds: 600,
             tools: None,
+            destinations: Vec::new(),
         }
     }
 
@@ -231,6 +234,7 @@ impl Host {
             ..SessionConfig::default()
         };
         let mut bodies = vec![InboundBody::Config(config)];
+        bodies.extend(self.destinations.iter().cloned().map(InboundBody::Destination));
         bodies.extend(messages.iter().map(|message| InboundBody::Message((*message).clone())));
         let rows = self.rows(bodies);
         let _ = std::fs::remove_file(self.at("inbound.db"));

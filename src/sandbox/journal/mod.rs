@@ -17,7 +17,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use crate::contract::cipher::{self, CipherError, FileKey};
 use crate::contract::ids::MessageId;
-use crate::contract::outbound::{OutboundBody, OutboundRow};
+use crate::contract::outbound::{MessageOut, OutboundBody, OutboundRow};
 use crate::sandbox::transcript::Transcript;
 
 pub use turns::{Ending, OpenTurn, Outcome, RunPlan, Step, ToolRun, plan_run};
@@ -164,6 +164,20 @@ impl Journal {
     /// are removed with the next transaction: a commit of its own would cost a sync for nothing.
     pub fn accept(&mut self, seq: u64) {
         self.accepted = self.accepted.max(seq);
+    }
+
+    /// The message that a turn's tool sent last, with its number, unless the host has stored it.
+    ///
+    /// # Errors
+    /// When the file fails or holds what was never written to it.
+    pub fn last_sent(&self) -> Result<Option<(u64, MessageOut)>, JournalError> {
+        let mut query = self.connection.prepare_cached("SELECT value FROM meta WHERE name = 'sent'")?;
+        let seq: Option<u64> = query.query_row([], |row| row.get(0)).optional()?;
+        let sent = self.outputs()?.into_iter().find(|row| Some(row.seq) == seq);
+        Ok(sent.and_then(|row| match row.body {
+            OutboundBody::Message(message) => Some((row.seq, message)),
+            _ => None,
+        }))
     }
 
     /// The outputs that the host has not stored, in order.

@@ -213,6 +213,34 @@ impl Journal {
         )
     }
 
+    /// Notes that the tool at `ordinal` of a step sends a message, and keeps the message with its number: both or
+    /// neither. A run that is noted and has no result is the newest, so the number of its message is the last one sent.
+    ///
+    /// # Errors
+    /// When the file fails; then nothing is sent.
+    pub fn send(
+        &mut self,
+        turn: u64,
+        step: u64,
+        ordinal: u64,
+        message: MessageOut,
+    ) -> Result<OutboundRow, JournalError> {
+        around(
+            || fault::point("step.sent.before"),
+            || fault::point("step.sent.after"),
+            || {
+                self.transaction(|tx| {
+                    tx.prepare_cached("INSERT INTO tool_runs VALUES (?1, ?2, ?3, NULL, NULL)")?
+                        .execute([turn, step, ordinal])?;
+                    let row = mint(tx, OutboundBody::Message(message))?;
+                    tx.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('sent', ?1)")?
+                        .execute([row.seq])?;
+                    Ok(row)
+                })
+            },
+        )
+    }
+
     /// Keeps what it gave.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 
 mod files;
 pub mod jail;
+mod messages;
 mod requests;
 
 use std::fmt;
@@ -14,6 +15,8 @@ use crate::contract::json::Value;
 
 use super::models::{ToolInput, ToolSpec};
 use jail::Jail;
+
+pub use messages::{Address, Destinations, Letter};
 
 /// What may be done with a run that a crash interrupted: its intent is known, its result is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +58,8 @@ pub enum Task {
         /// The answer as the model is told of it.
         tell: fn(&Outcome) -> Result<String, ToolError>,
     },
+    /// The turn, which sends the message that this makes of the input.
+    Send(fn(&Destinations, &Value) -> Result<Letter, ToolError>),
 }
 
 /// What tools work on.
@@ -62,6 +67,8 @@ pub enum Task {
 pub struct Bench {
     /// The workspace.
     pub files: Jail,
+    /// Where messages may be sent.
+    pub destinations: Destinations,
 }
 
 /// Why a tool gave no result; the words are for the model.
@@ -77,8 +84,14 @@ impl fmt::Display for ToolError {
 impl std::error::Error for ToolError {}
 
 /// Every tool of this build.
-pub static TABLE: &[Tool] =
-    &[files::READ_FILE, files::WRITE_FILE, requests::REQUEST_CAPABILITY_CHANGE, requests::CREATE_AGENT];
+pub static TABLE: &[Tool] = &[
+    files::READ_FILE,
+    files::WRITE_FILE,
+    messages::LIST_DESTINATIONS,
+    messages::SEND_MESSAGE,
+    requests::REQUEST_CAPABILITY_CHANGE,
+    requests::CREATE_AGENT,
+];
 
 /// The tools that a session has switched on.
 pub fn enabled(config: &SessionConfig) -> impl Iterator<Item = &'static Tool> {
@@ -103,6 +116,11 @@ pub fn specs(config: &SessionConfig) -> Vec<ToolSpec> {
 /// The mark of a tool; one that is not in the table does nothing and may be repeated.
 pub fn repeat(name: &str) -> Repeat {
     TABLE.iter().find(|tool| tool.name == name).map_or(Repeat::ReadOnly, |tool| tool.repeat)
+}
+
+/// Whether a tool sends a message of the turn's.
+pub fn sends(name: &str) -> bool {
+    TABLE.iter().any(|tool| tool.name == name && matches!(tool.task, Task::Send(_)))
 }
 
 /// A tool that the model asked for and may use, with the input it gave.
@@ -182,7 +200,7 @@ mod tests {
         let Asked { tool, input } = find(config, name, input)?;
         match tool.task {
             Task::Here(work) => work(bench, input, stamp),
-            Task::Host { .. } => panic!("{name} is the host's work"),
+            Task::Host { .. } | Task::Send(_) => panic!("{name} is not done here"),
         }
     }
 
@@ -205,7 +223,8 @@ mod tests {
     #[test]
     fn only_what_is_switched_on_runs() {
         let scratch = Scratch::new();
-        let bench = Bench { files: Jail::open(scratch.path()).unwrap() };
+        let bench =
+            Bench { files: Jail::open(scratch.path()).unwrap(), destinations: Destinations::default() };
         let write = input(&[("path", "a"), ("content", "x")]);
         let read = input(&[("path", "a")]);
         let all = SessionConfig::default();
@@ -226,7 +245,8 @@ mod tests {
     fn a_full_workspace_is_only_read() {
         let scratch = Scratch::new();
         std::fs::write(scratch.path().join("a"), "x").unwrap();
-        let bench = Bench { files: Jail::open(scratch.path()).unwrap() };
+        let bench =
+            Bench { files: Jail::open(scratch.path()).unwrap(), destinations: Destinations::default() };
         let usage = Usage { bytes: 11, files: 1, bytes_limit: 10, files_limit: 10 };
         let config = SessionConfig { usage, ..SessionConfig::default() };
         let write = input(&[("path", "a"), ("content", "y")]);

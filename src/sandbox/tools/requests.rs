@@ -11,7 +11,8 @@ pub(super) const REQUEST_CAPABILITY_CHANGE: Tool = Tool {
     description: "Ask for a change of what you are or may do. Nothing changes until a person approves it: you get \
         the id of the request at once and are told in a new message when it is decided, so do not wait for it and do \
         not ask again. Kinds and payloads: persona {identity?, soul?, instructions?} (texts); enabled_tools {tools: \
-        \"all\" | \"none\" | [names]}; model {provider?, model}; wiring {add: [{channel, chat}]}. The host says what \
+        \"all\" | \"none\" | [names]}; model {provider?, model}; wiring {add: [{channel, chat}], \
+        destinations: [{name, channel, chat}], remove_destinations: [names]}. The host says what \
         is wrong with a payload.",
     group: "requests",
     schema: || {

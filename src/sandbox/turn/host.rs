@@ -104,20 +104,25 @@ impl<M: Model> Turns<M> {
             let row = journal.ask(turn, step, ordinal, question)?;
             self.outlet.send(FromTurn::Outputs(vec![row]));
         }
+        let outcome = self.wait_for(&action.call, asked.begun)?;
+        Ok(outcome.ok_or_else(|| {
+            let text =
+                "no answer in time: nobody knows whether this was asked; do not ask again in this turn";
+            ToolError(text.to_owned())
+        }))
+    }
+
+    /// Waits for the host's answer of this mark, in a turn that began then; `None` when none came in time.
+    pub(super) fn wait_for(&mut self, call: &str, begun: Instant) -> Result<Option<Outcome>, End> {
         self.outlet.send(FromTurn::Doing("host"));
-        let until = Instant::now() + PATIENCE.min(self.time_left(asked.begun));
+        let until = Instant::now() + PATIENCE.min(self.time_left(begun));
         loop {
-            if let Some(outcome) = self.answers.take(&action.call) {
-                return Ok(Ok(outcome));
+            if let Some(outcome) = self.answers.take(call) {
+                return Ok(Some(outcome));
             }
             match self.inlet.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(word) => self.hear(word),
-                Err(RecvTimeoutError::Timeout) => {
-                    return Ok(Err(ToolError(
-                        "no answer in time: nobody knows whether this was asked; do not ask again in this turn"
-                            .to_owned(),
-                    )));
-                }
+                Err(RecvTimeoutError::Timeout) => return Ok(None),
                 Err(RecvTimeoutError::Disconnected) => return Err(End::Over),
             }
         }

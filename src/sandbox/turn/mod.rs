@@ -3,6 +3,7 @@
 //! anything follows from it. What it hears and says goes through the channels of the mailbox.
 
 mod host;
+mod letters;
 mod room;
 mod select;
 
@@ -22,7 +23,7 @@ use super::mailbox::{FromTurn, Outlet, ToTurn};
 use super::models::{
     Block, Message, Model, ModelError, Request, Response, Speaker, Stop, ToolChoice, ToolInput,
 };
-use super::tools::{self, Asked, Bench, Task, Tool};
+use super::tools::{self, Asked, Bench, Destinations, Task, Tool};
 use super::{prompt, transcript};
 use host::{Answers, Question};
 use room::Room;
@@ -85,6 +86,7 @@ pub struct Turns<M> {
     config: SessionConfig,
     /// What holds from the next turn on; a turn that runs is not disturbed.
     next_config: Option<SessionConfig>,
+    next_destinations: Option<Destinations>,
     waiting: Waiting,
     /// Finished before this launch. What is handed over may still hold them until the host has stored their
     /// ends.
@@ -94,6 +96,8 @@ pub struct Turns<M> {
     snapshot: Snapshot,
     /// What the host has answered and no tool has taken.
     answers: Answers,
+    /// What an earlier process sent last and the host had not stored when this one began.
+    put_back: Option<(u64, MessageOut)>,
     inlet: Receiver<ToTurn>,
     outlet: Outlet,
 }
@@ -135,11 +139,13 @@ impl<M: Model> Turns<M> {
             parts,
             config,
             next_config: None,
+            next_destinations: None,
             waiting,
             finished_before,
             finished_came: false,
             snapshot: Snapshot::Awaited,
             answers: Answers::default(),
+            put_back: None,
             inlet,
             outlet,
         }
@@ -154,6 +160,7 @@ impl<M: Model> Turns<M> {
 
     fn turns(&mut self) -> Result<(), End> {
         let mut left_open = self.parts.journal.open_turn()?;
+        self.put_back = self.parts.journal.last_sent()?;
         loop {
             match self.inlet.recv() {
                 Ok(word) => self.hear(word),
@@ -221,7 +228,15 @@ impl<M: Model> Turns<M> {
 
     fn take_in(&mut self, row: InboundRow) {
         match row.body {
-            InboundBody::Config(config) => self.next_config = Some(config),
+            // It begins the set of destinations anew; those that there are follow it.
+            InboundBody::Config(config) => {
+                self.next_config = Some(config);
+                self.next_destinations = Some(Destinations::default());
+            }
+            InboundBody::Destination(destination) => {
+                let now = || self.parts.bench.destinations.clone();
+                self.next_destinations.get_or_insert_with(now).put(destination);
+            }
             InboundBody::Message(message) => {
                 if self.answers.take_in(&message) {
                     return;
@@ -232,8 +247,8 @@ impl<M: Model> Turns<M> {
                     self.waiting.push(message);
                 }
             }
-            // Files and named destinations come with the tools that use them.
-            InboundBody::Attachment(..) | InboundBody::Destination(_) => {}
+            // Files come with the tools that use them.
+            InboundBody::Attachment(..) => {}
         }
     }
 
@@ -247,6 +262,9 @@ impl<M: Model> Turns<M> {
     /// Goes on with an open turn to its end.
     fn answer(&mut self, mut turn: OpenTurn, answered: &MessageIn) -> Result<(), End> {
         self.config = self.next_config.take().unwrap_or_else(|| std::mem::take(&mut self.config));
+        if let Some(destinations) = self.next_destinations.take() {
+            self.parts.bench.destinations = destinations;
+        }
         let begun = Instant::now();
         let mut conversation = self.earlier()?;
         let own = conversation.len();
@@ -332,12 +350,17 @@ impl<M: Model> Turns<M> {
             RunPlan::Tell(outcome) => return Ok(outcome),
             RunPlan::Unknown => return self.interrupted(place),
             // Begun, and switched off before it could go on: nobody knows how far it came.
-            RunPlan::RunAgain if !tools::is_on(&self.config, name) => return self.interrupted(place),
+            RunPlan::RunAgain if !tools::is_on(&self.config, name) && !tools::sends(name) => {
+                return self.interrupted(place);
+            }
             RunPlan::Run => false,
             RunPlan::RunAgain => true,
         };
         let stamp = format!("{:x}-{turn}-{step}-{ordinal}", self.parts.journal.tag()?);
+        let question = Question { place, is_noted, name, stamp: &stamp, answered, begun };
         let result = match tools::find(&self.config, name, input) {
+            // It is on its way or there, whatever is switched on now.
+            _ if is_noted && tools::sends(name) => self.sent_before(&question)?,
             Ok(Asked { tool: Tool { task: Task::Here(work), .. }, input }) => {
                 if !is_noted {
                     self.parts.journal.intend(turn, step, ordinal)?;
@@ -346,9 +369,14 @@ impl<M: Model> Turns<M> {
                 work(&self.parts.bench, input, &stamp)
             }
             Ok(Asked { tool: Tool { task: Task::Host { arguments, tell }, .. }, input }) => {
-                let question = Question { place, is_noted, name, stamp: &stamp, answered, begun };
                 match arguments(input) {
                     Ok(arguments) => self.ask_host(&question, arguments)?.and_then(|outcome| tell(&outcome)),
+                    Err(error) => Err(error),
+                }
+            }
+            Ok(Asked { tool: Tool { task: Task::Send(letter), .. }, input }) => {
+                match letter(&self.parts.bench.destinations, input) {
+                    Ok(letter) => self.send(&question, letter)?,
                     Err(error) => Err(error),
                 }
             }

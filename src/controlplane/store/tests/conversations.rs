@@ -44,6 +44,7 @@ impl World {
             ordinal: 0,
             in_reply_to: Some(accepted.message.clone()),
             place: message("main", "", "").place,
+            shown_in: accepted.session.clone(),
             text: text.to_owned(),
         };
         self.write(move |tx| outbox::store(tx, &keyring, &output))

@@ -1,0 +1,114 @@
+//! A message that is not for the chat that it answers. It is taken only if its agent has the tool for it and a
+//! destination that leads there, in the ledger, in the transaction that stores it; else it is refused, and the agent
+//! told. Either way nothing worse follows: what was granted a moment ago may have been taken away meanwhile. It appears
+//! in the chat that it goes to. Touches the ledger.
+
+use rusqlite::Transaction;
+
+use super::actions::{Answer, Refusal, refusal};
+use crate::contract::action::Outcome;
+use crate::contract::catalogue::SEND_MESSAGE;
+use crate::contract::ids::SessionId;
+use crate::contract::json::Value;
+use crate::contract::outbound::{MessageOut, OutboundKind};
+use crate::controlplane::doors;
+use crate::controlplane::keys::Keyring;
+use crate::controlplane::store::destinations::{self, Target};
+use crate::controlplane::store::inbox::{Found, State};
+use crate::controlplane::store::outbox::{self, Output};
+use crate::controlplane::store::sessions::{self, Partition, Place};
+use crate::controlplane::store::{StoreError, groups};
+
+/// Where a message says that it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Aim {
+    /// To where what it answers came from.
+    Back,
+    /// To another chat, named in full.
+    Elsewhere,
+    /// Nowhere that there could be.
+    Nowhere,
+}
+
+/// Reads where a message goes from its coordinates; what is left out is that of the message that it answers.
+pub(super) fn aim(message: &MessageOut, origin: &Place) -> Aim {
+    let MessageOut { kind, channel, chat, thread, .. } = message;
+    if let (OutboundKind::Chat, Some(channel), Some(chat)) = (kind, channel, chat)
+        && (channel, chat) != (&origin.channel, &origin.chat)
+    {
+        return Aim::Elsewhere;
+    }
+    let is_other = |said: &Option<String>, is: Option<&str>| said.is_some() && said.as_deref() != is;
+    let is_wrong = is_other(channel, Some(&origin.channel))
+        || is_other(chat, Some(&origin.chat))
+        || is_other(thread, origin.thread.as_deref());
+    if is_wrong { Aim::Nowhere } else { Aim::Back }
+}
+
+/// A message for another chat, with the number that it came by.
+#[derive(Debug)]
+pub(super) struct Letter<'a> {
+    pub(super) session: &'a SessionId,
+    pub(super) epoch: u64,
+    pub(super) seq: u64,
+    pub(super) message: MessageOut,
+    /// What it answers.
+    pub(super) cause: &'a Found,
+}
+
+/// Takes or refuses it. The answer goes by the message's number; the session is the one in whose chat it appears.
+pub(super) fn take(
+    tx: &Transaction<'_>,
+    keyring: &Keyring,
+    letter: Letter<'_>,
+) -> Result<(Answer, Option<SessionId>), StoreError> {
+    let row = sessions::get(tx, letter.session)?.ok_or(StoreError::BadRow("a session"))?;
+    let (group, call) = (row.partition.group, letter.seq.to_string());
+    let outcome = |ok: bool, result: Value| Outcome { name: SEND_MESSAGE.to_owned(), call, ok, result };
+    let MessageOut { channel, chat, thread, text, in_reply_to, .. } = letter.message;
+    let (channel, chat) = (channel.unwrap_or_default(), chat.unwrap_or_default());
+    let has_tool = groups::live(tx, &group)?.is_some_and(|agent| agent.tools.has(SEND_MESSAGE));
+    let target = destinations::leading_to(tx, &group, &channel, &chat)?.map(|found| found.target);
+    let target = target.filter(|target| thread.is_none() || thread == target.thread);
+    let judged: Result<Target, Refusal> = match target {
+        _ if !has_tool => {
+            let why = format!("this agent does not have the tool {SEND_MESSAGE}; nothing was sent");
+            Err(refusal("not_granted", why))
+        }
+        None => Err(refusal("no_destination", "that chat is no destination of this agent; nothing was sent")),
+        Some(_) if letter.cause.state != State::Open => {
+            Err(refusal("over", "the message that is answered is finished or was given up; nothing was sent"))
+        }
+        Some(target) => Ok(target),
+    };
+    let Target { channel, instance, chat, thread, .. } = match judged {
+        Ok(target) => target,
+        Err(why) => {
+            return Ok((Answer::refused(why, group, SEND_MESSAGE, |told| outcome(false, told)), None));
+        }
+    };
+    if let Err(no) = doors::lead_to(&channel, &instance, &chat, thread.as_deref()) {
+        // Given by another version, which had this door.
+        let why = refusal("unsupported_here", format!("{no}; nothing was sent"));
+        return Ok((Answer::refused(why, group, SEND_MESSAGE, |told| outcome(false, told)), None));
+    }
+    let place = Place { channel, instance, chat, thread };
+    let there = sessions::find_or_create(tx, &Partition { group, place: place.clone() })?;
+    let stored = outbox::store(
+        tx,
+        keyring,
+        &Output {
+            session: letter.session.clone(),
+            epoch: letter.epoch,
+            seq: letter.seq,
+            ordinal: 0,
+            in_reply_to,
+            place,
+            shown_in: there.clone(),
+            text,
+        },
+    )?;
+    sessions::touch(tx, &there)?;
+    let told = Value::object([("message", Value::from(stored.message.as_str()))]);
+    Ok((Answer::done(outcome(true, told)), Some(there)))
+}
