@@ -8,7 +8,7 @@ use argh::{ArgsInfo, FromArgs};
 
 use super::Failure;
 use super::client::{Client, encode};
-use super::lists::{Output, all, print};
+use super::lists::{Output, all, of_group, print};
 use super::payload::payload;
 use crate::contract::json::Value;
 use crate::contract::plain;
@@ -332,11 +332,7 @@ fn shown(change: &Value) -> String {
 }
 
 fn pending(client: &Client, group: Option<&str>, output: Output) -> Result<(), Failure> {
-    let path = match group {
-        Some(group) => format!("/v1/changes/pending?group={}", encode(group)),
-        None => "/v1/changes/pending".to_owned(),
-    };
-    let rows = all(client, &path, "changes")?;
+    let rows = all(client, &of_group("/v1/changes/pending", group), "changes")?;
     let columns = [
         ("CHANGE", "id"),
         ("KIND", "kind"),

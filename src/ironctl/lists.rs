@@ -40,6 +40,14 @@ pub(super) fn all(client: &Client, path: &str, key: &str) -> Result<Vec<Value>, 
     }
 }
 
+/// The path of a list, of one agent where one is named.
+pub(super) fn of_group(path: &str, group: Option<&str>) -> String {
+    match group {
+        Some(group) => format!("{path}?group={}", encode(group)),
+        None => path.to_owned(),
+    }
+}
+
 pub(super) fn cell(row: &Value, key: &str) -> String {
     match row.get(key) {
         None | Some(Value::Null) => String::new(),

@@ -8,6 +8,7 @@ mod chat;
 mod client;
 mod completions;
 mod create;
+mod destinations;
 mod doctor;
 mod events;
 mod feed;
@@ -94,6 +95,7 @@ enum Command {
     Token(tokens::Token),
     Wiring(places::Wiring),
     Group(places::Group),
+    Destination(destinations::Destination),
     Tools(tools::Tools),
     Whoami(people::Whoami),
     Audit(Audit),
@@ -296,6 +298,7 @@ pub fn run(words: &[&str]) -> Result<(), Failure> {
         Command::Token(words) => tokens::run(&client()?, words),
         Command::Wiring(words) => places::wirings(&client()?, words),
         Command::Group(words) => places::groups(&client()?, words),
+        Command::Destination(words) => destinations::run(&client()?, words),
         Command::Tools(words) => tools::run(&words),
         Command::Whoami(words) => people::whoami(&client()?, &words),
         Command::Audit(Audit { limit, follow, json, verb: None }) => {
@@ -406,6 +409,7 @@ mod tests {
             &["agent", "edit", "x"],
             &["role", "grant", "local:ann", "approver"],
             &["wiring", "add", "telegram", "1"],
+            &["destination", "add", "ops", "api", "1"],
             &["vault"],
             &["nonsense"],
             &["chat"],

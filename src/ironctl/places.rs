@@ -5,8 +5,8 @@ use argh::{ArgsInfo, FromArgs};
 
 use super::Failure;
 use super::change::{Asked, Then, ask};
-use super::client::{Client, encode};
-use super::lists::{Output, all, print};
+use super::client::Client;
+use super::lists::{Output, all, of_group, print};
 use crate::contract::json::Value;
 
 /// Which agent listens and writes to which chats.
@@ -166,11 +166,7 @@ fn wire(client: &Client, group: &str, step: &'static str, one: Value, then: Then
 }
 
 fn list(client: &Client, group: Option<&str>, output: Output) -> Result<(), Failure> {
-    let path = match group {
-        Some(group) => format!("/v1/wirings?group={}", encode(group)),
-        None => "/v1/wirings".to_owned(),
-    };
-    let mut rows = all(client, &path, "wirings")?;
+    let mut rows = all(client, &of_group("/v1/wirings", group), "wirings")?;
     if output == Output::Table {
         rows = rows.iter().map(flat).collect();
     }

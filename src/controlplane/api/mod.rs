@@ -6,6 +6,7 @@ mod audit;
 mod certificate;
 mod changes;
 mod chat;
+mod destinations;
 mod door;
 mod events;
 mod feed;
@@ -140,6 +141,8 @@ impl Api {
             }
             Guarded::Members { agent } => people::list_members(self, &principal, &agent, query).await,
             Guarded::Wirings => agents::wirings(self, &principal, query).await,
+            Guarded::Destinations => destinations::list(self, &principal, query).await,
+            Guarded::MayReach => destinations::check(self, &principal, query).await,
             Guarded::MessagingGroups => agents::messaging_groups(self, query).await,
             Guarded::Submit => {
                 Query::read(query, &[])?;

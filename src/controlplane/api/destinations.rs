@@ -1,0 +1,102 @@
+//! Where agents may send beside the chat that they answer: listed, and asked about one by one. Who gives and takes them
+//! asks for a change. Touches the ledger, reading.
+
+use hyper::{Response, StatusCode};
+
+use super::Api;
+use super::lists::limit;
+use super::problem::Problem;
+use super::router::Query;
+use crate::contract::catalogue;
+use crate::contract::ids::GroupName;
+use crate::contract::json::Value;
+use crate::controlplane::gateway::effect::target_value;
+use crate::controlplane::http::{Body, json_response};
+use crate::controlplane::principals::{Principal, Scope, Standing};
+use crate::controlplane::store::destinations::{self, Destination};
+use crate::controlplane::store::groups;
+
+/// Between the group and the name of a cursor; neither can hold it.
+const MARK: char = '/';
+
+/// `GET /v1/destinations`
+pub(super) async fn list(
+    api: &Api,
+    principal: &Principal,
+    query: Option<&str>,
+) -> Result<Response<Body>, Problem> {
+    let query = Query::read(query, &["group", "after", "limit"])?;
+    let limit = limit(&query)?;
+    let group = query.text("group").map(named).transpose()?;
+    let after = query.text("after").unwrap_or_default().to_owned();
+    let user = principal.user.clone();
+    let rows = api
+        .ledger
+        .read(move |conn| {
+            if !Standing::of(conn, &user)?.allows(Scope::Read, group.as_ref()) {
+                return Ok(None);
+            }
+            let after = after.split_once(MARK).unwrap_or((&after, ""));
+            destinations::list(conn, group.as_ref(), after, limit).map(Some)
+        })
+        .await?;
+    let rows = rows.ok_or_else(|| {
+        Problem::forbidden("your role reaches over some agents only; name one of them with group")
+    })?;
+    let next = (rows.len() == limit).then(|| rows.last().map(cursor)).flatten();
+    let all: Vec<Value> = rows.iter().map(destination_json).collect();
+    Ok(json_response(
+        StatusCode::OK,
+        &Value::object([("destinations", Value::from(all)), ("next", Value::from(next))]),
+    ))
+}
+
+/// `GET /v1/destinations/check`
+pub(super) async fn check(
+    api: &Api,
+    principal: &Principal,
+    query: Option<&str>,
+) -> Result<Response<Body>, Problem> {
+    let query = Query::read(query, &["group", "channel", "chat"])?;
+    let required = |name: &str| {
+        let missing = || Problem::invalid(format!("{name} is missing; give group, channel and chat"));
+        query.text(name).map(str::to_owned).ok_or_else(missing)
+    };
+    let group = named(&required("group")?)?;
+    let (channel, chat) = (required("channel")?, required("chat")?);
+    api.reaches(principal, Scope::Read, &group).await?;
+    let name = group.clone();
+    let found = api
+        .ledger
+        .read(move |conn| {
+            let Some(agent) = groups::live(conn, &group)? else { return Ok(None) };
+            let destination = destinations::leading_to(conn, &group, &channel, &chat)?;
+            Ok(Some((agent.tools.has(catalogue::SEND_MESSAGE), destination)))
+        })
+        .await?;
+    let (tool, destination) = found.ok_or_else(|| Problem::no_agent(name.as_str()))?;
+    let answer = Value::object([
+        ("allowed", Value::from(tool && destination.is_some())),
+        ("tool", Value::from(tool)),
+        ("destination", Value::from(destination.map(|destination| destination.name))),
+    ]);
+    Ok(json_response(StatusCode::OK, &answer))
+}
+
+fn named(word: &str) -> Result<GroupName, Problem> {
+    GroupName::parse(word).map_err(|error| Problem::invalid(format!("group is {error}")))
+}
+
+fn cursor(last: &Destination) -> String {
+    format!("{}{MARK}{}", last.group, last.name)
+}
+
+fn destination_json(destination: &Destination) -> Value {
+    let mut fields = vec![
+        ("group", Value::from(destination.group.as_str())),
+        ("name", Value::from(destination.name.as_str())),
+    ];
+    fields.extend(target_value(&destination.target));
+    fields.push(("created_at", Value::from(destination.created_at.to_rfc3339())));
+    Value::object(fields)
+}
