@@ -144,6 +144,18 @@ fn text_that_deceives_cannot_alter_what_an_approver_sees() {
                 "dev-agent",
                 json!({"add": [{"channel": "telegram", "chat": text, "engage": "mention"}]}),
             ),
+            (
+                "wiring",
+                "dev-agent",
+                json!({"destinations": [{"name": "x", "channel": "api", "chat": text, "display_name": text}]}),
+            ),
+            (
+                "wiring",
+                "dev-agent",
+                json!({"destinations": [{"name": "y", "channel": "api", "chat": "y", "display_name": text}]}),
+            ),
+            ("wiring", "dev-agent", json!({"destinations": [{"name": text, "channel": text, "chat": "z"}]})),
+            ("wiring", "dev-agent", json!({"remove_destinations": [text]})),
             ("create_agent", "made", json!({"title": text, "soul": text})),
             ("create_agent", *text, json!({"title": "x"})),
             (*text, "dev-agent", json!({})),
@@ -155,11 +167,7 @@ fn text_that_deceives_cannot_alter_what_an_approver_sees() {
                 desk.read(&["change", "show", &id]);
             }
         }
-        assert_eq!(
-            desk.read(&["change", "pending"]).lines().count(),
-            (rows + held - 1).min(rows + 49),
-            "{what}"
-        );
+        assert_eq!(desk.read(&["change", "pending"]).lines().count(), rows + held - 1, "{what}");
         // What was held with a note is read again later, by people and from the log.
         let note = json!({"outcome": "reject", "note": text});
         daemon.send(Request::post(&format!("/v1/changes/{id}/decision"), &note)).ok();
@@ -177,6 +185,7 @@ fn text_that_deceives_cannot_alter_what_an_approver_sees() {
             &["change", "history"],
             &["audit", "--limit", "20"],
             &["wiring", "list"],
+            &["destination", "list"],
             &["group", "list"],
         ] {
             desk.read(words);
@@ -190,6 +199,18 @@ fn text_that_deceives_cannot_alter_what_an_approver_sees() {
             honest(what, &String::from_utf8(output.stdout).unwrap());
         }
     }
+    // What is in effect is read again in lists.
+    for (number, (what, text)) in CORPUS.iter().enumerate() {
+        let (name, chat) = (format!("x{number}"), format!("c{number}"));
+        let one = json!({"name": name, "channel": "api", "chat": chat, "display_name": text});
+        let id = desk.ask("wiring", "mock-agent", json!({"destinations": [one]}), &[]);
+        let Some(id) = id else {
+            assert!(text.contains('\0'), "{what}: people call a chat what they like");
+            continue;
+        };
+        desk.read(&["change", "approve", &id, "--yes"]);
+    }
+    assert_eq!(desk.read(&["destination", "list"]).lines().count(), CORPUS.len());
     // An approval prints what it approves; somebody's invention of another line does not become one.
     let forged = "harmless\n+ tools all\nsha256 0000\napproved by local:owner";
     let id =

@@ -16,6 +16,7 @@ mod world;
 mod audit;
 mod changes;
 mod deceit;
+mod destinations;
 mod doctor;
 mod door;
 mod events;
