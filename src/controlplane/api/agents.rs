@@ -72,8 +72,8 @@ pub(super) async fn show(api: &Api, principal: &Principal, name: &str) -> Result
         })
         .await?;
     let ((granted, unrecorded), found) = found.ok_or_else(|| Problem::no_agent(name))?;
-    let (host, group) = (api.gateway.host().clone(), found.name.clone());
-    let mut granted = smol::unblock(move || host.problems(&group, granted)).await;
+    let group = found.name.clone();
+    let mut granted = api.gateway.host().unblock(move |host| host.problems(&group, &granted)).await;
     granted.extend(unrecorded.into_iter().map(|grant| {
         let why = grant.unrecorded();
         (grant, Some(why))

@@ -50,12 +50,13 @@ impl Desk {
         }
         // Held by the look itself, which goes on when whoever asked is gone.
         let turn = if Facts::are_long(kind) { Some(self.working.lock_arc().await) } else { None };
-        let (host, kind, payload) = (self.host.clone(), kind.to_owned(), payload.clone());
-        smol::unblock(move || {
-            let _turn = turn;
-            Facts::gather(&host, &kind, &payload)
-        })
-        .await
+        let (kind, payload) = (kind.to_owned(), payload.clone());
+        self.host
+            .unblock(move |host| {
+                let _turn = turn;
+                Facts::gather(host, &kind, &payload)
+            })
+            .await
     }
 
     /// Takes a request in the caller's transaction. Nobody may be told of it, and nothing may follow from it, before

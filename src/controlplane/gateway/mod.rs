@@ -106,7 +106,7 @@ impl Gateway {
         let change = self.ledger.read(move |conn| changes::get(conn, &asked)).await?;
         let facts = match change {
             Some(change) if decide.verdict == decide::Verdict::Approve => {
-                smol::unblock(move || Facts::again(&host, &change)).await
+                host.unblock(move |host| Facts::again(host, &change)).await
             }
             _ => Facts::default(),
         };

@@ -12,7 +12,9 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use self::looks::{Looks, Until};
+use smol::lock::Semaphore;
+
+use self::looks::{Asked, Looks, Until};
 use self::packages::Copies;
 use super::config::Config;
 #[cfg(test)]
@@ -31,6 +33,9 @@ pub const MOST_PACKAGES: usize = 32;
 pub const MOST_MOUNTS: usize = 16;
 /// Longest name of a package, a version or a mount, in bytes.
 const NAME_BYTES: usize = 63;
+/// Requests that look at the host at once. The others wait without a thread of the blocking pool, which the ledger's
+/// readers need.
+const MOST_LOOKING: usize = 4;
 
 /// The host, as far as grants are concerned.
 #[derive(Clone, Debug)]
@@ -46,7 +51,8 @@ pub struct Host {
     /// The room on the state directory's disk.
     space: FreeSpace,
     copies: Arc<Copies>,
-    looks: Looks,
+    looks: Looks<Source>,
+    looking: Arc<Semaphore>,
 }
 
 impl Host {
@@ -62,6 +68,7 @@ impl Host {
             space: FreeSpace::new(&paths.state_dir, config.min_free),
             copies: Arc::default(),
             looks: Looks::default(),
+            looking: Arc::new(Semaphore::new(MOST_LOOKING)),
         }
     }
 
@@ -77,12 +84,28 @@ impl Host {
             space: FreeSpace::new(state, MinFree::Bytes(0)),
             copies: Arc::default(),
             looks: Looks::default(),
+            looking: Arc::new(Semaphore::new(MOST_LOOKING)),
         }
     }
 
     /// Where the daemon keeps the packages that were approved.
     fn store(&self) -> PathBuf {
         self.state.join("packages/.store")
+    }
+
+    /// Does for a request what blocks on the host: waits for a turn first, and only then takes a thread. The turn is
+    /// the work's, which goes on when whoever asked is gone.
+    pub async fn unblock<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> T {
+        let turn = self.looking.acquire_arc().await;
+        let host = self.clone();
+        smol::unblock(move || {
+            let _turn = turn;
+            work(&host)
+        })
+        .await
     }
 
     /// Looks at directories that are asked for, or that were granted, each of which may not answer; see
@@ -95,36 +118,62 @@ impl Host {
         paths: impl IntoIterator<Item = &'a str>,
     ) -> BTreeMap<String, Result<Source, String>> {
         let until = self.looks.begin();
-        paths.into_iter().map(|path| (path.to_owned(), self.look_at(path, until))).collect()
+        // All at once, so that one that does not answer takes none of the others' time.
+        let asked: BTreeMap<_, _> =
+            paths.into_iter().map(|path| (path.to_owned(), self.look_at(path, until))).collect();
+        asked.into_iter().map(|(path, asked)| (path, asked.answer(until))).collect()
     }
 
-    fn look_at(&self, path: &str, until: Until) -> Result<Source, String> {
+    fn look_at(&self, path: &str, until: Until) -> Asked<Source> {
         let (host, path) = (self.clone(), PathBuf::from(path));
-        self.looks.look(&path.clone(), until, move || mounts::look(&host, &path))
+        self.looks.start(&path.clone(), until, move || mounts::look(&host, &path))
     }
 
-    /// How a mount is shown in a sandbox, or why it cannot be now.
-    fn mount(&self, group: &GroupName, grant: &Grant, until: Until) -> Result<Shown, String> {
+    /// Begins to look at the directories among what was granted.
+    fn ask<'a>(&self, grants: &'a [Grant], until: Until) -> Vec<(&'a Grant, Option<Asked<Source>>)> {
+        let asked = |grant: &Grant| match &grant.what {
+            What::Directory { source, .. } => Some(self.look_at(source, until)),
+            What::Package { .. } | What::Own => None,
+        };
+        grants.iter().map(|grant| (grant, asked(grant))).collect()
+    }
+
+    /// How something is shown in a sandbox, or why it cannot be now. `package` says it of a package.
+    fn shown(
+        &self,
+        group: &GroupName,
+        grant: &Grant,
+        asked: Option<Asked<Source>>,
+        until: Until,
+        package: impl Fn(&Self, &str, &str, &str) -> Result<PathBuf, String>,
+    ) -> Result<Shown, String> {
         let name = &grant.name;
-        let What::Directory { source, which } = &grant.what else {
-            return Ok(Shown::Own {
+        match (&grant.what, asked) {
+            (What::Package { version, digest }, _) => package(self, name, version, digest)
+                .map(|source| Shown::Package { at: package_at(name), source }),
+            (What::Directory { source, which }, Some(asked)) => {
+                let found = asked.answer(until).map_err(|wrong| format!("mount {name}: {wrong}"))?;
+                if !found.which.is(which) {
+                    return Err(format!(
+                        "mount {name}: {source} is not the directory that was approved; ask for the mount again"
+                    ));
+                }
+                Ok(Shown::Directory {
+                    at: mount_at(name),
+                    name: name.clone(),
+                    source: source.into(),
+                    device: which.device,
+                    inode: which.inode,
+                })
+            }
+            (What::Directory { source, .. }, None) => {
+                Err(format!("mount {name}: {source} was not looked at"))
+            }
+            (What::Own, _) => Ok(Shown::Own {
                 at: mount_at(name),
                 source: self.state.join("mounts").join(group.as_str()).join(name),
-            });
-        };
-        let found = self.look_at(source, until).map_err(|wrong| format!("mount {name}: {wrong}"))?;
-        if !found.which.is(which) {
-            return Err(format!(
-                "mount {name}: {source} is not the directory that was approved; ask for the mount again"
-            ));
+            }),
         }
-        Ok(Shown::Directory {
-            at: mount_at(name),
-            name: name.clone(),
-            source: source.into(),
-            device: which.device,
-            inode: which.inode,
-        })
     }
 
     /// What a sandbox of the group is shown, with the grant of each, and what is left out and why. Blocks for as long
@@ -132,13 +181,8 @@ impl Host {
     pub fn show(&self, group: &GroupName, grants: &[Grant]) -> (Vec<(Grant, Shown)>, Vec<String>) {
         let until = self.looks.begin();
         let (mut all, mut left_out) = (Vec::new(), Vec::new());
-        for grant in grants {
-            let shown = match &grant.what {
-                What::Package { version, digest } => packages::copied(self, &grant.name, version, digest)
-                    .map(|source| Shown::Package { at: package_at(&grant.name), source }),
-                What::Directory { .. } | What::Own => self.mount(group, grant, until),
-            };
-            match shown {
+        for (grant, asked) in self.ask(grants, until) {
+            match self.shown(group, grant, asked, until, packages::copied) {
                 Ok(shown) => all.push((grant.clone(), shown)),
                 Err(why) => left_out.push(why),
             }
@@ -146,17 +190,15 @@ impl Host {
         (all, left_out)
     }
 
-    /// What is wrong with each grant now; `None` when a sandbox would have it. Blocks like [`Host::show`].
-    pub fn problems(&self, group: &GroupName, grants: Vec<Grant>) -> Vec<(Grant, Option<String>)> {
+    /// What is wrong with each grant now, as far as that can be told without reading packages; `None` where nothing
+    /// is known to be. Blocks for some seconds at most.
+    pub fn problems(&self, group: &GroupName, grants: &[Grant]) -> Vec<(Grant, Option<String>)> {
         let until = self.looks.begin();
-        let judged = |grant: Grant| {
-            let problem = match &grant.what {
-                What::Package { version, digest } => packages::problem(self, &grant.name, version, digest),
-                What::Directory { .. } | What::Own => self.mount(group, &grant, until).err(),
-            };
-            (grant, problem)
+        let judged = |(grant, asked): (&Grant, _)| {
+            let problem = self.shown(group, grant, asked, until, packages::known).err();
+            (grant.clone(), problem)
         };
-        grants.into_iter().map(judged).collect()
+        self.ask(grants, until).into_iter().map(judged).collect()
     }
 }
 

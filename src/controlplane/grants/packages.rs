@@ -5,10 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read as _, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use ring::digest::{Context, SHA256};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fstat, openat, statat};
@@ -79,11 +79,11 @@ pub fn look(host: &Host, name: &str, version: &str) -> Result<Tree, String> {
     walk(&top, None).map_err(|wrong| format!("the package {name}@{version} cannot be used: {wrong}"))
 }
 
-/// What is known of the copies, so that a launch need not read them: the digest of each that was read whole, with
-/// what its directory was then.
+/// What is known of the copies, so that a launch need not read them: of each what was found when it was read, with what
+/// its directory was then.
 #[derive(Debug, Default)]
 pub(super) struct Copies {
-    whole: Mutex<BTreeMap<String, Stamp>>,
+    known: Mutex<BTreeMap<String, (Stamp, Read)>>,
     /// Held by whoever reads, makes or removes copies.
     turn: Mutex<()>,
 }
@@ -91,13 +91,33 @@ pub(super) struct Copies {
 /// A copy's directory, as far as a look at it tells: device, number, and the time of its last change.
 type Stamp = (u64, u64, i64, u64);
 
+/// What reading a copy came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Read {
+    /// It is what its name says.
+    Whole,
+    /// It is not, and is not read again while its directory is the same.
+    Altered,
+    /// The system refused, which may pass.
+    Refused,
+}
+
 impl Copies {
-    fn turn(&self) -> MutexGuard<'_, ()> {
+    pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn known(&self) -> MutexGuard<'_, BTreeMap<String, Stamp>> {
-        self.whole.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The turn, unless somebody has it.
+    fn try_turn(&self) -> Option<MutexGuard<'_, ()>> {
+        match self.turn.try_lock() {
+            Ok(turn) => Some(turn),
+            Err(TryLockError::Poisoned(turn)) => Some(turn.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<String, (Stamp, Read)>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -107,29 +127,36 @@ fn stamp(copy: &Path) -> Option<Stamp> {
     is_directory.then_some((stat.st_dev, stat.st_ino, stat.st_ctime, stat.st_ctime_nsec))
 }
 
-/// Whether a copy is there and nobody has touched its directory since it was last read.
-fn is_known(host: &Host, digest: &str) -> bool {
-    let now = stamp(&host.store().join(digest));
-    now.is_some() && now == host.copies.known().get(digest).copied()
+/// What reading a copy came to, if it is there and nobody has touched its directory since.
+fn last_read(host: &Host, digest: &str) -> Option<Read> {
+    let now = stamp(&host.store().join(digest))?;
+    let (then, read) = host.copies.known().get(digest).copied()?;
+    (now == then).then_some(read)
 }
 
 /// Whether a copy is there and is what its name says. Reads all of it, if nothing is known of it since this daemon
 /// began, or its directory is not what it was.
 fn is_whole(host: &Host, digest: &str) -> bool {
-    if is_known(host, digest) {
-        return true;
+    match last_read(host, digest) {
+        Some(Read::Whole) => return true,
+        Some(Read::Altered) => return false,
+        Some(Read::Refused) | None => {}
     }
     let copy = host.store().join(digest);
     let now = stamp(&copy);
     let top = openat(CWD, &copy, DIRECTORY, Mode::empty());
-    let found = top.ok().and_then(|top| walk(&top, None).ok());
-    let is_whole = found.is_some_and(|tree| tree.digest == digest);
+    let walked = top.map_err(|error| Wrong::Os(".".into(), error.into())).and_then(|top| walk(&top, None));
+    let read = match walked {
+        Ok(tree) if tree.digest == digest => Read::Whole,
+        Err(Wrong::Os(..)) => Read::Refused,
+        Ok(_) | Err(_) => Read::Altered,
+    };
     let mut known = host.copies.known();
-    match now.filter(|_| is_whole) {
-        Some(now) => known.insert(digest.to_owned(), now),
+    match now {
+        Some(now) => known.insert(digest.to_owned(), (now, read)),
         None => known.remove(digest),
     };
-    is_whole
+    now.is_some() && read == Read::Whole
 }
 
 /// Copies the tree of a package to where agents are shown it, unless a whole copy is there, and makes it durable.
@@ -164,7 +191,7 @@ pub fn keep(host: &Host, name: &str, version: &str, digest: &str) -> Result<(), 
     std::fs::rename(&new, &there)
         .and_then(|()| sync_directory(&store))
         .map_err(|error| io("renaming in", error))?;
-    host.copies.known().extend(stamp(&there).map(|stamp| (digest.to_owned(), stamp)));
+    host.copies.known().extend(stamp(&there).map(|stamp| (digest.to_owned(), (stamp, Read::Whole))));
     Ok(())
 }
 
@@ -174,20 +201,39 @@ pub fn keep(host: &Host, name: &str, version: &str, digest: &str) -> Result<(), 
 /// # Errors
 /// Why there is none, and what to do.
 pub(super) fn copied(host: &Host, name: &str, version: &str, digest: &str) -> Result<PathBuf, String> {
-    if !is_known(host, digest) {
+    if last_read(host, digest) != Some(Read::Whole) {
         keep(host, name, version, digest).map_err(|why| lost(name, version, &why))?;
     }
     Ok(host.store().join(digest))
 }
 
-/// What is wrong with the copy of a package, for people. Mends nothing.
-pub(super) fn problem(host: &Host, name: &str, version: &str, digest: &str) -> Option<String> {
-    if is_known(host, digest) {
-        return None;
+/// Where the copy of a package is, for people who ask what is wrong: as far as that is known, for it neither reads the
+/// copy nor waits for whoever does. Mends nothing.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn known(host: &Host, name: &str, version: &str, digest: &str) -> Result<PathBuf, String> {
+    let copy = host.store().join(digest);
+    if last_read(host, digest) == Some(Read::Whole) {
+        return Ok(copy);
     }
-    let _turn = host.copies.turn();
-    let next = format!("it is made again at a launch while packages/{name}@{version} is as it was approved");
-    (!is_whole(host, digest)).then(|| lost(name, version, &next))
+    let Some(_turn) = host.copies.try_turn() else {
+        return Err(format!(
+            "package {name}@{version}: copies are being read or made; look again in a while"
+        ));
+    };
+    // Once more: whoever had the turn may have read it.
+    let is_read = host.copies.known().contains_key(digest);
+    match last_read(host, digest) {
+        Some(Read::Whole) => Ok(copy),
+        // Not read since the start, and the next launch does.
+        None if !is_read && stamp(&copy).is_some() => Ok(copy),
+        _ => {
+            let next =
+                format!("it is made again at a launch while packages/{name}@{version} is as it was approved");
+            Err(lost(name, version, &next))
+        }
+    }
 }
 
 fn lost(name: &str, version: &str, why: &str) -> String {

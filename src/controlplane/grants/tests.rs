@@ -58,7 +58,7 @@ impl World {
 
     fn problem(&self) -> Option<String> {
         let group = GroupName::parse("a").unwrap();
-        self.host.problems(&group, vec![self.grant.clone()]).remove(0).1
+        self.host.problems(&group, std::slice::from_ref(&self.grant)).remove(0).1
     }
 }
 
@@ -91,12 +91,16 @@ fn a_copy_that_was_altered_is_seen_at_the_next_start_and_never_shown() {
     };
     alter();
     world.restart();
-    assert!(world.problem().unwrap().contains("lost or was altered"));
+    assert_eq!(world.problem(), None, "who asks what is wrong reads nothing");
     assert_eq!(world.shown(), Ok("approved".into()));
     alter();
     std::fs::write(world.source(), "another").unwrap();
     world.restart();
     assert!(world.shown().is_err());
+    assert!(world.problem().unwrap().contains("lost or was altered"));
+    // What was found is not read again: it is made anew, or left out.
+    std::fs::write(&inside, "approved").unwrap();
+    assert!(world.shown().is_err() && world.problem().is_some());
     // Its directory itself is looked at each time.
     std::fs::write(world.source(), "approved").unwrap();
     assert!(world.shown().is_ok());
@@ -105,6 +109,77 @@ fn a_copy_that_was_altered_is_seen_at_the_next_start_and_never_shown() {
     assert!(world.problem().is_some());
     assert_eq!(world.shown(), Ok("approved".into()));
     assert!(!world.copy().join("more").exists());
+}
+
+#[test]
+fn who_asks_what_is_wrong_waits_for_nobody_that_reads() {
+    let mut world = World::new();
+    packages::keep(&world.host, "p", "1", &world.digest).unwrap();
+    let host = world.host.clone();
+    let turn = host.copies.turn();
+    assert_eq!(world.problem(), None, "it was read");
+    world.restart();
+    let other = world.host.clone();
+    let _turn = (turn, other.copies.turn());
+    assert!(world.problem().unwrap().contains("look again"));
+}
+
+/// One directory on a server that is gone takes none of the others' time.
+#[test]
+fn what_does_not_answer_keeps_nothing_else_from_being_seen() {
+    let mut host = Host::with(Path::new("/no-such-state"), &["/usr"]);
+    host.looks = Looks::waiting(std::time::Duration::from_secs(2));
+    let (_held, waits) = std::sync::mpsc::channel::<()>();
+    let (gone, there) = ("/usr/bin", "/usr/lib");
+    let _asked = host.looks.start(Path::new(gone), host.looks.begin(), move || {
+        let _ = waits.recv();
+        Err("late".to_owned())
+    });
+    let found = host.look([gone, there]);
+    assert!(found[gone].as_ref().unwrap_err().contains("does not answer"));
+    let which = found[there].as_ref().unwrap().which;
+    let grant = |name: &str, source: &str| Grant {
+        name: name.into(),
+        what: What::Directory { source: source.into(), which },
+    };
+    let (group, grants) = (GroupName::parse("a").unwrap(), [grant("a", gone), grant("b", there)]);
+    host.looks = Looks::waiting(std::time::Duration::from_secs(2));
+    let (_held, waits) = std::sync::mpsc::channel::<()>();
+    let _asked = host.looks.start(Path::new(gone), host.looks.begin(), move || {
+        let _ = waits.recv();
+        Err("late".to_owned())
+    });
+    let problems = host.problems(&group, &grants);
+    assert!(problems[0].1.is_some() && problems[1].1.is_none(), "{problems:?}");
+    let (shown, left_out) = host.show(&group, &grants);
+    assert_eq!((shown.len(), left_out.len()), (1, 1), "{left_out:?}");
+}
+
+/// Whoever looks leaves the ledger's readers their threads, also when those who asked are gone.
+#[test]
+fn few_requests_look_at_once() {
+    let host = Arc::new(Host::with(Path::new("/no-such-state"), &[]));
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = Arc::new(std::sync::Mutex::new(held));
+    let (begun, begins) = smol::channel::unbounded();
+    for _ in 0..MOST_LOOKING {
+        let (host, held, begun) = (host.clone(), held.clone(), begun.clone());
+        let asked = crate::controlplane::tasks::spawn(async move {
+            let work = move |_: &Host| {
+                let _ = begun.try_send(());
+                let _ = held.lock().unwrap().recv();
+            };
+            host.unblock(work).await;
+        });
+        begins.recv_blocking().unwrap();
+        drop(asked);
+    }
+    assert!(host.looking.try_acquire().is_none());
+    let mut next = Box::pin(host.unblock(|_| 7));
+    let polled = smol::future::poll_once(&mut next);
+    assert_eq!(smol::block_on(polled), None);
+    drop(release);
+    assert_eq!(smol::block_on(next), 7);
 }
 
 #[test]
