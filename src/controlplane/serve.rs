@@ -486,6 +486,8 @@ async fn prepare_runtime(
 
 /// The slow safety pass: what is owed is woken, what is old is pruned. Nothing depends on it in time.
 async fn slow_pass(interval: Duration, ledger: Ledger, sessions: Sessions, gateway: Gateway) {
+    let following = gateway.clone();
+    let _following = tasks::spawn(async move { following.follow_recoveries().await });
     let resuming = gateway.clone();
     let _resuming = tasks::spawn(async move {
         if let Err(error) = resuming.resume().await {

@@ -172,6 +172,7 @@ impl Exporter {
                         "audit.exported_again",
                         &[("last", &self.shared.exported.load(Ordering::SeqCst))],
                     );
+                    self.shared.recovered.ring();
                 }
                 self.shared.ring();
             }
@@ -199,7 +200,7 @@ impl Exporter {
             let start = reconcile(&self.ledger, &self.directory);
             self.shared.tell_disagreement(&self.ledger);
             let start = start?;
-            self.shared.exported.store(start.last, Ordering::SeqCst);
+            self.shared.set_exported(start.last);
             self.state = Some(start);
         }
         // Lines that do not follow were brought along for a file that is no more.
@@ -259,7 +260,7 @@ impl Exporter {
         };
         current.append(&text)?;
         (state.last, state.tip) = (last, tip);
-        self.shared.exported.store(last, Ordering::SeqCst);
+        self.shared.set_exported(last);
         Ok(())
     }
 

@@ -24,6 +24,7 @@ use smol::channel::{Receiver, Sender};
 
 use self::exporter::{Exporter, Note, Order};
 use self::files::Directory;
+use super::bell::Bell;
 use super::store::{Durability, Ledger, Step, StoreError, audit};
 use super::tasks;
 use super::telemetry::log;
@@ -177,8 +178,12 @@ impl fmt::Debug for Audit {
 struct Shared {
     /// Why the files cannot be written.
     failing: Mutex<Option<String>>,
-    /// The last record in the files.
+    /// The last record in the files. Less than before when somebody took files away.
     exported: AtomicU64,
+    /// The last record that ever was in the files.
+    recorded: AtomicU64,
+    /// Rings when the files can be written again.
+    recovered: Bell,
     /// Whether the thread was nudged and did not look yet.
     looking: AtomicBool,
     watchers: Mutex<Vec<Sender<()>>>,
@@ -199,6 +204,11 @@ impl Shared {
     /// Gives what it was before.
     fn set_failing(&self, reason: Option<String>) -> Option<String> {
         std::mem::replace(&mut *lock(&self.failing), reason)
+    }
+
+    fn set_exported(&self, last: u64) {
+        self.exported.store(last, Ordering::SeqCst);
+        self.recorded.fetch_max(last, Ordering::SeqCst);
     }
 
     fn ring(&self) {
@@ -240,9 +250,16 @@ impl Audit {
         file_bytes: u64,
         tell: Tell,
     ) -> Result<Self, std::io::Error> {
+        // The first try may fail, and what was recorded long ago is recorded all the same.
+        let marked = ledger.read_blocking(reconcile::marked).unwrap_or_else(|error| {
+            log::warn("audit.not_read", &[("error", &error)]);
+            0
+        });
         let shared = Arc::new(Shared {
             failing: Mutex::new(None),
-            exported: AtomicU64::new(0),
+            exported: AtomicU64::new(marked),
+            recorded: AtomicU64::new(marked),
+            recovered: Bell::default(),
             looking: AtomicBool::new(false),
             watchers: Mutex::new(Vec::new()),
             logins: Mutex::default(),
@@ -334,9 +351,15 @@ impl Audit {
         Ok((done, Exporting { awaited, shared: self.shared.clone() }))
     }
 
-    /// The last record that is in the audit files, and with it all before it.
+    /// The last record that is in the audit files, or was, and with it all before it. Never falls: what came of a record
+    /// is not taken back because somebody took the files away, which is told on its own.
     pub fn exported(&self) -> u64 {
-        self.shared.exported.load(Ordering::SeqCst)
+        self.shared.recorded.load(Ordering::SeqCst)
+    }
+
+    /// Rings when the audit files can be written again after they could not, with all that is in the ledger in them.
+    pub fn watch_recovered(&self) -> Receiver<()> {
+        self.shared.recovered.watch()
     }
 
     /// Waits until all that is in the ledger now is in the audit files, or could not be written: for whoever answers
@@ -346,7 +369,7 @@ impl Audit {
     /// Why they are not there; the ledger's error among them.
     pub async fn confirm(&self) -> Result<(), String> {
         let last = self.ledger.read(audit::tip).await.map_err(|error| error.to_string())?.0;
-        if self.exported() >= last {
+        if self.shared.exported.load(Ordering::SeqCst) >= last {
             return Ok(());
         }
         let (reply, awaited) = smol::channel::bounded(1);

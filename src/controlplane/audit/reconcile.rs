@@ -56,6 +56,11 @@ pub(super) fn mark(tx: &Transaction<'_>, exported: u64) -> Result<(), StoreError
     meta::set(tx, EXPORTED, &exported.to_string())
 }
 
+/// How far they were known to be.
+pub(super) fn marked(conn: &rusqlite::Connection) -> Result<u64, StoreError> {
+    Ok(meta::get(conn, EXPORTED)?.and_then(|text| text.parse().ok()).unwrap_or(0))
+}
+
 /// Why files and ledger disagree, if that is not acknowledged.
 pub(super) fn disagreement(conn: &rusqlite::Connection) -> Result<Option<String>, StoreError> {
     meta::get(conn, DISAGREES)
@@ -89,9 +94,7 @@ pub(super) fn reconcile(ledger: &Ledger, directory: &Directory) -> Result<Start,
         }
     };
     let first = last + 1;
-    let known: u64 = ledger
-        .read_blocking(|conn| Ok(meta::get(conn, EXPORTED)?.and_then(|text| text.parse().ok())))?
-        .unwrap_or(0);
+    let known = ledger.read_blocking(marked)?;
     let wrong = match directory.current()? {
         Found::Nothing if known >= first => {
             let wrong = format!("{CURRENT} is missing, with records {first} to {known} in it");

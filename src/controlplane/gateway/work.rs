@@ -96,18 +96,24 @@ impl Gateway {
         Ok(())
     }
 
+    /// Sees to it that what was launched while the audit files could not be written, and was shown nothing of what was
+    /// not recorded, is launched anew once they can. Never ends.
+    pub async fn follow_recoveries(&self) {
+        let recovered = self.desk.audit.watch_recovered();
+        // One may have come before this was watched.
+        self.sessions.reconfigure_all();
+        while recovered.recv().await.is_ok() {
+            self.sessions.reconfigure_all();
+        }
+    }
+
     /// Takes up what an earlier daemon left undone, once the records of it are in the audit files. To be called at the
     /// start.
     ///
     /// # Errors
     /// The ledger's.
     pub async fn resume(&self) -> Result<(), StoreError> {
-        let was_behind = self.desk.audit.unavailable().is_some();
         self.desk.audit.settled().await;
-        if was_behind {
-            // What was launched meanwhile was shown nothing of what was not recorded.
-            self.sessions.reconfigure_all();
-        }
         for id in self.ledger.read(changes::unfinished).await? {
             // One that cannot be worked on keeps no other from it.
             if let Err(error) = self.work(&id).await {

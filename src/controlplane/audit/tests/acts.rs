@@ -8,7 +8,7 @@ use super::{World, act, add, by, stop, walk};
 use crate::controlplane::audit::ActError;
 use crate::controlplane::audit::exporter::{Note, Order};
 use crate::controlplane::store::audit;
-use crate::controlplane::store::{Step, StoreError, meta};
+use crate::controlplane::store::{Durability, Step, StoreError, meta};
 use crate::controlplane::tasks;
 
 #[test]
@@ -169,6 +169,38 @@ fn while_the_files_fail_nothing_is_done_and_later_everything_is_there() {
     assert_eq!(*world.told.lock().unwrap(), None, "nothing disagreed");
     stop(audit);
     assert!(matches!(tasks::block_on(world_stopped(&world)), Ok(())));
+}
+
+/// What was recorded long ago is recorded, also while a daemon has never come to its files, and when they are gone.
+#[test]
+fn what_was_recorded_stays_recorded() {
+    let world = World::new();
+    let audit = world.start();
+    act(&audit, "first").unwrap();
+    act(&audit, "second").unwrap();
+    audit.shared.set_exported(1);
+    assert_eq!(audit.exported(), 2, "files were taken away");
+    audit.shared.set_exported(2);
+    stop(audit);
+    let away = world.scratch.join("away");
+    fs::rename(world.path(), &away).unwrap();
+    for _ in 0..2 {
+        let audit = world.start();
+        assert!(audit.unavailable().is_some());
+        assert_eq!(audit.exported(), 2);
+        let commit = audit.commit(Step::Other, Durability::Synced, |tx| add(tx, "third"));
+        let (last, exporting) = tasks::block_on(commit).unwrap();
+        assert!(tasks::block_on(exporting.end()).is_err());
+        assert!(last > 2 && audit.exported() == 2, "what is not in the files is not recorded");
+        stop(audit);
+    }
+    let audit = world.start();
+    let recovered = audit.watch_recovered();
+    fs::rename(&away, world.path()).unwrap();
+    recovered.recv_blocking().unwrap();
+    assert_eq!(audit.exported(), 4, "who is told finds all of it there");
+    assert!(recovered.try_recv().is_err());
+    stop(audit);
 }
 
 /// After its end acts are refused.
