@@ -286,6 +286,28 @@ fn the_chats_of_an_agent_that_is_gone_are_not_told_again() {
     assert!(daemon.stop().success());
 }
 
+/// Who is far behind hears how far it is before all of that is read: silence would be taken for the end, and what was
+/// passed would be passed again.
+#[test]
+fn a_reader_far_behind_is_told_its_place_on_the_way() {
+    let home = Home::new(Build::Faults, User::Root);
+    let daemon = Serve::new(&home, Runtime::Native).ready();
+    let token = daemon.token();
+    // Records, and none of them is of a change.
+    for round in 0..450 {
+        let body = json!({"title": format!("name {round}")});
+        assert_eq!(daemon.send(Request::post("/v1/agents/dev-agent", &body)).status, 200);
+    }
+    let mut events = follow(&daemon, &token, "/v1/events?topics=approvals&after=a0.c0", None);
+    assert_eq!(events.next_id(), "a0.c0");
+    let on_the_way = events.next_id();
+    assert_eq!(on_the_way, "a400.c0");
+    let change = submit(&daemon, "persona", "dev-agent", &json!({"soul": marker()})).json();
+    let mut events = follow(&daemon, &token, "/v1/events?topics=approvals", Some(&on_the_way));
+    until(&mut events, |event, data| event.name == "approval" && data["object"] == change["id"]);
+    assert!(daemon.stop().success());
+}
+
 #[test]
 fn the_command_follows_across_a_restart() {
     let home = Home::new(Build::Release, User::Root);

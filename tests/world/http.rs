@@ -219,6 +219,19 @@ impl Events {
         self.read(time).expect("no event came in time")
     }
 
+    /// The next id, of an event or of a sign of life.
+    #[track_caller]
+    pub fn next_id(&mut self) -> String {
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        loop {
+            let mut line = String::new();
+            assert!(self.lines.read_line(&mut line).unwrap() > 0, "the stream ended");
+            if let Some(id) = line.strip_prefix("id: ") {
+                return id.trim_end().to_owned();
+            }
+        }
+    }
+
     /// Whether nothing comes for so long. (For what must not happen there is no event to wait for.)
     pub fn quiet_for(&mut self, time: Duration) -> bool {
         !matches!(self.read(time), Ok(Some(_)))

@@ -14,7 +14,7 @@ use smol::future::FutureExt;
 use super::Api;
 use super::problem::Problem;
 use super::router::{Guarded, Query};
-use super::sse::{self, KEEP_ALIVE, Seat, Source};
+use super::sse::{self, Filled, KEEP_ALIVE, Seat, Source};
 use crate::contract::chain;
 use crate::contract::json::{self, Value};
 use crate::controlplane::audit::ActError;
@@ -152,13 +152,13 @@ struct Chain {
 }
 
 impl Source for Chain {
-    async fn fill(&mut self, api: &Api, ready: &mut VecDeque<Bytes>) -> Result<(), StoreError> {
+    async fn fill(&mut self, api: &Api, ready: &mut VecDeque<Bytes>) -> Result<Filled, StoreError> {
         let cursor = self.cursor;
         for link in api.ledger.read(move |conn| rows::after(conn, cursor, READ)).await? {
             self.cursor = link.seq;
             ready.push_back(sse::event(Some(&link.seq.to_string()), "record", &record_json(&link)?));
         }
-        Ok(())
+        Ok(Filled::Done)
     }
 
     async fn changed(&self) {

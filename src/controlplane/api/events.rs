@@ -10,7 +10,7 @@ use smol::channel::Receiver;
 
 use super::problem::Problem;
 use super::router::Query;
-use super::sse::{self, Seat, Source};
+use super::sse::{self, Filled, Seat, Source};
 use super::{Api, chat};
 use crate::contract::ids::SessionId;
 use crate::controlplane::http::Body;
@@ -86,7 +86,7 @@ impl Conversation {
 }
 
 impl Source for Conversation {
-    async fn fill(&mut self, api: &Api, ready: &mut VecDeque<Bytes>) -> Result<(), StoreError> {
+    async fn fill(&mut self, api: &Api, ready: &mut VecDeque<Bytes>) -> Result<Filled, StoreError> {
         if let (true, Some((_, watch))) = (self.caught_up, &self.session) {
             // Where the watch does not know all of it, the ledger is read next.
             match watch.since(self.cursor) {
@@ -94,7 +94,10 @@ impl Source for Conversation {
                 None => self.caught_up = false,
             }
         }
-        if self.caught_up { Ok(()) } else { self.read(api, ready).await }
+        if !self.caught_up {
+            self.read(api, ready).await?;
+        }
+        Ok(Filled::Done)
     }
 
     async fn changed(&self) {

@@ -7,18 +7,16 @@ use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response};
 use rusqlite::Connection;
-use smol::Timer;
 use smol::channel::Receiver;
 use smol::future::FutureExt;
 
 use super::problem::Problem;
 use super::router::Query;
-use super::sse::{self, Seat, Source};
+use super::sse::{self, Filled, Seat, Source};
 use super::{Api, audit, chat, lists};
 use crate::contract::ids::{GroupName, SessionId};
 use crate::contract::json::Value;
@@ -32,10 +30,8 @@ use crate::controlplane::store::{StoreError, groups, members};
 
 /// Rows of each topic read from the ledger at once.
 const PAGE: usize = 50;
-/// Whoever has found nothing in so many pages lets others read between two of them.
+/// Whoever has found nothing in so many pages says so, and lets others read.
 const AT_ONCE: usize = 8;
-/// For so long.
-const PAUSE: Duration = Duration::from_millis(20);
 /// Longest id of an event: two numbers of nineteen digits, two letters and a point.
 const ID_BYTES: usize = 41;
 /// Acts on changes begin with this.
@@ -346,11 +342,8 @@ impl Feed {
 }
 
 impl Source for Feed {
-    async fn fill(&mut self, api: &Api, ready: &mut VecDeque<Bytes>) -> Result<(), StoreError> {
-        for pages in 0usize.. {
-            if pages >= AT_ONCE {
-                Timer::after(PAUSE).await;
-            }
+    async fn fill(&mut self, api: &Api, ready: &mut VecDeque<Bytes>) -> Result<Filled, StoreError> {
+        for _ in 0..AT_ONCE {
             let look = self.look(api).await?;
             for link in &look.links {
                 self.tell_record(link, &look.reach, ready)?;
@@ -365,15 +358,15 @@ impl Source for Feed {
             // Nothing of this page may have been for this reader.
             let is_all = look.links.is_empty() && look.chat.last.is_none() && self.pending.is_empty();
             if is_all || !ready.is_empty() {
-                return Ok(());
+                return Ok(Filled::Done);
             }
             // Much that is for others may lie in between: whoever is not to hear more any longer, or keeps the daemon
             // from stopping, is not read for to the end.
             if !api.tokens.holds(&self.principal) || api.closing.is_closed() {
-                return Ok(());
+                return Ok(Filled::Done);
             }
         }
-        Ok(())
+        Ok(Filled::Passed)
     }
 
     async fn changed(&self) {

@@ -27,6 +27,17 @@ use crate::controlplane::telemetry::log;
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How long a browser waits before it comes again.
 const RETRY: &str = "retry: 1000\n";
+/// For so long a reader lets others read when much was not for it.
+const PAUSE: Duration = Duration::from_millis(160);
+
+/// How far a source came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Filled {
+    /// To the end, or to something that is to be told.
+    Done,
+    /// Past much that was not for this reader, and there is more.
+    Passed,
+}
 
 /// What a stream tells, and to whom.
 pub(super) trait Source: Send + Sync + 'static {
@@ -36,7 +47,7 @@ pub(super) trait Source: Send + Sync + 'static {
         &mut self,
         api: &Api,
         ready: &mut VecDeque<Bytes>,
-    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+    ) -> impl Future<Output = Result<Filled, StoreError>> + Send;
 
     /// Returns when there may be more.
     fn changed(&self) -> impl Future<Output = ()> + Send;
@@ -75,7 +86,7 @@ impl Seat {
         first: &str,
     ) -> Response<Body> {
         let ready = VecDeque::from([Bytes::from(format!("{RETRY}{first}\n"))]);
-        let reader = Reader { api: api.clone(), principal, source, ready, seat: self };
+        let reader = Reader { api: api.clone(), principal, source, ready, pauses: false, seat: self };
         let events =
             smol::stream::unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) });
         let mut response = Response::new(pieces(events));
@@ -112,6 +123,8 @@ struct Reader<S> {
     principal: Principal,
     source: S,
     ready: VecDeque<Bytes>,
+    /// Whether others read before it does.
+    pauses: bool,
     seat: Seat,
 }
 
@@ -134,13 +147,25 @@ impl<S: Source> Reader<S> {
             if let Some(piece) = self.ready.pop_front() {
                 return Some(piece);
             }
+            if std::mem::take(&mut self.pauses) && self.pause().await.is_none() {
+                return None;
+            }
             // A token ends by itself, and nobody rings for that.
             if !self.api.tokens.holds(&self.principal) {
                 return None;
             }
-            if let Err(error) = self.source.fill(&self.api, &mut self.ready).await {
-                log::warn("api.stream_failed", &[("error", &error)]);
-                return None;
+            match self.source.fill(&self.api, &mut self.ready).await {
+                Ok(Filled::Done) => {}
+                Ok(Filled::Passed) => {
+                    // Told, so that it is known to live, and need not begin at the same place if it breaks.
+                    let sign = self.sign_of_life();
+                    self.ready.push_back(sign);
+                    self.pauses = true;
+                }
+                Err(error) => {
+                    log::warn("api.stream_failed", &[("error", &error)]);
+                    return None;
+                }
             }
             if !self.ready.is_empty() {
                 continue;
@@ -149,11 +174,28 @@ impl<S: Source> Reader<S> {
                 Woken::Changed => {}
                 Woken::Rights if self.may_go_on().await => {}
                 Woken::Quiet if self.api.tokens.holds(&self.principal) => {
-                    return Some(Bytes::from(format!("{}: still here\n\n", self.source.quiet())));
+                    return Some(self.sign_of_life());
                 }
                 Woken::Rights | Woken::Quiet | Woken::Closing => return None,
             }
         }
+    }
+
+    fn sign_of_life(&mut self) -> Bytes {
+        Bytes::from(format!("{}: still here\n\n", self.source.quiet()))
+    }
+
+    /// `None` when the server ends meanwhile.
+    async fn pause(&self) -> Option<()> {
+        let closing = async {
+            let _ = self.api.closing.recv().await;
+            None
+        };
+        let paused = async {
+            Timer::after(PAUSE).await;
+            Some(())
+        };
+        closing.or(paused).await
     }
 
     async fn may_go_on(&self) -> bool {
