@@ -8,7 +8,11 @@ use crate::world::{
     Build, Chat, Daemon, Entry, Home, Random, Runtime, Serve, User, eventually, leftovers, marker, rounds,
 };
 
-crate::in_both_back_ends!(killed_sandboxes_lose_nothing, killed_control_planes_lose_nothing);
+crate::in_both_back_ends!(
+    killed_sandboxes_lose_nothing,
+    killed_control_planes_lose_nothing,
+    a_file_that_was_being_made_is_made_again,
+);
 
 fn killed_sandboxes_lose_nothing(runtime: Runtime) {
     let home = Home::new(Build::Release, User::Root);
@@ -54,6 +58,28 @@ fn killed_sandboxes_lose_nothing(runtime: Runtime) {
     assert_eq!(daemon.metric("ironclaw_messages_failed_total"), 0.0);
     assert!(daemon.stop().success());
     leftovers::none_left(&home, &sessions, &[]);
+}
+
+/// gVisor's file server makes a file as root and then gives it to the agent; killed between the two, it is empty and
+/// stays root's.
+fn a_file_that_was_being_made_is_made_again(runtime: Runtime) {
+    let home = Home::new(Build::Faults, User::Root);
+    let mut daemon = Serve::new(&home, runtime).fault("crash=launch.conveyors_ready").ready();
+    let (text, event) = (marker(), marker());
+    // The connection may break under it.
+    let _ = daemon.chat("mock-agent", "main").try_say(&text, &event);
+    daemon.ended();
+    let sessions: Vec<_> = std::fs::read_dir(home.state().join("sessions")).unwrap().collect();
+    let [Ok(session)] = sessions.as_slice() else { panic!("{sessions:?}") };
+    let own = session.path().join("session");
+    assert!(own.is_dir() && !own.join("session.db").exists(), "{}", own.display());
+    std::fs::write(own.join("session.db"), "").unwrap();
+    let daemon = Serve::new(&home, runtime).ready();
+    let chat = daemon.chat("mock-agent", "main");
+    chat.say_as(&text, &event);
+    all_answered_once(&chat, &[text]);
+    assert_eq!(deaths(&daemon), Some(0.0));
+    assert!(daemon.stop().success());
 }
 
 fn killed_control_planes_lose_nothing(runtime: Runtime) {

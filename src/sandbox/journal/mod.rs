@@ -10,6 +10,8 @@ mod turns;
 
 use std::collections::HashSet;
 use std::fmt;
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -117,12 +119,32 @@ pub struct Journal {
     accepted: u64,
 }
 
+/// Removes what was being made when everything was killed. gVisor's file server makes a file as its own and then gives it
+/// away; between the two it is empty, and would for ever be somebody else's.
+fn clear_unfinished(path: &Path) {
+    for suffix in ["", "-wal", "-journal"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        let file = Path::new(&name);
+        let is_empty = file.symlink_metadata().is_ok_and(|found| found.is_file() && found.len() == 0);
+        let is_foreign = || {
+            let opened = OpenOptions::new().write(true).open(file);
+            opened.is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+        };
+        if is_empty && is_foreign() {
+            // What cannot be removed is told by the opening that follows.
+            let _ = std::fs::remove_file(file);
+        }
+    }
+}
+
 impl Journal {
     /// Opens the file, or makes it when there is none.
     ///
     /// # Errors
     /// [`JournalError::Lost`] when a file is there and does not read; it is left as it is.
     pub fn open(path: &Path, key: &FileKey) -> Result<Self, JournalError> {
+        clear_unfinished(path);
         let (connection, is_made) = cipher::open_session(path, key, SCHEMA)?;
         match connection.query_row("PRAGMA user_version", [], |row| row.get(0))? {
             VERSION if is_made => {}
