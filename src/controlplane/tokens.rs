@@ -80,6 +80,12 @@ impl Tokens {
         })
     }
 
+    /// When the token that somebody came with ends; `None` is never.
+    pub fn end_of(&self, principal: &Principal) -> Option<Millis> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.values().find(|known| known.principal == *principal)?.expires_at
+    }
+
     /// Who presents this token; nobody when it is unknown, revoked or over. What is looked up is a digest, so how
     /// long it takes says nothing of the token.
     pub fn find(&self, presented: &str) -> Option<Principal> {

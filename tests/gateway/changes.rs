@@ -322,6 +322,15 @@ fn inv_099_every_route_wants_a_token_that_reaches_it() {
         daemon.send(Request::post("/v1/tokens", &expired)).ok()["token"].as_str().unwrap().to_owned();
     let opens = || Request::get("/v1/whoami").token(&expired).send(daemon.address).unwrap().status == 200;
     eventually("the token ends", || (!opens()).then_some(()));
+    // One that ends makes none that lasts longer.
+    let later = |hours: i64| (jiff::Timestamp::now() + jiff::SignedDuration::from_hours(hours)).to_string();
+    let short = json!({"name": "short", "scopes": ["admin", "read"], "expires_at": later(2)});
+    let short = daemon.send(Request::post("/v1/tokens", &short)).ok()["token"].as_str().unwrap().to_owned();
+    for (expires_at, status) in [(Value::Null, 403), (json!(later(3)), 403), (json!(later(1)), 201)] {
+        let body = json!({"name": "of-short", "scopes": ["read"], "expires_at": expires_at});
+        let answer = Request::post("/v1/tokens", &body).token(&short).send(daemon.address).unwrap();
+        assert_eq!(answer.status, status, "{body}");
+    }
     let document = include_str!("../../schema/openapi.yaml");
     let mut path = "";
     let mut routes = Vec::new();

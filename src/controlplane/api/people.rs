@@ -270,6 +270,15 @@ pub(super) async fn make_token(
     if scopes.iter().any(|scope| !principal.has(*scope)) {
         return Err(Problem::forbidden("a token gives no other token more than it has itself"));
     }
+    if let Some(own) = api.tokens.end_of(&principal)
+        && expires_at.is_none_or(|at| at > own)
+    {
+        let detail = format!(
+            "a token gives no other token more time than it has itself; give expires_at, {} at the latest",
+            own.to_rfc3339()
+        );
+        return Err(Problem::forbidden(detail));
+    }
     let secret = ApiToken::mint().map_err(|_| Problem::internal())?;
     let token = Token {
         name: name.clone(),
