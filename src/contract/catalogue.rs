@@ -23,6 +23,9 @@ pub struct Tool {
 /// The tool without which nothing reaches another chat than the one that is answered.
 pub const SEND_MESSAGE: &str = "send_message";
 
+/// Longest message to another chat, in bytes: as long as people may write there.
+pub const MOST_LETTER: usize = 64 << 10;
+
 /// Every tool of this build.
 pub const TOOLS: &[Tool] = &[
     Tool {

@@ -243,7 +243,11 @@ impl Reading {
             }
             Some("out") => match (text_of("in_reply_to"), text_of("text")) {
                 (Some(other), _) if !self.ours.contains(&other) => Step::Nothing,
-                (_, Some(text)) => Step::Say(text),
+                (Some(_), Some(text)) => Step::Say(text),
+                // It answers nothing that was said here, so it must not pass for an answer.
+                (None, Some(text)) => {
+                    Step::Note(format!("the agent writes from another conversation: {text}"))
+                }
                 _ => Step::Nothing,
             },
             Some("notice") => text_of("text").map_or(Step::Nothing, Step::Note),
@@ -283,7 +287,11 @@ mod tests {
             Step::Note("memory was lost".into())
         );
         assert_eq!(take(11, "not json"), Step::Nothing);
-        assert_eq!(take(12, r#"{"direction":"finished","message_id":"m2","state":"done"}"#), Step::Done);
+        assert_eq!(
+            take(12, r#"{"direction":"out","in_reply_to":null,"text":"yes"}"#),
+            Step::Note("the agent writes from another conversation: yes".into())
+        );
+        assert_eq!(take(13, r#"{"direction":"finished","message_id":"m2","state":"done"}"#), Step::Done);
     }
 
     #[test]

@@ -208,6 +208,9 @@ pub(super) fn entry_json(entry: &Entry) -> Value {
     if let Some(reason) = &entry.reason {
         fields.push(("reason", Value::from(reason.as_str())));
     }
+    if let Some(from) = &entry.from_session {
+        fields.push(("from_session", Value::from(from.as_str())));
+    }
     Value::object(fields)
 }
 

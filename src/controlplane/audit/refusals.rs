@@ -1,4 +1,4 @@
-//! Refused actions of agents as records: one for each session, action and minute, however many there were, so that a
+//! Refused actions of agents as records: one for each session, action, reason and minute, however many there were, so that a
 //! sandbox that asks without end fills no disk, and no agent's noise hides another's. Nothing waits for them: what was
 //! counted in the last minute is lost with a daemon that is killed, but for the line in the log with which each count
 //! begins. Touches the ledger through the exporter's handle.
@@ -27,19 +27,13 @@ struct Kind {
     group: GroupName,
     session: Option<SessionId>,
     action: &'static str,
-}
-
-/// What is known of them.
-#[derive(Clone, Debug)]
-struct Count {
-    /// Why the first one was refused.
+    /// Why it was refused.
     why: &'static str,
-    count: u64,
 }
 
 /// Refusals of this minute.
 #[derive(Debug, Default)]
-pub(super) struct Counts(BTreeMap<Kind, Count>);
+pub(super) struct Counts(BTreeMap<Kind, u64>);
 
 impl Counts {
     /// Counts one. Says whether it is the first of its kind.
@@ -50,14 +44,14 @@ impl Counts {
         action: &'static str,
         why: &'static str,
     ) -> bool {
-        let mut kind = Kind { group: group.clone(), session: Some(session.clone()), action };
+        let mut kind = Kind { group: group.clone(), session: Some(session.clone()), action, why };
         let of_group = self.0.keys().filter(|known| known.group == *group && known.session.is_some());
         if !self.0.contains_key(&kind) && of_group.count() >= KINDS {
-            kind = Kind { group: group.clone(), session: None, action: OTHERS };
+            kind = Kind { group: group.clone(), session: None, action: OTHERS, why };
         }
-        let count = self.0.entry(kind).or_insert(Count { why, count: 0 });
-        count.count = count.count.saturating_add(1);
-        count.count == 1
+        let count = self.0.entry(kind).or_default();
+        *count = count.saturating_add(1);
+        *count == 1
     }
 }
 
@@ -100,7 +94,7 @@ impl Audit {
             return;
         }
         let noted = self.note(move |tx| {
-            for (Kind { group, session, action }, Count { why, count }) in &counts.0 {
+            for (Kind { group, session, action, why }, count) in &counts.0 {
                 let actor = format!("agent:{group}");
                 let via = session.as_ref().map(|session| format!("session:{session}")).unwrap_or_default();
                 let detail = Value::object([("why", Value::from(*why)), ("count", Value::from(*count))]);
@@ -133,12 +127,16 @@ mod tests {
             counts.add(&SessionId::mint(), &group, "unknown", "unknown_action");
         }
         assert_eq!(counts.0.len(), KINDS + 1);
-        assert_eq!(counts.0.values().map(|count| count.count).sum::<u64>(), 20_000, "none is lost");
+        assert_eq!(counts.0.values().sum::<u64>(), 20_000, "none is lost");
         // Another agent's are told apart all the same.
         let (quiet, session) = (GroupName::parse("b").unwrap(), SessionId::mint());
         assert!(counts.add(&session, &quiet, "create_agent", "not_granted"));
         assert!(!counts.add(&session, &quiet, "create_agent", "not_granted"));
-        let kind = Kind { group: quiet, session: Some(session), action: "create_agent" };
-        assert_eq!(counts.0.get(&kind).unwrap().count, 2);
+        // And what was refused for another reason.
+        assert!(counts.add(&session, &quiet, "create_agent", "too_many"));
+        let kind =
+            |why| Kind { group: quiet.clone(), session: Some(session.clone()), action: "create_agent", why };
+        assert_eq!(counts.0.get(&kind("not_granted")), Some(&2));
+        assert_eq!(counts.0.get(&kind("too_many")), Some(&1));
     }
 }

@@ -132,6 +132,11 @@ pub enum Effect {
 }
 
 impl Effect {
+    /// Whether no policy approves it, whatever its kind: who is written to by an agent asked for nothing.
+    pub fn is_for_humans_only(&self) -> bool {
+        matches!(self, Self::SetDestination { target: Some(_), .. })
+    }
+
     /// The name of the object that the step replaces, for its revision.
     pub fn object(&self) -> String {
         match self {

@@ -118,6 +118,7 @@ impl Proposal {
     /// As it is stored.
     pub(super) fn stored(&self, id: &ChangeId, kind: Kind, group: &GroupName) -> Renewed {
         Renewed {
+            payload: self.payload.to_string(),
             effects: canonical(&effect::to_list(&self.effects)).to_string(),
             diff: self.diff.clone(),
             base: canonical(&self.base).to_string(),

@@ -4,6 +4,7 @@
 use rusqlite::Transaction;
 
 use super::decide::{self, Outcome};
+use super::effect::Effect;
 use super::facts::Facts;
 use super::kind::{Kind, NoKind};
 use super::payload::{Refusal, Refusals, UNSUPPORTED, shown};
@@ -285,7 +286,7 @@ pub fn submit(
             ]),
         },
     )?;
-    if !policy.approves(kind) {
+    if !policy.approves(kind) || proposal.effects.iter().any(Effect::is_for_humans_only) {
         return Ok(Ok(Submitted { change, is_repeat: false, outcome: None }));
     }
     let outcome = decide::by_policy(tx, keyring, &change, kind, &proposal)?;

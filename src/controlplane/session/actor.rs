@@ -491,6 +491,7 @@ impl Actor {
             key: run.outbound_key.clone(),
             spent: run.spent,
             watched: false,
+            rate: self.sessions.context().letters.clone(),
         };
         let (context, sender, number) = (self.sessions.context().clone(), self.sender.clone(), run.number);
         let sessions = self.sessions.clone();
@@ -513,12 +514,8 @@ impl Actor {
             {
                 context.bells.ring(&session, ingested.news.take());
             }
-            if let Ok(ingested) = &mut result
-                && !ingested.elsewhere.is_empty()
-            {
-                // It may be the first that is said there.
-                sessions.ring_births();
-                ingested.elsewhere.drain(..).for_each(|there| context.bells.ring(&there, None));
+            if let Ok(ingested) = &mut result {
+                sessions.delivered(&session, std::mem::take(&mut ingested.elsewhere));
             }
             let _ = sender.try_send(Event::Ingested(number));
             result

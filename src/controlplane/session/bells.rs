@@ -171,6 +171,7 @@ mod tests {
             at: Millis(0),
             state: None,
             reason: None,
+            from_session: None,
             is_unreadable: false,
         };
         Some(News { after, entries: positions.iter().map(entry).collect() })

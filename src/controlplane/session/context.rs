@@ -8,6 +8,7 @@ use smol::lock::Semaphore;
 use super::bells::Bells;
 use super::capacity::Capacity;
 use super::disk::{Counted, FreeSpace};
+use super::letters::LetterRate;
 use super::run::Times;
 use super::states::States;
 use crate::contract::ids::{GroupName, SessionId};
@@ -57,6 +58,8 @@ pub(super) struct Context {
     pub(super) models: ModelBroker,
     pub(super) capacity: Capacity,
     pub(super) bells: Bells,
+    /// How often agents write to other chats.
+    pub(super) letters: Arc<LetterRate>,
     pub(super) states: States,
     pub(super) readers: Semaphore,
     pub(super) space: FreeSpace,
@@ -85,6 +88,7 @@ impl Context {
             space: FreeSpace::new(&config.state_dir, config.min_free),
             wall,
             bells: Bells::default(),
+            letters: Arc::default(),
             states: States::default(),
             readers: Semaphore::new(READERS),
             runtime: RwLock::new(Runtime::Missing("the runtime is being tested".to_owned())),

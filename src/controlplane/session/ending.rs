@@ -13,7 +13,7 @@ use super::run::{Ending, Run};
 use crate::contract::frame::ToSandbox;
 use crate::contract::ids::MessageId;
 use crate::controlplane::isolation::Exit;
-use crate::controlplane::store::{Step, StoreError, history, inbox, sessions};
+use crate::controlplane::store::{Step, StoreError, history, inbox, outbox, sessions};
 use crate::controlplane::telemetry::log;
 use crate::controlplane::telemetry::metrics::METRICS;
 use crate::os::files;
@@ -22,6 +22,11 @@ const GIVEN_UP: &str = "This message could not be answered: the agent's sandbox 
                         on it. You may send it again.";
 const OVER_QUOTA: &str = "This message was not answered: the agent's files grew past their quota. It can only \
                           read files until an operator has made room.";
+/// Most other conversations that are told of it.
+const MOST_TOLD: usize = 100;
+/// What they are told.
+const MAY_COME_TWICE: &str = "What the agent writes here from another conversation may come twice: its memory of that \
+    conversation was lost.";
 const MEMORY_LOST: &str =
     "The agent's memory of this conversation is lost, and part of an answer may come twice.";
 const PARKED: &str = "This conversation is stopped until an operator has looked at it.";
@@ -158,16 +163,28 @@ impl Actor {
     async fn lose_memory(&mut self, run: &mut Run) -> Result<(), StoreError> {
         let (id, keyring) = (self.id.clone(), self.sessions.context().keyring.clone());
         let stored = self.sessions.context().ledger.write_step(Step::Finish, move |tx| {
+            // What the unfinished messages made it send elsewhere may come twice there too.
+            let elsewhere = outbox::sent_elsewhere(tx, &id, MOST_TOLD)?;
             sessions::new_epoch(tx, &id)?;
             history::notice(tx, &keyring, &id, None, MEMORY_LOST)?;
+            for there in &elsewhere {
+                match history::notice(tx, &keyring, there, None, MAY_COME_TWICE) {
+                    Ok(_) | Err(StoreError::Key(_)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
             let park = sessions::note_launch_death(tx, &id)? >= DEATHS_TO_PARK;
             if park {
                 sessions::park(tx, &id, "its sandbox lost its memory five times in a row")?;
                 history::notice(tx, &keyring, &id, None, PARKED)?;
             }
-            Ok(park)
+            Ok((park, elsewhere))
         });
-        if stored.await? {
+        let (parked, elsewhere) = stored.await?;
+        for there in &elsewhere {
+            self.sessions.ring_bell(there, None);
+        }
+        if parked {
             log::error(
                 "session.parked",
                 &[("session", &self.id), ("why", &"memory lost five times in a row")],

@@ -3,13 +3,14 @@
 //! Each row is checked against the ledger in that same transaction: the sandbox is informed, never believed.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rusqlite::Transaction;
 
 use super::actions::{self, Answer};
 use super::hostile::{self, Refused};
-use super::letters::{self, Aim, Letter};
+use super::letters::{self, Aim, Delivered, Letter, LetterRate};
 use crate::contract::action::Action;
 use crate::contract::cipher::FileKey;
 use crate::contract::ids::{MessageId, SessionId};
@@ -37,6 +38,8 @@ pub(super) struct Ring {
     pub(super) spent: Spent,
     /// Somebody watches the conversation.
     pub(super) watched: bool,
+    /// How often may be written to other chats.
+    pub(super) rate: Arc<LetterRate>,
 }
 
 /// What a sandbox has put out since it last finished a message. A ring at a time is bounded by the contract; this
@@ -91,8 +94,8 @@ pub(super) struct Ingested {
     /// Their answers, and those to messages for other chats, to be handed back when what was recorded of them is in the
     /// audit files.
     pub(super) answers: Option<(Vec<Answer>, Option<Exporting>)>,
-    /// Other conversations that have something new to see.
-    pub(super) elsewhere: Vec<SessionId>,
+    /// What went to other conversations.
+    pub(super) elsewhere: Vec<Delivered>,
 }
 
 impl Ingested {
@@ -145,6 +148,7 @@ pub(super) async fn ingest(ledger: &Ledger, desk: &Desk, ring: Ring) -> Result<I
         rows.iter().all(|row| matches!(row.body, OutboundBody::Processing(_, Processing::Started)));
     let durability = if only_began { Durability::Ordered } else { Durability::Synced };
     let (session, epoch, watched, taker) = (ring.session, ring.epoch, ring.watched, desk.clone());
+    let rate = ring.rate;
     let unavailable = if asks { desk.audit.unavailable() } else { None };
     let work = move |tx: &Transaction<'_>| {
         if let Some(how) = objection(tx, &session, &rows)? {
@@ -164,7 +168,7 @@ pub(super) async fn ingest(ledger: &Ledger, desk: &Desk, ring: Ring) -> Result<I
             .map(|action| actions::execute(tx, &taker, &session, unavailable, action))
             .collect::<Result<Vec<_>, _>>()?;
         let took = begun.elapsed();
-        let mut stored = store(tx, &taker.keyring, &session, epoch, last, rows, &mut answers)?;
+        let mut stored = store(tx, &taker.keyring, &rate, &session, epoch, last, rows, &mut answers)?;
         let took = took + stored.took;
         if let Some(before) = before.filter(|_| stored.spoke) {
             stored.news = history::news(tx, &taker.keyring, &session, before)?;
@@ -230,9 +234,11 @@ fn objection(
     Ok(None)
 }
 
+#[expect(clippy::too_many_arguments, reason = "one part each, named where they are given")]
 fn store(
     tx: &Transaction<'_>,
     keyring: &Keyring,
+    rate: &LetterRate,
     session: &SessionId,
     epoch: u64,
     last: u64,
@@ -252,7 +258,7 @@ fn store(
                 if letters::aim(&message, &origin.place) == Aim::Elsewhere {
                     let begun = Instant::now();
                     let letter = Letter { session, epoch, seq: row.seq, message, cause: &origin };
-                    let (answer, there) = letters::take(tx, keyring, letter)?;
+                    let (answer, there) = letters::take(tx, keyring, rate, letter)?;
                     answers.push(answer);
                     ingested.elsewhere.extend(there);
                     ingested.took += begun.elapsed();

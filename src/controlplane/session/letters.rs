@@ -3,12 +3,17 @@
 //! told. Either way nothing worse follows: what was granted a moment ago may have been taken away meanwhile. It appears
 //! in the chat that it goes to. Touches the ledger.
 
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 use rusqlite::Transaction;
 
+use super::Sessions;
 use super::actions::{Answer, Refusal, refusal};
 use crate::contract::action::Outcome;
-use crate::contract::catalogue::SEND_MESSAGE;
-use crate::contract::ids::SessionId;
+use crate::contract::catalogue::{MOST_LETTER, SEND_MESSAGE};
+use crate::contract::ids::{GroupName, MessageId, SessionId};
 use crate::contract::json::Value;
 use crate::contract::outbound::{MessageOut, OutboundKind};
 use crate::controlplane::doors;
@@ -18,6 +23,11 @@ use crate::controlplane::store::inbox::{Found, State};
 use crate::controlplane::store::outbox::{self, Output};
 use crate::controlplane::store::sessions::{self, Partition, Place};
 use crate::controlplane::store::{StoreError, groups};
+use crate::controlplane::telemetry::log;
+
+const MINUTE: Duration = Duration::from_secs(60);
+/// Messages to other chats that the agents of a group send in a minute: nobody there asked for them.
+const MOST_A_MINUTE: u32 = 60;
 
 /// Where a message says that it goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,12 +66,39 @@ pub(super) struct Letter<'a> {
     pub(super) cause: &'a Found,
 }
 
-/// Takes or refuses it. The answer goes by the message's number; the session is the one in whose chat it appears.
+/// How often the agents of a group have written to other chats in this minute, whichever of their conversations it was.
+#[derive(Debug, Default)]
+pub(super) struct LetterRate(Mutex<HashMap<GroupName, (Instant, u32)>>);
+
+impl LetterRate {
+    /// Counts one; says whether it may still go.
+    fn take(&self, group: &GroupName, now: Instant) -> bool {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, (since, _)| now.duration_since(*since) < MINUTE);
+        let (_, count) = all.entry(group.clone()).or_insert((now, 0));
+        *count = count.saturating_add(1);
+        *count <= MOST_A_MINUTE
+    }
+}
+
+/// Where a letter appeared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Delivered {
+    /// In this conversation.
+    pub(super) session: SessionId,
+    /// Which had not begun before.
+    pub(super) is_new: bool,
+    /// The letter.
+    pub(super) message: MessageId,
+}
+
+/// Takes or refuses it. The answer goes by the message's number.
 pub(super) fn take(
     tx: &Transaction<'_>,
     keyring: &Keyring,
+    rate: &LetterRate,
     letter: Letter<'_>,
-) -> Result<(Answer, Option<SessionId>), StoreError> {
+) -> Result<(Answer, Option<Delivered>), StoreError> {
     let row = sessions::get(tx, letter.session)?.ok_or(StoreError::BadRow("a session"))?;
     let (group, call) = (row.partition.group, letter.seq.to_string());
     let outcome = |ok: bool, result: Value| Outcome { name: SEND_MESSAGE.to_owned(), call, ok, result };
@@ -79,6 +116,16 @@ pub(super) fn take(
         Some(_) if letter.cause.state != State::Open => {
             Err(refusal("over", "the message that is answered is finished or was given up; nothing was sent"))
         }
+        Some(_) if text.trim().is_empty() || text.len() > MOST_LETTER => {
+            let why =
+                format!("a message must have 1 to {MOST_LETTER} bytes and not only spaces; nothing was sent");
+            Err(refusal("wrong_length", why))
+        }
+        Some(_) if !rate.take(&group, Instant::now()) => {
+            let why =
+                format!("{MOST_A_MINUTE} messages a minute to other chats are the most; nothing was sent");
+            Err(refusal("too_often", why))
+        }
         Some(target) => Ok(target),
     };
     let Target { channel, instance, chat, thread, .. } = match judged {
@@ -93,7 +140,9 @@ pub(super) fn take(
         return Ok((Answer::refused(why, group, SEND_MESSAGE, |told| outcome(false, told)), None));
     }
     let place = Place { channel, instance, chat, thread };
-    let there = sessions::find_or_create(tx, &Partition { group, place: place.clone() })?;
+    let partition = Partition { group, place: place.clone() };
+    let is_new = sessions::find(tx, &partition)?.is_none();
+    let there = sessions::find_or_create(tx, &partition)?;
     let stored = outbox::store(
         tx,
         keyring,
@@ -107,8 +156,56 @@ pub(super) fn take(
             shown_in: there.clone(),
             text,
         },
-    )?;
+    );
+    let stored = match stored {
+        // What is damaged there must not hold up the conversation that writes.
+        Err(StoreError::Key(error)) => {
+            log::error("letter.not_sealed", &[("session", &there), ("error", &error)]);
+            let why = refusal("unwritable", "nothing can be written to that chat now; nothing was sent");
+            return Ok((
+                Answer::refused(why, partition.group, SEND_MESSAGE, |told| outcome(false, told)),
+                None,
+            ));
+        }
+        stored => stored?,
+    };
     sessions::touch(tx, &there)?;
     let told = Value::object([("message", Value::from(stored.message.as_str()))]);
-    Ok((Answer::done(outcome(true, told)), Some(there)))
+    let delivered = Delivered { session: there, is_new, message: stored.message };
+    Ok((Answer::done(outcome(true, told)), Some(delivered)))
+}
+
+impl Sessions {
+    /// Tells whoever watches the conversations that letters went to, and the log which one they came from. To be called
+    /// after the commit.
+    pub(super) fn delivered(&self, from: &SessionId, letters: Vec<Delivered>) {
+        if letters.iter().any(|letter| letter.is_new) {
+            self.ring_births();
+        }
+        let mut rung = HashSet::new();
+        for letter in letters {
+            let (to, message) = (&letter.session as _, &letter.message as _);
+            log::info("letter.sent", &[("from", from as _), ("to", to), ("message", message)]);
+            if rung.insert(letter.session.clone()) {
+                self.context().bells.ring(&letter.session, None);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_writes_elsewhere_so_often_in_a_minute() {
+        let (rate, now) = (LetterRate::default(), Instant::now());
+        let (one, other) = (GroupName::parse("one").unwrap(), GroupName::parse("other").unwrap());
+        for _ in 0..MOST_A_MINUTE {
+            assert!(rate.take(&one, now));
+        }
+        assert!(!rate.take(&one, now + MINUTE / 2));
+        assert!(rate.take(&other, now + MINUTE / 2));
+        assert!(rate.take(&one, now + MINUTE));
+    }
 }

@@ -256,6 +256,8 @@ pub fn pending(conn: &Connection) -> Result<u64, StoreError> {
 /// What a pending change is compared with anew: its effects under the revisions of now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Renewed {
+    /// The payload, as it is read now.
+    pub payload: String,
     /// The effects.
     pub effects: String,
     /// The difference.
@@ -271,9 +273,10 @@ pub struct Renewed {
 /// # Errors
 /// SQLite's.
 pub fn renew(tx: &Transaction<'_>, id: &ChangeId, renewed: &Renewed) -> Result<bool, StoreError> {
-    let sql = "UPDATE changes SET effects = ?2, diff = ?3, base = ?4, digest = ?5
+    let sql = "UPDATE changes SET effects = ?2, diff = ?3, base = ?4, digest = ?5, payload = ?6
                WHERE id = ?1 AND state = 'pending'";
-    let values = params![id.as_str(), renewed.effects, renewed.diff, renewed.base, renewed.digest];
+    let values =
+        params![id.as_str(), renewed.effects, renewed.diff, renewed.base, renewed.digest, renewed.payload];
     Ok(tx.prepare_cached(sql)?.execute(values)? == 1)
 }
 

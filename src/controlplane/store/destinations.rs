@@ -64,7 +64,8 @@ pub fn put(tx: &Transaction<'_>, group: &GroupName, name: &str, target: &Target)
     let sql =
         "INSERT INTO destinations (agent_group, name, display_name, messaging_group, thread, created_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-         ON CONFLICT (agent_group, name) DO UPDATE SET display_name = ?3, messaging_group = ?4, thread = ?5";
+         ON CONFLICT (agent_group, name) DO UPDATE SET display_name = ?3, messaging_group = ?4, thread = ?5,
+             created_at = iif(messaging_group = ?4 AND thread IS ?5, created_at, ?6)";
     let values =
         params![group.as_str(), name, display_name, messaging_group.as_str(), thread, Millis::now().0];
     tx.prepare_cached(sql)?.execute(values)?;

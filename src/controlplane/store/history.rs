@@ -62,6 +62,8 @@ pub struct Entry {
     pub state: Option<State>,
     /// Why it failed.
     pub reason: Option<String>,
+    /// The conversation that it came from, where that is another one (`Out`).
+    pub from_session: Option<String>,
     /// The text is there and does not open: its row is damaged.
     pub is_unreadable: bool,
 }
@@ -154,7 +156,8 @@ pub fn notice(
 
 /// What [`read`] reads, and where it is.
 const COLUMNS: &str = "h.position, h.kind, h.message, h.in_reply_to, h.at,
-    i.sender_id, i.sender_name, i.state, coalesce(i.reason, f.reason), coalesce(i.text, o.text, n.text)";
+    i.sender_id, i.sender_name, i.state, coalesce(i.reason, f.reason), coalesce(i.text, o.text, n.text),
+    nullif(o.session, h.session)";
 const TABLES: &str = "history h
     LEFT JOIN inbox i ON h.kind = 'in' AND i.position = h.position
     LEFT JOIN outbox o ON h.kind = 'out' AND o.position = h.position
@@ -204,8 +207,8 @@ pub fn everywhere(
     let mut known: HashMap<SessionId, Secret> = HashMap::new();
     let mut bytes = 0;
     while let Some(row) = rows.next()? {
-        let session = sessions::session_id(&row.get::<_, String>(10)?)?;
-        let partition = sessions::partition(row, 11)?;
+        let session = sessions::session_id(&row.get::<_, String>(11)?)?;
+        let partition = sessions::partition(row, 12)?;
         if hears(&partition)? {
             let secret = match known.entry(session.clone()) {
                 Slot::Occupied(slot) => slot.into_mut(),
@@ -329,6 +332,7 @@ fn read(row: &Row<'_>, texts: Option<&Texts>) -> Result<Entry, StoreError> {
         at: Millis(row.get(4)?),
         state,
         reason: row.get(8)?,
+        from_session: row.get(10)?,
         is_unreadable,
     })
 }

@@ -43,6 +43,25 @@ pub struct Stored {
     pub duplicate: bool,
 }
 
+/// Up to `most` other conversations that a session has written to for messages that are not finished.
+///
+/// # Errors
+/// SQLite's, or [`StoreError::BadRow`].
+pub fn sent_elsewhere(
+    tx: &Transaction<'_>,
+    session: &SessionId,
+    most: usize,
+) -> Result<Vec<SessionId>, StoreError> {
+    // From where the oldest of them is on, whoever wrote: what a session ever said is more.
+    let sql = "SELECT DISTINCT h.session FROM outbox o JOIN history h ON h.position = o.position
+               WHERE o.position > (SELECT min(position) FROM inbox WHERE session = ?1 AND state = 'open')
+                   AND +o.session = ?1 AND h.session <> ?1
+                   AND o.in_reply_to IN (SELECT id FROM inbox WHERE session = ?1 AND state = 'open') LIMIT ?2";
+    let mut query = tx.prepare_cached(sql)?;
+    let read = |row: &rusqlite::Row<'_>| super::sessions::session_id(&row.get::<_, String>(0)?);
+    query.query_and_then(params![session.as_str(), super::rows(most)], read)?.collect()
+}
+
 /// Stores an output.
 ///
 /// # Errors

@@ -4,12 +4,10 @@
 use std::collections::BTreeMap;
 
 use super::{Bench, Repeat, Task, Tool, ToolError, text};
-use crate::contract::catalogue;
+use crate::contract::catalogue::{self, MOST_LETTER};
 use crate::contract::inbound::Destination;
 use crate::contract::json::{Value, only_fields};
 
-/// Longest message to elsewhere, in bytes: as long as people may write there.
-const MOST_TEXT: usize = 64 << 10;
 /// What the model may call the chat that is answered.
 const HERE: &[&str] = &["", "current", "here"];
 
@@ -120,9 +118,9 @@ fn letter(destinations: &Destinations, input: &Value) -> Result<Letter, ToolErro
     if said.trim().is_empty() {
         return Err(ToolError("the text is empty; nothing was sent".to_owned()));
     }
-    if said.len() > MOST_TEXT {
+    if said.len() > MOST_LETTER {
         let bytes = said.len();
-        let why = format!("the text has {bytes} bytes, and {MOST_TEXT} are the most; nothing was sent");
+        let why = format!("the text has {bytes} bytes, and {MOST_LETTER} are the most; nothing was sent");
         return Err(ToolError(why));
     }
     let name = match input.get("to") {
@@ -197,7 +195,7 @@ mod tests {
             assert!(tried(bad).is_err(), "{bad}");
         }
         assert!(tried(r#"{"text":"x","chat":"ops"}"#).unwrap_err().0.contains("chat"));
-        let long = format!(r#"{{"text":"{}"}}"#, "x".repeat(MOST_TEXT + 1));
+        let long = format!(r#"{{"text":"{}"}}"#, "x".repeat(MOST_LETTER + 1));
         assert!(tried(&long).unwrap_err().0.contains("65537 bytes"));
     }
 

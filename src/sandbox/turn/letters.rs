@@ -50,7 +50,7 @@ impl<M: Model> Turns<M> {
     pub(super) fn sent_before(&mut self, asked: &Question<'_>) -> Result<Result<String, ToolError>, End> {
         match self.put_back.take() {
             Some((seq, message)) => self.became(asked, seq, &message),
-            None => Ok(Ok(HANDED_OVER.to_owned())),
+            None => Ok(Err(ToolError(HANDED_OVER.to_owned()))),
         }
     }
 

@@ -2,7 +2,7 @@
 //! `{"name", "kind"?, "display_name"?, "channel", "instance"?, "chat", "thread"?}` to give, and of names to take away.
 //! What no door of this build leads to is refused. Reads the ledger, changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::Connection;
 
@@ -91,6 +91,16 @@ fn target(item: &Value) -> Result<Target, Refusals> {
 /// which of them is meant.
 pub(super) fn within(conn: &Connection, group: &GroupName, reading: Result<Reading, Refusals>) -> Read {
     let Ok(asked) = &reading else { return Ok(reading) };
+    let refused = |why: String| Ok(Err(vec![Refusal::new("destinations", why)]));
+    let mut names = BTreeSet::new();
+    for effect in &asked.effects {
+        // What would change nothing is not shown, so one of two steps could hide behind the other.
+        if let Effect::SetDestination { name, .. } = effect
+            && !names.insert(name)
+        {
+            return refused(format!("{name} is there twice; say once what becomes of it"));
+        }
+    }
     let known = destinations::of(conn, group)?.into_iter();
     let mut all: BTreeMap<String, Target> = known.map(|known| (known.name, known.target)).collect();
     for effect in &asked.effects {
@@ -104,7 +114,6 @@ pub(super) fn within(conn: &Connection, group: &GroupName, reading: Result<Readi
             _ => {}
         }
     }
-    let refused = |why: String| Ok(Err(vec![Refusal::new("destinations", why)]));
     if all.len() > MOST_OF_A_GROUP {
         let count = all.len();
         return refused(format!(

@@ -71,6 +71,16 @@ fn a_chat_has_one_name_and_an_agent_so_many() {
     );
     let twice = format!("{{\"destinations\":[{},{}]}}", named("x", "1"), named("y", "1"));
     assert!(texts(world.submit("wiring", "b", &twice).unwrap_err()).contains("x and y would be the same"));
+    // Of two steps for one name, what is as it was already would not be shown.
+    for both in [
+        format!("{{\"destinations\":[{}],\"remove_destinations\":[\"ops\"]}}", named("ops", "ops")),
+        format!("{{\"destinations\":[{},{}]}}", named("ops", "ops"), named("ops", "elsewhere")),
+    ] {
+        assert!(
+            texts(world.submit("wiring", "a", &both).unwrap_err()).contains("ops is there twice"),
+            "{both}"
+        );
+    }
     // Given another name in one change, and another chat at once.
     let moved =
         format!("{{\"destinations\":[{}],\"remove_destinations\":[\"ops\"]}}", named("alerts", "ops"));
@@ -114,4 +124,18 @@ fn what_was_shown_of_a_destination_is_what_is_approved() {
     assert!(made.diff.contains("new: destination ops"), "{}", made.diff);
     world.approve("local:owner", &made).unwrap();
     assert_eq!(world.write(|tx| destinations::of(tx, &group("new"))).len(), 1);
+}
+
+#[test]
+fn no_policy_gives_a_destination() {
+    let mut world = World::new();
+    let file = world.path.join("policy.json");
+    std::fs::write(&file, r#"{"auto_approve": ["wiring"]}"#).unwrap();
+    world.policy = Policy::load(&file).unwrap();
+    let given = world.submit("wiring", "a", OPS).unwrap();
+    assert_eq!(given.state, State::Pending);
+    world.approve("local:owner", &given).unwrap();
+    // What is taken away reaches nobody.
+    let taken = world.submit("wiring", "a", "{\"remove_destinations\":[\"ops\"]}").unwrap();
+    assert_eq!(taken.state, State::Applied);
 }

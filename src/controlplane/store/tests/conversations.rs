@@ -438,6 +438,41 @@ fn sessions_are_listed_in_pages() {
 }
 
 #[test]
+fn who_was_written_to_for_an_unfinished_message_is_found() {
+    let world = World::new();
+    let (a, b) = (world.accept("main", "a", "one"), world.accept("other", "b", "two"));
+    let keyring = world.keyring.clone();
+    let output = |from: &Accepted, seq: u64, there: &Accepted| Output {
+        session: from.session.clone(),
+        epoch: 1,
+        seq,
+        ordinal: 0,
+        in_reply_to: Some(from.message.clone()),
+        place: message("main", "", "").place,
+        shown_in: there.session.clone(),
+        text: "look".to_owned(),
+    };
+    let all = [output(&a, 1, &b), output(&a, 3, &b), output(&a, 5, &a), output(&b, 1, &b)];
+    world.write(move |tx| all.iter().try_for_each(|output| outbox::store(tx, &keyring, output).map(drop)));
+    let of = |accepted: &Accepted| {
+        let session = accepted.session.clone();
+        world.write(move |tx| outbox::sent_elsewhere(tx, &session, 10))
+    };
+    assert_eq!((of(&a), of(&b)), (vec![b.session.clone()], vec![]));
+    let told = world.page(&b, 0);
+    let from: Vec<Option<String>> = told
+        .into_iter()
+        .filter(|entry| entry.direction == Direction::Out)
+        .map(|entry| entry.from_session)
+        .collect();
+    assert_eq!(from, [Some(a.session.to_string()), Some(a.session.to_string()), None]);
+    world.hand_over(&a);
+    world.mark(&a, inbox::begin);
+    world.mark(&a, inbox::finish);
+    assert_eq!(of(&a), []);
+}
+
+#[test]
 fn what_is_asked_often_is_found_by_an_index() {
     let world = World::new();
     let plan = |sql: &'static str| {
