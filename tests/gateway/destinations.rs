@@ -11,26 +11,7 @@ use crate::world::{
     Build, Chat, Daemon, Home, Random, Runtime, Serve, User, eventually, leftovers, marker, rounds,
 };
 
-/// One test for each back end.
-macro_rules! in_both_back_ends {
-    ($($name:ident),+ $(,)?) => {
-        $(mod $name {
-            use crate::world::Runtime;
-
-            #[test]
-            fn gvisor() {
-                super::$name(Runtime::Gvisor);
-            }
-
-            #[test]
-            fn native() {
-                super::$name(Runtime::Native);
-            }
-        })+
-    };
-}
-
-in_both_back_ends!(
+crate::world::boxes::in_both_back_ends!(
     an_agent_sends_where_it_may_and_nowhere_else,
     what_is_taken_away_during_a_turn_is_refused_and_told,
     a_message_of_a_hostile_agent_reaches_no_other_chat,

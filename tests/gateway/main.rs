@@ -28,34 +28,3 @@ mod routes;
 mod secrets;
 mod unrecorded;
 mod words;
-
-/// One test for each back end and each kind of user, from a function of both.
-macro_rules! in_every_box {
-    ($($name:ident),+ $(,)?) => {
-        $(mod $name {
-            use crate::world::{Runtime, User};
-
-            #[test]
-            fn gvisor_root() {
-                super::$name(Runtime::Gvisor, User::Root);
-            }
-
-            #[test]
-            fn gvisor_user() {
-                super::$name(Runtime::Gvisor, User::Ordinary);
-            }
-
-            #[test]
-            fn native_root() {
-                super::$name(Runtime::Native, User::Root);
-            }
-
-            #[test]
-            fn native_user() {
-                super::$name(Runtime::Native, User::Ordinary);
-            }
-        })+
-    };
-}
-
-use in_every_box;

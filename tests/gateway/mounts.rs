@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::hand::{approve, ctl, refused, said, submit};
 use crate::world::{Build, Chat, Daemon, Home, Runtime, Serve, User, eventually, marker};
 
-crate::in_every_box!(a_mount_is_seen_with_its_right_after_a_decision);
+crate::world::boxes::in_every_box!(a_mount_is_seen_with_its_right_after_a_decision);
 
 /// A directory that an operator shares: nobody but root may write in it or above it, unlike what lies in `/tmp`. It is
 /// gone with its test.

@@ -11,7 +11,7 @@ use crate::mounts::{read, write};
 use crate::world::http::Request;
 use crate::world::{Build, Daemon, Home, Runtime, Serve, User, eventually};
 
-crate::in_every_box!(a_package_is_read_after_a_decision_and_stays_what_it_was);
+crate::world::boxes::in_every_box!(a_package_is_read_after_a_decision_and_stays_what_it_was);
 
 /// Puts a package where an operator puts one.
 fn put(home: &Home, package: &str, text: &str) {

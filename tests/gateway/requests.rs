@@ -7,26 +7,7 @@ use crate::hand::{approve, ctl, decide, said, submit};
 use crate::world::http::Request;
 use crate::world::{Build, Chat, Daemon, Home, Runtime, Serve, User, eventually, marker};
 
-/// One test for each back end.
-macro_rules! in_both_back_ends {
-    ($($name:ident),+ $(,)?) => {
-        $(mod $name {
-            use crate::world::Runtime;
-
-            #[test]
-            fn gvisor() {
-                super::$name(Runtime::Gvisor);
-            }
-
-            #[test]
-            fn native() {
-                super::$name(Runtime::Native);
-            }
-        })+
-    };
-}
-
-in_both_back_ends!(
+crate::world::boxes::in_both_back_ends!(
     an_agent_asks_and_is_told_the_decision,
     a_request_outlives_the_control_plane,
     every_crash_point_of_asking_is_survived,

@@ -8,7 +8,7 @@ use crate::world::{
     Build, Chat, Daemon, Entry, Home, Random, Runtime, Serve, User, eventually, leftovers, marker, rounds,
 };
 
-crate::in_both_back_ends!(
+crate::world::boxes::in_both_back_ends!(
     killed_sandboxes_lose_nothing,
     killed_control_planes_lose_nothing,
     a_file_that_was_being_made_is_made_again,

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use crate::world::home::{executable, finish};
 use crate::world::{Build, Home, Runtime, User, leftovers};
 
-crate::in_every_box!(a_demo_answers_names_its_back_end_and_leaves_nothing);
+crate::world::boxes::in_every_box!(a_demo_answers_names_its_back_end_and_leaves_nothing);
 
 fn a_demo_answers_names_its_back_end_and_leaves_nothing(runtime: Runtime, user: User) {
     let home = Home::new(Build::Release, user);

@@ -103,7 +103,7 @@ const SILENCE: &[Case] = &[
     wore_out("beyond", "exit status 153"),
 ];
 
-crate::in_both_back_ends!(
+crate::world::boxes::in_both_back_ends!(
     garbage_on_the_doorbell,
     a_file_that_is_not_ours,
     a_schema_that_is_not_ours,

@@ -15,8 +15,8 @@ use serde_json::Value;
 use crate::world::leftovers::files_below;
 use crate::world::{Build, Daemon, Home, Runtime, Serve, User, marker};
 
-crate::in_every_box!(the_box_is_closed);
-crate::in_both_back_ends!(each_check_fails_with_its_control_weakened);
+crate::world::boxes::in_every_box!(the_box_is_closed);
+crate::world::boxes::in_both_back_ends!(each_check_fails_with_its_control_weakened);
 
 pub(super) type Findings = BTreeMap<String, String>;
 

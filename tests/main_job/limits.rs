@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use crate::world::leftovers::{alive, cgroups};
 use crate::world::{Build, Chat, Daemon, Home, Runtime, Serve, User, eventually, marker};
 
-crate::in_both_back_ends!(
+crate::world::boxes::in_both_back_ends!(
     a_memory_hog_dies_of_its_own_limit,
     threads_stop_at_their_ceiling,
     processor_time_stays_under_its_quota,
 );
-crate::in_every_box!(limits_of_the_process_hold);
+crate::world::boxes::in_every_box!(limits_of_the_process_hold);
 
 fn serve(home: &Home, runtime: Runtime) -> Serve<'_> {
     Serve::new(home, runtime).fault(format!("sandbox-exe@dev-agent={}", home.hostile().display()))

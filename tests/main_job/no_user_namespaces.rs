@@ -6,7 +6,7 @@ use super::inside::{assert_closed, probe};
 use crate::world::http::Request;
 use crate::world::{Build, Home, Runtime, Serve, User, eventually, install, marker};
 
-crate::in_both_back_ends!(whoever_cannot_do_without_is_told_who_forbids_them);
+crate::world::boxes::in_both_back_ends!(whoever_cannot_do_without_is_told_who_forbids_them);
 
 /// Makes the kernel answer EPERM to every new user namespace, and ENOSYS to the call whose flags a filter cannot
 /// see, before it becomes the program.

@@ -15,7 +15,7 @@ use crate::world::{
     Build, Home, PATIENCE, Random, Runtime, Serve, User, eventually, leftovers, marker, rounds,
 };
 
-crate::in_both_back_ends!(it_serves_again_on_the_same_port);
+crate::world::boxes::in_both_back_ends!(it_serves_again_on_the_same_port);
 
 fn it_serves_again_on_the_same_port(runtime: Runtime) {
     let home = Home::new(Build::Release, User::Root);

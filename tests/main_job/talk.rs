@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::world::http::Request;
 use crate::world::{Build, Chat, Daemon, Home, Runtime, Serve, User, eventually, leftovers, marker};
 
-crate::in_every_box!(an_answer_comes_and_nothing_stays);
-crate::in_both_back_ends!(
+crate::world::boxes::in_every_box!(an_answer_comes_and_nothing_stays);
+crate::world::boxes::in_both_back_ends!(
     a_message_is_taken_once,
     messages_keep_their_order,
     a_flood_is_answered_in_order,

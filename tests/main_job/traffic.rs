@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::world::{Build, Daemon, Entry, Home, Random, Runtime, Serve, User, eventually, size};
 
-crate::in_both_back_ends!(rows_cross_whole_once_and_in_order);
+crate::world::boxes::in_both_back_ends!(rows_cross_whole_once_and_in_order);
 
 /// Chats that talk at the same time, each with a sandbox and conveyors of its own.
 const CHATS: usize = 4;

@@ -9,6 +9,7 @@
     reason = "every test target uses its own part of the world"
 )]
 
+pub mod boxes;
 pub mod chat;
 pub mod daemon;
 pub mod home;
