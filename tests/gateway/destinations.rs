@@ -214,9 +214,8 @@ fn every_crash_point_of_sending_is_survived(runtime: Runtime) {
     for name in [
         "step.sent.before",
         "step.sent.after",
-        // The first ring says that the turn began, the second brings the message.
-        "ingest.before_commit@2",
-        "ingest.after_commit@2",
+        "send.before_commit",
+        "send.after_commit",
         "ring.in.written",
         "ring.in.rung",
         "step.tool_ran",

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::hand::{approve, ctl, decide, said, submit};
 use crate::world::http::Request;
-use crate::world::{Build, Chat, Daemon, Home, Runtime, Serve, User, eventually, marker};
+use crate::world::{Build, Chat, Daemon, Entry, Home, Runtime, Serve, User, eventually, marker};
 
 crate::world::boxes::in_both_back_ends!(
     an_agent_asks_and_is_told_the_decision,
@@ -39,20 +39,20 @@ fn soul(daemon: &Daemon) -> String {
     daemon.get("/v1/agents/mock-agent")["soul"].as_str().unwrap().to_owned()
 }
 
-/// Waits for the agent's answer to what it was told of this change, which names all these words.
+/// Waits until the agent has answered what it was told of this change, which names all these words. What comes while a
+/// turn has not begun is answered in that turn, so one answer may speak of several changes.
 #[track_caller]
 fn told(chat: &Chat<'_>, id: &str, words: &[&str]) {
-    let about = format!("mock-agent received: The change {id} (persona)");
-    let entry = chat
-        .wait(0, "word of the decision", |entry| entry.direction == "out" && entry.text.starts_with(&about));
+    let about = format!("The change {id} (persona)");
+    let entry =
+        chat.wait(0, "word of the decision", |entry| entry.direction == "out" && entry.text.contains(&about));
+    let of_this = entry.text.split("The change ").find(|part| part.starts_with(id)).unwrap();
     for word in words {
-        assert!(entry.text.contains(word), "no {word:?} in {entry:?}");
+        assert!(of_this.contains(word), "no {word:?} in {of_this:?} of {entry:?}");
     }
     let all = chat.history();
-    assert_eq!(
-        all.iter().filter(|entry| entry.direction == "out" && entry.text.starts_with(&about)).count(),
-        1
-    );
+    let times = |entry: &Entry| entry.text.matches(&about).count();
+    assert_eq!(all.iter().filter(|entry| entry.direction == "out").map(times).sum::<usize>(), 1);
 }
 
 fn an_agent_asks_and_is_told_the_decision(runtime: Runtime) {

@@ -21,6 +21,8 @@ const OFF_THE_PLAIN_WAY: &[&str] = &[
     "ask.before_commit",
     "ask.after_commit",
     "ask.recorded",
+    "send.before_commit",
+    "send.after_commit",
     "submit.before_commit",
     "submit.after_commit",
     "decide.before_commit",

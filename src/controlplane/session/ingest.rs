@@ -138,10 +138,13 @@ pub(super) async fn ingest(ledger: &Ledger, desk: &Desk, ring: Ring) -> Result<I
     let spent = ring.spent.and(&rows).ok_or(Failure::Violation(too_much))?;
     let asks = !actions.is_empty();
     let finishes = rows.iter().any(|row| matches!(row.body, OutboundBody::Processing(_, Processing::Done)));
-    let step = match (asks, finishes) {
-        (true, _) => Step::Ask,
-        (false, true) => Step::Finish,
-        (false, false) => Step::Ingest,
+    let sends =
+        rows.iter().any(|row| matches!(&row.body, OutboundBody::Message(message) if message.chat.is_some()));
+    let step = match () {
+        () if asks => Step::Ask,
+        () if sends => Step::Send,
+        () if finishes => Step::Finish,
+        () => Step::Ingest,
     };
     // That a turn began is announced anew by whoever goes on with it; everything else is somebody's words.
     let only_began =

@@ -27,6 +27,8 @@ pub enum Step {
     Ingest,
     /// What a sandbox put out is stored, and what it asks for in it is done or refused.
     Ask,
+    /// What a sandbox put out is stored, and what of it is for another chat goes there.
+    Send,
     /// A message becomes done or failed by the host's word.
     Finish,
     /// A change is asked for.
@@ -46,6 +48,7 @@ impl Step {
             Self::Launch => fault::point("launch.before_commit"),
             Self::Ingest => fault::point("ingest.before_commit"),
             Self::Ask => fault::point("ask.before_commit"),
+            Self::Send => fault::point("send.before_commit"),
             Self::Finish => fault::point("finish.before_commit"),
             Self::Submit => fault::point("submit.before_commit"),
             Self::Decide => fault::point("decide.before_commit"),
@@ -60,6 +63,7 @@ impl Step {
             Self::Launch => fault::point("launch.after_commit"),
             Self::Ingest => fault::point("ingest.after_commit"),
             Self::Ask => fault::point("ask.after_commit"),
+            Self::Send => fault::point("send.after_commit"),
             Self::Finish => fault::point("finish.after_commit"),
             Self::Submit => fault::point("submit.after_commit"),
             Self::Decide => fault::point("decide.after_commit"),
