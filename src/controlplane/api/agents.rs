@@ -6,7 +6,7 @@ use hyper::{Request, Response, StatusCode};
 use rusqlite::Transaction;
 
 use super::changes::{field, known};
-use super::lists::limit;
+use super::lists::{limit, of_group};
 use super::people::note;
 use super::problem::Problem;
 use super::router::Query;
@@ -18,7 +18,7 @@ use crate::contract::plain;
 use crate::controlplane::audit::ActError;
 use crate::controlplane::gateway::effect::{READ, WRITE, terms_value, tools_value};
 use crate::controlplane::http::{Body, json_response};
-use crate::controlplane::principals::{self, Principal, Scope, Standing};
+use crate::controlplane::principals::{self, Principal, Scope};
 use crate::controlplane::store::grants::{Grant, Sort, What};
 use crate::controlplane::store::groups::{self, AgentGroup};
 use crate::controlplane::store::{
@@ -182,22 +182,9 @@ pub(super) async fn wirings(
 ) -> Result<Response<Body>, Problem> {
     let query = Query::read(query, &["group", "after", "limit"])?;
     let limit = limit(&query)?;
-    let group = query.text("group").map(GroupName::parse).transpose();
-    let group = group.map_err(|error| Problem::invalid(format!("group is {error}")))?;
     let after = query.text("after").unwrap_or_default().to_owned();
-    let user = principal.user.clone();
-    let rows = api
-        .ledger
-        .read(move |conn| {
-            if !Standing::of(conn, &user)?.allows(Scope::Read, group.as_ref()) {
-                return Ok(None);
-            }
-            wirings::list(conn, group.as_ref(), &after, limit).map(Some)
-        })
-        .await?;
-    let rows = rows.ok_or_else(|| {
-        Problem::forbidden("your role reaches over some agents only; name one of them with group")
-    })?;
+    let rows = of_group(api, principal, &query, move |conn, group| wirings::list(conn, group, &after, limit));
+    let rows = rows.await?;
     let next = (rows.len() == limit).then(|| rows.last().map(|wiring| wiring.id.to_string())).flatten();
     let all: Vec<Value> = rows
         .iter()

@@ -2,9 +2,8 @@
 
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
-use rusqlite::Connection;
 
-use super::lists::limit;
+use super::lists::{limit, of_group};
 use super::problem::Problem;
 use super::router::Query;
 use super::{Api, body};
@@ -192,38 +191,6 @@ pub(super) async fn submit(
     }
 }
 
-/// A list of one group, or of all for those whose role reaches over all: in one look at the ledger whether it may be
-/// shown, and the page.
-async fn list(
-    api: &Api,
-    principal: &Principal,
-    group: Option<&str>,
-    limit: usize,
-    page: impl FnOnce(&Connection, Option<&GroupName>, &mut Page) -> Result<(), StoreError> + Send + 'static,
-) -> Result<Response<Body>, Problem> {
-    let group = group.map(GroupName::parse).transpose();
-    let group = group.map_err(|error| Problem::invalid(format!("group is {error}")))?;
-    let (user, about_all) = (principal.user.clone(), group.is_none());
-    let shown = api
-        .ledger
-        .read(move |conn| {
-            if !Standing::of(conn, &user)?.allows(Scope::Read, group.as_ref()) {
-                return Ok(None);
-            }
-            let mut shown = Page::new();
-            page(conn, group.as_ref(), &mut shown)?;
-            Ok(Some(shown.end(limit)))
-        })
-        .await?;
-    match shown {
-        Some(text) => Ok(json_text(StatusCode::OK, text)),
-        None if about_all => {
-            Err(Problem::forbidden("your role reaches over some agents only; name one with group"))
-        }
-        None => Err(Problem::forbidden("your role does not reach over this agent")),
-    }
-}
-
 /// `GET /v1/changes/pending`
 pub(super) async fn pending(
     api: &Api,
@@ -234,10 +201,12 @@ pub(super) async fn pending(
     let limit = limit(&query)?;
     let after = query.text("after").map(ChangeId::parse).transpose();
     let after = after.map_err(|error| Problem::invalid(format!("after is {error}")))?;
-    list(api, principal, query.text("group"), limit, move |conn, group, page| {
-        summaries::pending(conn, group, after.as_ref(), limit, |change| page.add(change))
-    })
-    .await
+    let text = of_group(api, principal, &query, move |conn, group| {
+        let mut page = Page::new();
+        summaries::pending(conn, group, after.as_ref(), limit, |change| page.add(change))?;
+        Ok(page.end(limit))
+    });
+    Ok(json_text(StatusCode::OK, text.await?))
 }
 
 /// `GET /v1/changes/history`
@@ -250,10 +219,12 @@ pub(super) async fn history(
     let limit = limit(&query)?;
     let before = query.text("before").map(ChangeId::parse).transpose();
     let before = before.map_err(|error| Problem::invalid(format!("before is {error}")))?;
-    list(api, principal, query.text("group"), limit, move |conn, group, page| {
-        summaries::history(conn, group, before.as_ref(), limit, |change| page.add(change))
-    })
-    .await
+    let text = of_group(api, principal, &query, move |conn, group| {
+        let mut page = Page::new();
+        summaries::history(conn, group, before.as_ref(), limit, |change| page.add(change))?;
+        Ok(page.end(limit))
+    });
+    Ok(json_text(StatusCode::OK, text.await?))
 }
 
 /// `GET /v1/changes/{id}`

@@ -4,7 +4,7 @@
 use hyper::{Response, StatusCode};
 
 use super::Api;
-use super::lists::limit;
+use super::lists::{limit, of_group};
 use super::problem::Problem;
 use super::router::Query;
 use crate::contract::catalogue;
@@ -12,7 +12,7 @@ use crate::contract::ids::GroupName;
 use crate::contract::json::Value;
 use crate::controlplane::gateway::effect::target_value;
 use crate::controlplane::http::{Body, json_response};
-use crate::controlplane::principals::{Principal, Scope, Standing};
+use crate::controlplane::principals::{Principal, Scope};
 use crate::controlplane::store::destinations::{self, Destination};
 use crate::controlplane::store::groups;
 
@@ -27,22 +27,12 @@ pub(super) async fn list(
 ) -> Result<Response<Body>, Problem> {
     let query = Query::read(query, &["group", "after", "limit"])?;
     let limit = limit(&query)?;
-    let group = query.text("group").map(named).transpose()?;
     let after = query.text("after").unwrap_or_default().to_owned();
-    let user = principal.user.clone();
-    let rows = api
-        .ledger
-        .read(move |conn| {
-            if !Standing::of(conn, &user)?.allows(Scope::Read, group.as_ref()) {
-                return Ok(None);
-            }
-            let after = after.split_once(MARK).unwrap_or((&after, ""));
-            destinations::list(conn, group.as_ref(), after, limit).map(Some)
-        })
-        .await?;
-    let rows = rows.ok_or_else(|| {
-        Problem::forbidden("your role reaches over some agents only; name one of them with group")
-    })?;
+    let rows = of_group(api, principal, &query, move |conn, group| {
+        let after = after.split_once(MARK).unwrap_or((&after, ""));
+        destinations::list(conn, group, after, limit)
+    });
+    let rows = rows.await?;
     let next = (rows.len() == limit).then(|| rows.last().map(cursor)).flatten();
     let all: Vec<Value> = rows.iter().map(destination_json).collect();
     Ok(json_response(
@@ -62,7 +52,8 @@ pub(super) async fn check(
         let missing = || Problem::invalid(format!("{name} is missing; give group, channel and chat"));
         query.text(name).map(str::to_owned).ok_or_else(missing)
     };
-    let group = named(&required("group")?)?;
+    let group = GroupName::parse(&required("group")?)
+        .map_err(|error| Problem::invalid(format!("group is {error}")))?;
     let (channel, chat) = (required("channel")?, required("chat")?);
     api.reaches(principal, Scope::Read, &group).await?;
     let name = group.clone();
@@ -81,10 +72,6 @@ pub(super) async fn check(
         ("destination", Value::from(destination.map(|destination| destination.name))),
     ]);
     Ok(json_response(StatusCode::OK, &answer))
-}
-
-fn named(word: &str) -> Result<GroupName, Problem> {
-    GroupName::parse(word).map_err(|error| Problem::invalid(format!("group is {error}")))
 }
 
 fn cursor(last: &Destination) -> String {

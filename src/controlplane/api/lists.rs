@@ -2,6 +2,7 @@
 //! what runs.
 
 use hyper::{Response, StatusCode};
+use rusqlite::Connection;
 
 use super::Api;
 use super::problem::Problem;
@@ -14,6 +15,7 @@ use crate::controlplane::audit::ActError;
 use crate::controlplane::http::{Body, json_response};
 use crate::controlplane::principals::{Principal, Scope, Standing};
 use crate::controlplane::session::{Live, ReleaseError};
+use crate::controlplane::store::StoreError;
 use crate::controlplane::store::groups::{self, Tools};
 use crate::controlplane::store::sessions::{self, SessionRow, SessionState};
 
@@ -24,6 +26,32 @@ const PAGE_MOST: u64 = 500;
 pub(super) fn limit(query: &Query) -> Result<usize, Problem> {
     let limit = query.number("limit", 1, PAGE_MOST)?.unwrap_or(PAGE);
     Ok(usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
+/// What is read of one agent, or of all for those whose role reaches over all: in one look at the ledger whether it may
+/// be shown, and what it is.
+pub(super) async fn of_group<T: Send + 'static>(
+    api: &Api,
+    principal: &Principal,
+    query: &Query,
+    work: impl FnOnce(&Connection, Option<&GroupName>) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, Problem> {
+    let group = query.text("group").map(GroupName::parse).transpose();
+    let group = group.map_err(|error| Problem::invalid(format!("group is {error}")))?;
+    let (user, is_of_all) = (principal.user.clone(), group.is_none());
+    let shown = api.ledger.read(move |conn| {
+        if !Standing::of(conn, &user)?.allows(Scope::Read, group.as_ref()) {
+            return Ok(None);
+        }
+        work(conn, group.as_ref()).map(Some)
+    });
+    shown.await?.ok_or_else(|| {
+        Problem::forbidden(if is_of_all {
+            "your role reaches over some agents only; name one of them with group"
+        } else {
+            "your role does not reach over this agent"
+        })
+    })
 }
 
 /// `GET /v1/agents`
