@@ -98,7 +98,7 @@ fn an_agent_asks_and_is_told_the_decision(runtime: Runtime) {
         entry.direction == "out" && entry.text.contains(&id) && entry.text.contains("be good to it")
     });
     let helper = daemon.get("/v1/agents/helper");
-    assert_eq!((&helper["soul"], &helper["tools"]), (&json!("small"), &json!("none")));
+    assert_eq!((&helper["soul"], &helper["tools"]), (&json!("small"), &json!([])));
 
     // Without the tool there is nothing to ask with.
     let change = submit(&daemon, "enabled_tools", "mock-agent", &json!({"tools": ["create_agent"]})).json();

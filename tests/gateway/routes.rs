@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::hand::{approve, submit};
 use crate::world::home::finish_within;
 use crate::world::http::{Events, Request};
 use crate::world::{Build, Home, Runtime, Serve, User, size};
@@ -63,6 +64,8 @@ fn every_answer_is_one_that_the_document_describes() {
         let change = json!({"kind": "persona", "group": "dev-agent", "payload": {"instructions": text}});
         daemon.send(Request::post("/v1/changes", &change)).ok();
     }
+    let quiet = submit(&daemon, "create_agent", "quiet", &json!({"tools": "none"})).ok();
+    approve(&daemon, &quiet).ok();
     let document = concat!(env!("CARGO_MANIFEST_DIR"), "/schema/openapi.yaml");
     // The token comes by the environment: arguments are everybody's to read.
     let settings = home.root.join("user/schemathesis.toml");

@@ -6,7 +6,7 @@ use hyper::{Request, Response, StatusCode};
 use rusqlite::Transaction;
 
 use super::changes::{field, known};
-use super::lists::{limit, of_group};
+use super::lists::{limit, of_group, tools_json};
 use super::people::note;
 use super::problem::Problem;
 use super::router::Query;
@@ -16,7 +16,7 @@ use crate::contract::ids::GroupName;
 use crate::contract::json::Value;
 use crate::contract::plain;
 use crate::controlplane::audit::ActError;
-use crate::controlplane::gateway::effect::{READ, WRITE, terms_value, tools_value};
+use crate::controlplane::gateway::effect::{READ, WRITE, terms_value};
 use crate::controlplane::http::{Body, json_response};
 use crate::controlplane::principals::{self, Principal, Scope};
 use crate::controlplane::store::grants::{Grant, Sort, What};
@@ -36,7 +36,7 @@ fn agent_json(group: &AgentGroup) -> Value {
         ("title", Value::from(group.title.as_str())),
         ("provider", Value::from(group.provider.as_str())),
         ("model", Value::from(group.model.as_str())),
-        ("tools", tools_value(&group.tools)),
+        ("tools", tools_json(&group.tools)),
         ("identity", Value::from(group.persona.identity.as_str())),
         ("soul", Value::from(group.persona.soul.as_str())),
         ("instructions", Value::from(group.persona.instructions.as_str())),

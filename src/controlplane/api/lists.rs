@@ -54,6 +54,15 @@ pub(super) async fn of_group<T: Send + 'static>(
     })
 }
 
+/// The tools of an agent: `"all"`, or their names. A payload may say `"none"`; an answer has one word less to know.
+pub(super) fn tools_json(tools: &Tools) -> Value {
+    match tools {
+        Tools::All => Value::from("all"),
+        Tools::None => Value::Array(Vec::new()),
+        Tools::List(names) => Value::Array(names.iter().map(|name| Value::from(name.as_str())).collect()),
+    }
+}
+
 /// `GET /v1/agents`
 pub(super) async fn agents(
     api: &Api,
@@ -72,17 +81,12 @@ pub(super) async fn agents(
     let next = (rows.len() == limit).then(|| rows.last().map(|group| group.name.to_string())).flatten();
     let agents =
         rows.into_iter().filter(|group| standing.allows(Scope::Read, Some(&group.name))).map(|group| {
-            let tools = match group.tools {
-                Tools::All => Value::from("all"),
-                Tools::None => Value::from(Vec::new()),
-                Tools::List(names) => Value::from(names.into_iter().map(Value::from).collect::<Vec<_>>()),
-            };
             Value::object([
                 ("name", Value::from(group.name.as_str())),
                 ("title", Value::from(group.title)),
                 ("provider", Value::from(group.provider)),
                 ("model", Value::from(group.model)),
-                ("tools", tools),
+                ("tools", tools_json(&group.tools)),
                 ("created_at", Value::from(group.created_at.to_rfc3339())),
             ])
         });
