@@ -7,6 +7,8 @@ mod certificate;
 mod changes;
 mod chat;
 mod destinations;
+#[cfg(test)]
+mod document;
 mod door;
 mod events;
 mod feed;

@@ -235,8 +235,6 @@ fn decode(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
     #[test]
@@ -277,57 +275,6 @@ mod tests {
         for (method, path, expected) in cases {
             assert_eq!(route(&method, path).map_err(|problem| problem.code), expected, "{method} {path}");
         }
-    }
-
-    /// Method and template of everything that the interface's document describes.
-    fn documented() -> BTreeSet<(String, String)> {
-        let document = include_str!("../../../schema/openapi.yaml");
-        let paths =
-            document.lines().skip_while(|line| *line != "paths:").take_while(|line| *line != "components:");
-        let (mut path, mut found) = (String::new(), BTreeSet::new());
-        for line in paths {
-            let Some(word) = line.trim_end().strip_suffix(':') else { continue };
-            match (word.len() - word.trim_start().len(), word.trim_start()) {
-                (2, template) => path = template.to_owned(),
-                (4, method @ ("get" | "post" | "put" | "patch" | "delete")) => {
-                    found.insert((method.to_uppercase(), path.clone()));
-                }
-                _ => {}
-            }
-        }
-        found
-    }
-
-    /// The same of what is implemented: the patterns of [`route`] as they are written, asked with each method.
-    fn implemented() -> BTreeSet<(String, String)> {
-        let source = include_str!("router.rs");
-        let arms = source.lines().skip_while(|line| !line.contains("match segments.as_slice()"));
-        let arms = arms.take_while(|line| !line.contains("_ => return"));
-        let patterns: Vec<&str> = arms
-            .filter_map(|line| line.trim().strip_prefix('[')?.split_once("] =>").map(|(pattern, _)| pattern))
-            .collect();
-        let mut found = BTreeSet::new();
-        for pattern in patterns {
-            let words = pattern.split(", ").map(|word| match word.strip_prefix('"') {
-                Some(word) => word.trim_end_matches('"').to_owned(),
-                None => format!("{{{word}}}"),
-            });
-            let template = format!("/{}", words.collect::<Vec<_>>().join("/"));
-            let path = template.replace(['{', '}'], "");
-            for method in [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
-                if route(&method, &path).is_ok() {
-                    found.insert((method.to_string(), template.clone()));
-                }
-            }
-        }
-        found
-    }
-
-    #[test]
-    fn every_route_is_documented_and_every_documented_one_is_there() {
-        let (documented, implemented) = (documented(), implemented());
-        assert!(implemented.len() > 30, "{implemented:?}");
-        assert_eq!(documented, implemented);
     }
 
     #[test]
