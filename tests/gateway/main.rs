@@ -19,6 +19,7 @@ mod deceit;
 mod destinations;
 mod doctor;
 mod door;
+mod ended;
 mod events;
 mod hand;
 mod mounts;

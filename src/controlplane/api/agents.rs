@@ -1,6 +1,8 @@
 //! One agent: what it is, what it is called, and its end; and the chats that agents are wired to. What an agent can
 //! do changes through the gateway only. Touches the ledger.
 
+use std::time::Duration;
+
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
 use rusqlite::Transaction;
@@ -12,6 +14,7 @@ use super::problem::Problem;
 use super::router::Query;
 use super::{Api, body};
 use crate::contract::catalogue::TITLE_BYTES;
+use crate::contract::fault;
 use crate::contract::ids::GroupName;
 use crate::contract::json::Value;
 use crate::contract::plain;
@@ -22,13 +25,18 @@ use crate::controlplane::principals::{self, Principal, Scope};
 use crate::controlplane::store::grants::{Grant, Sort, What};
 use crate::controlplane::store::groups::{self, AgentGroup};
 use crate::controlplane::store::{
-    Step, StoreError, destinations, grants, inbox, members, messaging_groups, revisions, roles, sessions,
+    Ledger, Step, StoreError, destinations, grants, inbox, members, messaging_groups, revisions, roles,
     wirings,
 };
 use crate::controlplane::tasks;
+use crate::controlplane::telemetry::log;
 
 /// Largest body of a request here.
 const BODY_BYTES: usize = 8 << 10;
+/// Messages of a deleted agent that are failed in one transaction, so that nobody waits long for the writer.
+const FAILED_AT_ONCE: usize = 100;
+/// Until a ledger that could not be written is tried again.
+const AGAIN: Duration = Duration::from_secs(10);
 
 fn agent_json(group: &AgentGroup) -> Value {
     Value::object([
@@ -132,13 +140,17 @@ pub(super) async fn edit(
 /// `DELETE /v1/agents/{name}`: it answers no more.
 pub(super) async fn delete(api: &Api, principal: Principal, name: &str) -> Result<Response<Body>, Problem> {
     let group = GroupName::parse(name).map_err(|_| Problem::no_agent(name))?;
-    let (audit, actors) = (api.audit.clone(), api.actors.clone());
+    let (ledger, audit, actors) = (api.ledger.clone(), api.audit.clone(), api.actors.clone());
     let deleting = tasks::unbroken(async move {
         let gone = group.clone();
         let deleted = audit.act(Step::Other, move |tx| end(tx, &principal, &group)).await;
         // Also where it is only not in the audit file yet: it is deleted.
         if matches!(deleted, Ok(Some(true)) | Err(ActError::Unexported { done: Some(true), .. })) {
             actors.close_group(&gone);
+            if let Err(error) = fail_waiting(&ledger).await {
+                log::warn("agent.messages_wait", &[("agent", &gone), ("error", &error)]);
+                tasks::spawn(finish_deletions(ledger)).detach();
+            }
         }
         deleted
     });
@@ -151,18 +163,32 @@ pub(super) async fn delete(api: &Api, principal: Principal, name: &str) -> Resul
     }
 }
 
-/// Ends an agent: what waited for it is failed, and what anybody had by it is taken away. `None` without the right.
+/// Fails what waits for deleted agents, a piece at a time. Nothing new comes for them.
+async fn fail_waiting(ledger: &Ledger) -> Result<(), StoreError> {
+    while ledger.write(|tx| inbox::fail_of_deleted(tx, FAILED_AT_ONCE)).await? == FAILED_AT_ONCE {
+        fault::point("agent.messages_failed");
+    }
+    Ok(())
+}
+
+/// The same for what an earlier daemon, or a ledger that could not be written, left: again and again until nothing is.
+pub(super) async fn finish_deletions(ledger: Ledger) {
+    while let Err(error) = fail_waiting(&ledger).await {
+        if matches!(error, StoreError::Stopped) {
+            return;
+        }
+        log::warn("agent.messages_wait", &[("error", &error)]);
+        smol::Timer::after(AGAIN).await;
+    }
+}
+
+/// Ends an agent: what anybody had by it is taken away, and what waits for it is to be failed. `None` without the right.
 fn end(tx: &Transaction<'_>, principal: &Principal, group: &GroupName) -> Result<Option<bool>, StoreError> {
     if !principals::may(tx, principal, Scope::Operate, Some(group))? {
         return Ok(None);
     }
     if !groups::delete(tx, group)? {
         return Ok(Some(false));
-    }
-    for session in sessions::busy_of(tx, group)? {
-        for message in inbox::open_ids(tx, &session)? {
-            inbox::fail(tx, &session, &message, "the agent was deleted")?;
-        }
     }
     roles::forget(tx, group)?;
     members::forget(tx, group)?;

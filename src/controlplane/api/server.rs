@@ -24,7 +24,7 @@ use super::readiness::{Readiness, Stage};
 use super::router::{self, Query, Route};
 use super::throttle::{Source, Told};
 use super::tls::Certificate;
-use super::{Api, handshake};
+use super::{Api, agents, handshake};
 use crate::contract::json::Value;
 use crate::contract::time::Millis;
 use crate::controlplane::config::{Door, Protection};
@@ -107,8 +107,10 @@ impl Server {
         self.front.closing.clone()
     }
 
-    /// From now on everything is served. A second interface is not taken.
+    /// From now on everything is served, and what an earlier daemon began to delete is finished. A second interface
+    /// is not taken.
     pub fn open(&self, api: Api) {
+        tasks::spawn(agents::finish_deletions(api.ledger.clone())).detach();
         let _ = self.front.api.set(Arc::new(api));
     }
 

@@ -401,6 +401,27 @@ pub fn fail(
     Ok(Marked::Changed)
 }
 
+/// Fails up to `most` open messages of agent groups that were deleted, so that no transaction holds the writer for
+/// long. Gives how many: call it again until that is below `most`.
+///
+/// # Errors
+/// SQLite's, or [`StoreError::BadRow`].
+pub fn fail_of_deleted(tx: &Transaction<'_>, most: usize) -> Result<usize, StoreError> {
+    // In this order of tables, for few groups are deleted and few of their sessions have anything open.
+    let sql = "SELECT i.session, i.id FROM agent_groups g
+               CROSS JOIN sessions s ON s.agent_group = g.name AND s.open_messages > 0
+               CROSS JOIN inbox i ON i.session = s.id AND i.state = 'open'
+               WHERE g.deleted_at IS NOT NULL LIMIT ?1";
+    let mut query = tx.prepare_cached(sql)?;
+    let open: Vec<(String, String)> = query
+        .query_map([super::rows(most)], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    for (session, message) in &open {
+        fail(tx, &sessions::session_id(session)?, &message_id(message)?, "the agent was deleted")?;
+    }
+    Ok(open.len())
+}
+
 fn why_not(conn: &Connection, session: &SessionId, id: &MessageId) -> Result<Marked, StoreError> {
     Ok(match find(conn, session, id)? {
         Some(found) if found.state != State::Open => Marked::AlreadyFinished,

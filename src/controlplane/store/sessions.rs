@@ -167,16 +167,6 @@ pub fn find(conn: &Connection, partition: &Partition) -> Result<Option<SessionId
     found.map(|id| session_id(&id)).transpose()
 }
 
-/// The sessions of an agent group that have open messages.
-///
-/// # Errors
-/// SQLite's, or [`StoreError::BadRow`].
-pub fn busy_of(conn: &Connection, group: &GroupName) -> Result<Vec<SessionId>, StoreError> {
-    let sql = "SELECT id FROM sessions WHERE agent_group = ?1 AND open_messages > 0";
-    let mut query = conn.prepare_cached(sql)?;
-    query.query_and_then([group.as_str()], |row| session_id(&row.get::<_, String>(0)?))?.collect()
-}
-
 /// What all sessions together have waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Totals {

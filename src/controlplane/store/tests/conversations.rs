@@ -494,3 +494,23 @@ fn what_is_asked_often_is_found_by_an_index() {
         assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "{sql}: {plan}");
     }
 }
+
+#[test]
+fn what_waits_for_deleted_agents_is_failed_in_pieces() {
+    let world = World::new();
+    let waiting: Vec<Accepted> =
+        (0..5).map(|n| world.accept(["one", "two"][n % 2], &format!("e{n}"), "hi")).collect();
+    let fail = || world.write(|tx| inbox::fail_of_deleted(tx, 2));
+    assert_eq!(fail(), 0, "its agent lives");
+    world.write(|tx| groups::delete(tx, &group()));
+    assert_eq!((fail(), fail(), fail(), fail()), (2, 2, 1, 0));
+    for accepted in &waiting {
+        let row = world.session(accepted);
+        assert_eq!((row.open_messages, row.open_engaging), (0, 0));
+        let told = world.page(accepted, 0);
+        let end = told
+            .iter()
+            .find(|entry| entry.direction == Direction::Finished && entry.message == accepted.message);
+        assert!(end.is_some(), "{told:?}");
+    }
+}
