@@ -335,7 +335,12 @@ fn inv_100_a_full_disk_refuses_acts_before_they_are_done() {
         assert_eq!(acknowledge().json()["committed"], false);
     }
     assert_eq!(newest(), before, "something was done");
-    assert_eq!(get("/readyz").unwrap().json()["status"] == "held", !committed);
+    let reason = eventually("it is held", || {
+        let document = get("/readyz").ok().filter(|answer| answer.status == 503)?.json();
+        (document["status"] == "held").then(|| document["reason"].as_str().unwrap().to_owned())
+    });
+    assert!(reason.contains("audit_unavailable") && reason.contains("No space left"), "{reason}");
+    assert_eq!(reason.contains("acknowledge"), !committed, "{reason}");
     // Nothing half-written is left at the end of the file.
     eventually("the file ends with a whole line", || {
         fs::read(inside("small/audit")).unwrap().ends_with(b"\n").then_some(())

@@ -4,8 +4,9 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::hand::{approve, submit};
+use crate::hand::{approve, ctl, run, submit};
 use crate::mounts::{Shared, problem, read};
+use crate::world::http::Request;
 use crate::world::{Build, Daemon, Home, Runtime, Serve, User, eventually, marker};
 
 /// While this file is there, nothing is added to the audit files.
@@ -13,11 +14,44 @@ fn gate(home: &Home) -> std::path::PathBuf {
     home.root.join("user/no-audit")
 }
 
-fn serve(home: &Home, shared: &Shared) -> Daemon {
+fn serve<'a>(home: &'a Home, shared: &Shared) -> Serve<'a> {
     Serve::new(home, Runtime::Native)
         .fault(format!("export-fails={}", gate(home).display()))
         .flag("--mount-root", shared.root())
-        .ready()
+}
+
+/// Waits until it could launch sandboxes and says that nothing can be recorded; gives its words.
+#[track_caller]
+fn held(daemon: &mut Daemon) -> String {
+    eventually("it is held", || {
+        assert!(!daemon.has_ended(), "it ended:\n{}", daemon.log.text());
+        let document = Request::get("/readyz").send(daemon.address).ok().filter(|a| a.status == 503)?.json();
+        (document["status"] == "held").then(|| document["reason"].as_str().unwrap().to_owned())
+    })
+}
+
+/// Who waits for readiness is told that nothing can be recorded, for as long as that is so.
+#[test]
+fn a_chain_that_cannot_be_written_is_a_reason_not_to_be_ready() {
+    let home = Home::new(Build::Faults, User::Root);
+    let shared = Shared::new();
+    let mut daemon = serve(&home, &shared).ready();
+    fs::write(gate(&home), "").unwrap();
+    let add = || daemon.send(Request::post("/v1/users", &json!({"id": "local:ann"}))).status;
+    assert_eq!((add(), add()), (503, 503));
+    let reason = held(&mut daemon);
+    for word in ["audit_unavailable: ", "told to fail", "make the state directory writable"] {
+        assert!(reason.contains(word), "no {word:?} in: {reason}");
+    }
+    let status = run(ctl(&home, &daemon, &["status"]));
+    let shown = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(!status.status.success() && shown.contains("audit_unavailable: "), "{shown}");
+    // Conversations go on.
+    let text = marker();
+    assert!(daemon.chat("mock-agent", "main").ask(&text).contains(&text));
+    fs::remove_file(gate(&home)).unwrap();
+    daemon.wait_ready();
+    assert!(daemon.stop().success());
 }
 
 #[test]
@@ -25,7 +59,7 @@ fn a_grant_counts_only_once_it_is_recorded() {
     let home = Home::new(Build::Faults, User::Root);
     let shared = Shared::new();
     let source = shared.holding("data", "from the host");
-    let mut daemon = serve(&home, &shared);
+    let mut daemon = serve(&home, &shared).ready();
     let payload = json!({"add": [{"name": "data", "source": source}]});
     let change = submit(&daemon, "mounts", "mock-agent", &payload).ok();
     fs::write(gate(&home), "").unwrap();
@@ -41,7 +75,8 @@ fn a_grant_counts_only_once_it_is_recorded() {
     nothing(&daemon);
     daemon.kill9();
     drop(daemon);
-    let daemon = serve(&home, &shared);
+    let mut daemon = serve(&home, &shared).start();
+    held(&mut daemon);
     nothing(&daemon);
     fs::remove_file(gate(&home)).unwrap();
     // The sandbox that was launched meanwhile goes, without another change.
@@ -58,7 +93,7 @@ fn a_grant_counts_only_once_it_is_recorded() {
 fn a_repeated_call_is_answered_only_once_the_first_one_is_recorded() {
     let home = Home::new(Build::Faults, User::Root);
     let shared = Shared::new();
-    let mut daemon = serve(&home, &shared);
+    let mut daemon = serve(&home, &shared).ready();
     fs::write(gate(&home), "").unwrap();
     let (text, event) = (
         r#"tool:request_capability_change {"kind":"persona","payload":{"soul":"x"},"reason":"x"}"#,
@@ -70,7 +105,8 @@ fn a_repeated_call_is_answered_only_once_the_first_one_is_recorded() {
     });
     daemon.kill9();
     drop(daemon);
-    let daemon = serve(&home, &shared);
+    let mut daemon = serve(&home, &shared).start();
+    held(&mut daemon);
     let chat = daemon.chat("mock-agent", "main");
     eventually("it is asked again", || (daemon.metric("ironclaw_ingest_seconds_count") > 0.0).then_some(()));
     // Another's whole turn is time enough for an answer that does not wait.

@@ -230,6 +230,18 @@ impl Front {
         response
     }
 
+    /// What somebody has to look at.
+    fn held(&self) -> Option<String> {
+        let failing = self.api.get().and_then(|api| api.audit.unavailable()).map(|reason| {
+            format!(
+                "audit_unavailable: what is asked for is refused, because it could not be recorded: {reason}; make \
+                 the state directory writable again"
+            )
+        });
+        let all: Vec<String> = [self.readiness.held(), failing].into_iter().flatten().collect();
+        (!all.is_empty()).then(|| all.join("; "))
+    }
+
     async fn respond(
         &self,
         request: Request<Incoming>,
@@ -245,9 +257,7 @@ impl Front {
         }
         match router::route(request.method(), request.uri().path())? {
             Route::Health => Query::read(query, &[]).map(|_| health()),
-            Route::Ready => {
-                Query::read(query, &[]).map(|_| ready(self.readiness.get(), self.readiness.held()))
-            }
+            Route::Ready => Query::read(query, &[]).map(|_| ready(self.readiness.get(), self.held())),
             Route::Guarded(route) => match self.api.get() {
                 Some(api) => {
                     let source = match self.entrance.site.is_behind_proxy() {
