@@ -13,6 +13,7 @@
 #[path = "../world/mod.rs"]
 mod world;
 
+mod answers;
 mod audit;
 mod changes;
 mod deceit;

@@ -25,7 +25,7 @@ mod sse;
 mod throttle;
 pub mod tls;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use hyper::body::{Body as _, Incoming};
@@ -106,6 +106,7 @@ impl Api {
         request: Request<Incoming>,
         visitor: &Visitor,
         source: Source,
+        noted: &OnceLock<server::Noted>,
     ) -> Result<Response<Body>, Problem> {
         let now = Instant::now();
         let Some(principal) = door::bearer(request.headers()).and_then(|token| self.tokens.find(token))
@@ -114,6 +115,11 @@ impl Api {
             return Err(self.failures.note(source, now));
         };
         visitor.is_known();
+        let _ = noted.set(server::Noted {
+            user: principal.user.clone(),
+            token: principal.token.clone(),
+            is_confidential: route.is_confidential(),
+        });
         self.rates.take(&principal.token, now).map_err(Problem::too_many_requests)?;
         self.admit(&principal, &route).await?;
         let query = request.uri().query().map(str::to_owned);

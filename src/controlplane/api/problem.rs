@@ -77,8 +77,9 @@ impl Problem {
 
     /// Only people ask over this interface.
     pub(super) fn too_many_pending(most: u64) -> Self {
-        let detail =
-            format!("{most} changes that you asked for are pending, as many as may be; decide or withdraw some");
+        let detail = format!(
+            "{most} changes that you asked for are pending, as many as may be; decide or withdraw some"
+        );
         Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_pending", "Too many pending changes", detail)
     }
 

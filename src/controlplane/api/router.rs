@@ -78,6 +78,20 @@ impl Guarded {
         )
     }
 
+    /// Whether reading it is told in the log: the audit, an agent's persona, conversations.
+    pub(super) fn is_confidential(&self) -> bool {
+        matches!(
+            self,
+            Self::Audit
+                | Self::AuditEvents
+                | Self::AuditVerify
+                | Self::Agent { .. }
+                | Self::History { .. }
+                | Self::Events { .. }
+                | Self::Feed
+        )
+    }
+
     /// What a token must let through, and some role of its user allow, before anything else is looked at. Whom the
     /// request is about is looked at where it is known.
     pub(super) fn scope(&self) -> Scope {

@@ -25,6 +25,7 @@ use super::router::{self, Query, Route};
 use super::throttle::{Source, Told};
 use super::tls::Certificate;
 use super::{Api, agents, handshake};
+use crate::contract::ids::UserId;
 use crate::contract::json::Value;
 use crate::contract::time::Millis;
 use crate::controlplane::config::{Door, Protection};
@@ -76,6 +77,16 @@ struct Front {
     started: Millis,
     /// Set once, when the state is open.
     api: OnceLock<Arc<Api>>,
+}
+
+/// What the log has of a request beside its head, once it is known who makes it.
+pub(super) struct Noted {
+    /// Who.
+    pub(super) user: UserId,
+    /// The name of their token.
+    pub(super) token: String,
+    /// What it shows is somebody's own words, or what was done: who read it is to be known later.
+    pub(super) is_confidential: bool,
 }
 
 impl Server {
@@ -192,28 +203,28 @@ impl Front {
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
         let id = format!("{:x}-{number:x}", self.started.0);
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let (mut response, code) = match self.respond(request, &visitor).await {
+        let noted = OnceLock::new();
+        let (mut response, code) = match self.respond(request, &visitor, &noted).await {
             Ok(response) => (response, "ok"),
             Err(problem) => {
                 METRICS.http_errors.inc();
                 (problem.clone().into_response(&id), problem.code)
             }
         };
-        let fields: &[log::Field<'_>] = &[
-            ("request", &id),
-            ("peer", &visitor.peer),
-            ("method", &method),
-            ("path", &path),
-            ("status", &response.status().as_u16()),
-            ("code", &code),
-            ("us", &began.elapsed().as_micros()),
-        ];
+        let (status, took) = (response.status().as_u16(), began.elapsed().as_micros());
+        let mut fields: Vec<log::Field<'_>> =
+            vec![("request", &id), ("peer", &visitor.peer), ("method", &method), ("path", &path)];
+        let noted = noted.into_inner();
+        if let Some(noted) = &noted {
+            fields.extend([("user", &noted.user as &dyn std::fmt::Display), ("token", &noted.token)]);
+        }
+        fields.extend([("status", &status as &dyn std::fmt::Display), ("code", &code), ("us", &took)]);
         let reads = matches!(method, Method::GET | Method::HEAD | Method::OPTIONS);
-        let matters = !reads || code != "ok";
+        let matters = !reads || code != "ok" || noted.as_ref().is_some_and(|noted| noted.is_confidential);
         if matters && (visitor.was_known() || self.told.may(began)) {
-            log::info("api.request", fields);
+            log::info("api.request", &fields);
         } else {
-            log::debug("api.request", fields);
+            log::debug("api.request", &fields);
         }
         let headers = response.headers_mut();
         for (name, value) in [
@@ -246,6 +257,7 @@ impl Front {
         &self,
         request: Request<Incoming>,
         visitor: &Visitor,
+        noted: &OnceLock<Noted>,
     ) -> Result<Response<Body>, Problem> {
         self.entrance.site.check(request.headers(), visitor.local)?;
         let query = request.uri().query();
@@ -264,7 +276,7 @@ impl Front {
                         true => Source::Near,
                         false => Source::of(visitor.peer.ip()),
                     };
-                    api.respond(route, request, visitor, source).await
+                    api.respond(route, request, visitor, source, noted).await
                 }
                 None => Err(Problem::starting()),
             },
