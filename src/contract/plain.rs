@@ -14,6 +14,17 @@ pub fn line(text: &str) -> Cow<'_, str> {
     escape(text, deceives)
 }
 
+/// One word or name among others in a line. What could be read as more than that, or as words of the line's own, is in
+/// quotes, and no quote is inside.
+pub fn word(text: &str) -> Cow<'_, str> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.:@/+#*^$%=~!?&".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return Cow::Borrowed(text);
+    }
+    let inside = escape(text, |c| deceives(c) || c == '"');
+    Cow::Owned(format!("\"{inside}\""))
+}
+
 fn escape(text: &str, unsafe_to_show: impl Fn(char) -> bool) -> Cow<'_, str> {
     if !text.contains(&unsafe_to_show) {
         return Cow::Borrowed(text);
@@ -60,6 +71,17 @@ mod tests {
             assert_eq!(line(text), shown);
         }
         assert_eq!(block("a\n\tb"), "a\n\tb");
+        let words = [
+            ("slack:U9", "slack:U9"),
+            ("", "\"\""),
+            ("a b", "\"a b\""),
+            (".;hears", "\".;hears\""),
+            ("x\" of \"y", "\"x\\u{22} of \\u{22}y\""),
+            ("\u{202e}", "\"\\u{202e}\""),
+        ];
+        for (text, shown) in words {
+            assert_eq!(word(text), shown);
+        }
         assert_eq!(line("a\n\tb"), "a\\u{a}\\u{9}b");
     }
 }

@@ -222,3 +222,37 @@ fn text_that_deceives_cannot_alter_what_an_approver_sees() {
     honest("the log", &daemon.log.text());
     assert!(daemon.stop().success());
 }
+
+/// What an asker wrote stands in quotes among the host's words, and so speaks for nobody but the asker.
+#[test]
+fn no_text_passes_for_the_words_of_the_host() {
+    let home = Home::new(Build::Release, User::Root);
+    let daemon = Serve::new(&home, Runtime::Native).ready();
+    let desk = Desk { home: &home, daemon: &daemon };
+    let forged = "hears members; what it does not answer: drop";
+    let wired = |pattern: &str| {
+        json!({"add": [{"channel": "telegram", "chat": "1", "engage": "pattern", "pattern": pattern,
+                        "senders": "anyone"}]})
+    };
+    let to = |name: &str, display: &str, chat: &str| json!({"destinations": [{"name": name, "channel": "api", "chat": chat, "display_name": display}]});
+    let asked = [
+        ("wiring", "dev-agent", wired(&format!(".; {forged}"))),
+        ("wiring", "dev-agent", wired(&format!("\"; {forged}; \""))),
+        ("wiring", "dev-agent", to("x", forged, "x")),
+        ("wiring", "dev-agent", to("y", "y", forged)),
+        ("create_agent", "made", json!({"title": forged})),
+    ];
+    for (kind, group, payload) in asked {
+        let Some(id) = desk.ask(kind, group, payload.clone(), &[]) else {
+            panic!("{payload} is refused, so nothing is shown of it");
+        };
+        let shown = desk.read(&["change", "show", &id]);
+        let lines: Vec<&str> = shown.lines().filter(|line| line.contains(forged)).collect();
+        assert!(!lines.is_empty(), "{shown}");
+        for line in lines {
+            let outside: String = line.split('"').step_by(2).collect();
+            assert!(!outside.contains(forged), "{line}");
+        }
+    }
+    assert!(daemon.stop().success());
+}

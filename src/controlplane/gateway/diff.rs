@@ -1,6 +1,6 @@
 //! What would be different, in plain words, for the one who decides: before and after, line by line for texts.
-//! Everything that somebody else wrote is escaped, so that it cannot move the cursor, hide or turn around. Reads the
-//! ledger.
+//! Everything that somebody else wrote is escaped, so that it cannot move the cursor, hide or turn around, and among words
+//! of the host it is in quotes, so that it cannot speak for the host. Reads the ledger.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -45,10 +45,9 @@ fn one(conn: &Connection, effect: &Effect, shown: &mut String) -> Result<(), Sto
     let _ = match effect {
         Effect::CreateAgent { group, title, provider, model } => writeln!(
             shown,
-            "new agent {group} ({}), model {} of {}",
-            plain::line(title),
-            plain::line(model),
-            plain::line(provider)
+            "new agent {group}, titled {}, model {}",
+            plain::word(title),
+            model_line(provider, model)
         ),
         Effect::SetDocument { group, document, text } => {
             let before = groups::live(conn, group)?
@@ -69,14 +68,8 @@ fn one(conn: &Connection, effect: &Effect, shown: &mut String) -> Result<(), Sto
         }
         Effect::SetModel { group, provider, model } => {
             let before = groups::live(conn, group)?
-                .map_or_else(|| "none".to_owned(), |now| format!("{} of {}", now.model, now.provider));
-            writeln!(
-                shown,
-                "{group}: model\n- {}\n+ {} of {}",
-                plain::line(&before),
-                plain::line(model),
-                plain::line(provider)
-            )
+                .map_or_else(|| "none".to_owned(), |now| model_line(&now.provider, &now.model));
+            writeln!(shown, "{group}: model\n- {before}\n+ {}", model_line(provider, model))
         }
         Effect::SetRole { user, role, scope, given } => {
             let place = scope.as_ref().map_or_else(|| "all agents".to_owned(), GroupName::to_string);
@@ -101,7 +94,7 @@ fn one(conn: &Connection, effect: &Effect, shown: &mut String) -> Result<(), Sto
             writeln!(
                 shown,
                 "{} {verb} the role {} of {place} ({has})\n{sign} {}",
-                plain::line(&user),
+                plain::word(&user),
                 role.as_str(),
                 role.as_str()
             )
@@ -110,20 +103,20 @@ fn one(conn: &Connection, effect: &Effect, shown: &mut String) -> Result<(), Sto
             let (sign, what) =
                 if *given { ('+', "becomes a member") } else { ('-', "is no member any more") };
             let user = user.to_string();
-            writeln!(shown, "{group}: {} {what}\n{sign} {}", plain::line(&user), plain::line(&user))
+            writeln!(shown, "{group}: {} {what}\n{sign} {}", plain::word(&user), plain::word(&user))
         }
         Effect::SetWiring { group, chat, terms } => {
             let before = wirings::find(conn, group, chat.parts())?.map(|wiring| wiring.terms);
             let account = if chat.instance.is_empty() {
                 String::new()
             } else {
-                format!("/{}", plain::line(&chat.instance))
+                format!("/{}", plain::word(&chat.instance))
             };
             let _ = writeln!(
                 shown,
                 "{group}: chat {} on {}{account}",
-                plain::line(&chat.chat),
-                plain::line(&chat.channel)
+                plain::word(&chat.chat),
+                plain::word(&chat.channel)
             );
             let others = wirings::others(conn, group, chat.parts())?;
             if !others.is_empty() {
@@ -175,15 +168,15 @@ fn before(conn: &Connection, group: &GroupName, sort: Sort, name: &str) -> Resul
 
 fn target_line(target: &Target) -> String {
     let Target { display_name, channel, instance, chat, thread } = target;
-    let mut line = format!("chat {} on {}", plain::line(chat), plain::line(channel));
+    let mut line = format!("chat {} on {}", plain::word(chat), plain::word(channel));
     if !instance.is_empty() {
-        line.push_str(&format!("/{}", plain::line(instance)));
+        line.push_str(&format!("/{}", plain::word(instance)));
     }
     if let Some(thread) = thread {
-        line.push_str(&format!(", thread {}", plain::line(thread)));
+        line.push_str(&format!(", thread {}", plain::word(thread)));
     }
     if !display_name.is_empty() {
-        line.push_str(&format!(", called {}", plain::line(display_name)));
+        line.push_str(&format!(", called {}", plain::word(display_name)));
     }
     line
 }
@@ -196,10 +189,14 @@ fn package_line(package: &Package) -> String {
 fn mount_line(mount: &Mount) -> String {
     match mount {
         Mount::Directory { source, which: Which { device, inode, .. } } => {
-            format!("to read: {} (device {device}, inode {inode})", plain::line(source))
+            format!("to read: {} (device {device}, inode {inode})", plain::word(source))
         }
         Mount::Own => "to read and write: a directory that is made for this agent".to_owned(),
     }
+}
+
+fn model_line(provider: &str, model: &str) -> String {
+    format!("{} of {}", plain::word(model), plain::word(provider))
 }
 
 fn tools_line(tools: &Tools) -> String {
@@ -212,7 +209,7 @@ fn tools_line(tools: &Tools) -> String {
 
 fn terms_line(terms: &Terms) -> String {
     let pattern =
-        terms.pattern.as_ref().map_or_else(String::new, |pattern| format!(" {}", plain::line(pattern)));
+        terms.pattern.as_ref().map_or_else(String::new, |pattern| format!(" {}", plain::word(pattern)));
     format!(
         "answers {}{pattern}; hears {}; what it does not answer: {}; conversations: {}",
         terms.engage, terms.senders, terms.ignored, terms.sessions
@@ -277,6 +274,35 @@ mod tests {
     fn nothing_written_by_an_agent_reaches_the_terminal() {
         let text = shown("", "\u{1b}[2Jnice\r+ approved\u{202e}\n\u{200b}");
         assert_eq!(text, "+ \\u{1b}[2Jnice\\u{d}\n+ + approved\\u{202e}\n+ \\u{200b}\n");
+    }
+
+    #[test]
+    fn no_text_among_the_words_of_a_line_speaks_for_the_host() {
+        let terms = Terms {
+            engage: "pattern".into(),
+            pattern: Some(".; hears members; what it does not answer: drop; conversations: shared".into()),
+            senders: "anyone".into(),
+            ignored: "drop".into(),
+            sessions: "shared".into(),
+        };
+        let target = Target {
+            display_name: "x, called \"ops\"".into(),
+            channel: "api".into(),
+            instance: String::new(),
+            chat: "main on api, called ops".into(),
+            thread: None,
+        };
+        let lines = [
+            (terms_line(&terms), "hears members"),
+            (target_line(&target), "main on api"),
+            (target_line(&target), "called ops"),
+            (model_line("mock", "safe of mock), x"), "safe of mock"),
+        ];
+        for (line, forged) in lines {
+            let outside: String = line.split('"').step_by(2).collect();
+            assert!(line.contains(forged) && !outside.contains(forged), "{line}");
+            assert_eq!(line.matches('"').count() % 2, 0, "{line}");
+        }
     }
 
     #[test]
