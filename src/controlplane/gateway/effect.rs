@@ -158,6 +158,17 @@ impl Effect {
         }
     }
 
+    /// What else its approver reads beside it: the other roles of the person, who else answers in the chat.
+    pub fn neighbours(&self) -> Option<String> {
+        match self {
+            Self::SetRole { user, .. } => Some(format!("roles/{user}")),
+            Self::SetWiring { chat, .. } => {
+                Some(format!("chat/{}/{}/{}", chat.channel, chat.instance, chat.chat))
+            }
+            _ => None,
+        }
+    }
+
     /// The group that the step is about; `None` for a role that reaches over all of them.
     pub fn group(&self) -> Option<&GroupName> {
         match self {

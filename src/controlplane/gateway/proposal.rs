@@ -27,7 +27,7 @@ pub(super) struct Proposal {
     pub(super) effects: Vec<Effect>,
     /// What would be different.
     diff: String,
-    /// The revision of every object that an effect replaces.
+    /// The revision of every object that an effect replaces, or that is shown beside it.
     base: Value,
 }
 
@@ -67,6 +67,10 @@ impl Proposal {
                 refusals.push(Refusal::new("payload", crate::contract::plain::line(&text).into_owned()));
             }
             effects.push(effect);
+        }
+        for neighbours in effects.iter().filter_map(Effect::neighbours) {
+            let revision = revisions::get(conn, &neighbours)?;
+            objects.insert(neighbours, revision);
         }
         // An agent that is deleted and made anew is another one.
         let owner = format!("agent/{group}");

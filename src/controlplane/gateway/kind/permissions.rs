@@ -39,7 +39,15 @@ fn roles(payload: &Value, name: &str, group: &GroupName, given: bool) -> Result<
         let user = user(&text(item, "user", 512)?)?;
         let word = choice(item, "role", &["approver", "admin", "owner"])?;
         let role = Role::parse(&word).ok_or_else(|| vec![Refusal::new("role", "there is no such role")])?;
-        let scope = match item.get("scope").and_then(Value::as_str) {
+        let scope = match item.get("scope") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(word)) => Some(word.as_str()),
+            Some(_) => {
+                let text = format!("scope must be {group} or {EVERYWHERE:?}, or be left out");
+                return Err(vec![Refusal::new("scope", text)]);
+            }
+        };
+        let scope = match scope {
             Some(EVERYWHERE) => None,
             None if role == Role::Owner => None,
             None => Some(group.clone()),

@@ -139,3 +139,36 @@ fn no_policy_gives_a_destination() {
     let taken = world.submit("wiring", "a", "{\"remove_destinations\":[\"ops\"]}").unwrap();
     assert_eq!(taken.state, State::Applied);
 }
+
+/// What stands beside a step is read by its approver too: who else is there, and what somebody may do already.
+#[test]
+fn who_approves_reads_what_stands_beside_it_now() {
+    let world = World::new();
+    let wire = r#"{"add":[{"channel":"telegram","chat":"1","engage":"mention"}]}"#;
+    let (first, second) =
+        (world.submit("wiring", "a", wire).unwrap(), world.submit("wiring", "b", wire).unwrap());
+    assert!(!second.diff.contains("also there"), "{}", second.diff);
+    world.approve("local:owner", &first).unwrap();
+    let Err(NotDecided::Stale(now)) = world.approve("local:owner", &second) else { panic!("{second:?}") };
+    assert!(now.diff.contains("also there: a"), "{}", now.diff);
+    world.approve("local:owner", &now).unwrap();
+
+    let grant = |role: &str| format!(r#"{{"grant":[{{"user":"local:eve","role":"{role}"}}]}}"#);
+    let approver = world.submit("permissions", "a", &grant("approver")).unwrap();
+    let admin = world.submit("permissions", "b", &grant("admin")).unwrap();
+    world.approve("local:owner", &approver).unwrap();
+    let Err(NotDecided::Stale(now)) = world.approve("local:owner", &admin) else { panic!("{admin:?}") };
+    assert!(now.diff.contains("until now approver of a"), "{}", now.diff);
+    world.approve("local:owner", &now).unwrap();
+}
+
+#[test]
+fn a_scope_is_a_text_or_left_out() {
+    let world = World::new();
+    for scope in ["7", "{}", "[]", "true", r#""b""#] {
+        let payload = format!(r#"{{"grant":[{{"user":"local:eve","role":"approver","scope":{scope}}}]}}"#);
+        assert!(texts(world.submit("permissions", "a", &payload).unwrap_err()).contains("scope"), "{scope}");
+    }
+    let null = r#"{"grant":[{"user":"local:eve","role":"approver","scope":null}]}"#;
+    assert!(world.submit("permissions", "a", null).is_ok());
+}
