@@ -96,26 +96,41 @@ pub fn is_plain(path: &Path) -> bool {
     names(path).is_some()
 }
 
-/// A socket among the first so many entries below a directory. A read-only mount keeps nobody from talking to one.
-pub fn socket_inside(path: &Path, most: usize) -> Option<PathBuf> {
+/// What was found below a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Below {
+    /// Nothing but files and directories, and all of it was seen.
+    Files,
+    /// A socket: a read-only mount keeps nobody from talking to it.
+    Socket(PathBuf),
+    /// Something that cannot be read, so that a socket may be in it.
+    Unseen(PathBuf),
+    /// More than was to be looked at.
+    TooMuch,
+}
+
+/// Looks for sockets among everything below a directory, at up to so many entries.
+pub fn below(path: &Path, most: usize) -> Below {
     use std::os::unix::fs::FileTypeExt;
     let (mut seen, mut left) = (0, vec![path.to_owned()]);
     while let Some(directory) = left.pop() {
-        // What cannot be read here cannot be read in there either.
-        let Ok(entries) = std::fs::read_dir(&directory) else { continue };
-        for entry in entries.flatten() {
+        // Who cannot list a directory can still open what he knows to be in it.
+        let Ok(entries) = std::fs::read_dir(&directory) else { return Below::Unseen(directory) };
+        for entry in entries {
+            let Ok(entry) = entry else { return Below::Unseen(directory) };
             seen += 1;
-            match entry.file_type() {
-                Ok(kind) if kind.is_socket() => return Some(entry.path()),
-                Ok(kind) if kind.is_dir() => left.push(entry.path()),
-                _ => {}
+            if seen > most {
+                return Below::TooMuch;
             }
-            if seen >= most {
-                return None;
+            match entry.file_type() {
+                Ok(kind) if kind.is_socket() => return Below::Socket(entry.path()),
+                Ok(kind) if kind.is_dir() => left.push(entry.path()),
+                Ok(_) => {}
+                Err(_) => return Below::Unseen(entry.path()),
             }
         }
     }
-    None
+    Below::Files
 }
 
 /// Looks at a directory and at all that is above it.
@@ -223,6 +238,22 @@ mod tests {
         assert!(!Which { inode: 3, ..which(None) }.is(&which(None)));
         // Every filesystem that this is tested on keeps it.
         assert!(look(Path::new("/usr")).unwrap().which.born.is_some());
+    }
+
+    #[test]
+    fn a_socket_is_found_and_what_was_not_seen_is_not_taken_for_none() {
+        let root = std::env::temp_dir().join(format!("ironclaw-below-{}", std::process::id()));
+        let deep = root.join("a/b");
+        std::fs::create_dir_all(&deep).unwrap();
+        std::fs::write(root.join("file"), "").unwrap();
+        assert_eq!(below(&root, 3), Below::Files);
+        assert_eq!(below(&root, 2), Below::TooMuch);
+        let socket = deep.join("socket");
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        assert_eq!(below(&root, 10), Below::Socket(socket));
+        drop(listener);
+        std::fs::remove_dir_all(&root).unwrap();
+        assert_eq!(below(&root, 10), Below::Unseen(root));
     }
 
     #[test]

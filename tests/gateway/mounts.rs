@@ -273,7 +273,8 @@ fn another_name_of_what_is_private_is_private_and_a_mount_inside_is_not_carried_
         let home = Home::new(Build::Release, user);
         let shared = Shared::new();
         let source = shared.holding("data", "from the host");
-        let daemon = Serve::new(&home, Runtime::Native).flag("--mount-root", shared.root()).ready();
+        let serve = Serve::new(&home, Runtime::Native).flag("--mount-root", shared.root());
+        let daemon = serve.flag("--linger", "1s").ready();
         let aliases = [
             Bound::new(&home.state().join("sessions"), shared.0.join("below")),
             Bound::new(home.state().parent().unwrap(), shared.0.join("above")),

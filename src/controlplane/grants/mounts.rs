@@ -7,13 +7,13 @@ use std::path::Path;
 use super::Host;
 use crate::controlplane::state::Wall;
 use crate::os::mounts::Mounts;
-use crate::os::source::{self, Source};
+use crate::os::source::{self, Below, Source};
 
 /// Longest path of a directory, in bytes.
 pub const MOST_PATH: usize = 1024;
 
 /// So many entries of a directory are looked at for sockets.
-const MOST_ENTRIES: usize = 10_000;
+const MOST_ENTRIES: usize = 50_000;
 
 /// Looks at a directory that is asked for, or that was granted. Blocks for as long as it takes to answer; see
 /// [`Host::look`].
@@ -65,13 +65,30 @@ pub(super) fn look(host: &Host, path: &Path) -> Result<Source, String> {
             inside.display()
         ));
     }
-    if let Some(socket) = source::socket_inside(path, MOST_ENTRIES) {
-        return Err(format!(
-            "{} holds the socket {}, and who may only read a directory can still talk to whoever listens there; choose a \
-             directory without",
-            path.display(),
-            socket.display()
-        ));
+    match source::below(path, MOST_ENTRIES) {
+        Below::Files => {}
+        Below::Socket(socket) => {
+            return Err(format!(
+                "{} holds the socket {}, and who may only read a directory can still talk to whoever listens there; \
+                 choose a directory without",
+                path.display(),
+                socket.display()
+            ));
+        }
+        Below::Unseen(inside) => {
+            return Err(format!(
+                "{} cannot be read, so that a socket may be in it, to which an agent could talk; choose a directory \
+                 that can be read as a whole",
+                inside.display()
+            ));
+        }
+        Below::TooMuch => {
+            return Err(format!(
+                "{} holds more than {MOST_ENTRIES} entries, too many to see that no socket is among them; choose a \
+                 directory inside it",
+                path.display()
+            ));
+        }
     }
     let readable = match host.wall {
         Wall::Root { .. } => found.mode & 0o005 == 0o005,
