@@ -20,17 +20,17 @@ crate::world::boxes::in_both_back_ends!(
 );
 
 /// What makes the mock model send this text there.
-fn send(text: &str, to: &str) -> String {
+pub(crate) fn send(text: &str, to: &str) -> String {
     format!("tool:send_message {}", json!({"text": text, "to": to}))
 }
 
 #[track_caller]
-fn give(daemon: &Daemon, agent: &str, payload: Value) {
+pub(crate) fn give(daemon: &Daemon, agent: &str, payload: Value) {
     let change = submit(daemon, "wiring", agent, &payload).json();
     assert_eq!(approve(daemon, &change).status, 200, "{change}");
 }
 
-fn ops() -> Value {
+pub(crate) fn ops() -> Value {
     json!({"destinations": [{"name": "ops", "channel": "api", "chat": "ops"}]})
 }
 

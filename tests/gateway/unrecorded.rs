@@ -4,6 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
+use crate::destinations::{give, ops, send};
 use crate::hand::{approve, ctl, run, submit};
 use crate::mounts::{Shared, problem, read};
 use crate::world::http::Request;
@@ -84,6 +85,83 @@ fn a_grant_counts_only_once_it_is_recorded() {
     let chat = daemon.chat("mock-agent", "main");
     eventually("the agent has it", || (read(&chat, "/mnt/data/note") == "from the host").then_some(()));
     assert_eq!(daemon.get("/v1/audit/verify")["ok"], true);
+    assert!(daemon.stop().success());
+}
+
+/// What the sessions of an agent wait for, by chat.
+fn waits(daemon: &Daemon, chat: &str) -> Option<String> {
+    let sessions = daemon.get("/v1/sessions");
+    let found = sessions["sessions"].as_array().unwrap().iter().find(|session| session["chat"] == chat)?;
+    Some(found["reason"].as_str()?.to_owned())
+}
+
+/// Another model, persona or tools: who runs goes on as what it was, and who does not run waits.
+#[test]
+fn an_agent_becomes_only_what_is_recorded() {
+    let home = Home::new(Build::Faults, User::Root);
+    let shared = Shared::new();
+    let mut daemon = serve(&home, &shared).ready();
+    let write = format!("tool:write_file {}", json!({"path": "note", "content": "x"}));
+    let less = json!({"tools": ["read_file"]});
+    assert_eq!(approve(&daemon, &submit(&daemon, "enabled_tools", "mock-agent", &less).ok()).status, 200);
+    let does_nothing = |answer: &str| assert!(!answer.contains("tool result"), "{answer}");
+    does_nothing(&daemon.chat("mock-agent", "main").ask(&write));
+    let more = submit(&daemon, "enabled_tools", "mock-agent", &json!({"tools": ["write_file"]})).ok();
+    fs::write(gate(&home), "").unwrap();
+    let answer = approve(&daemon, &more);
+    assert_eq!((answer.status, answer.json()["committed"].clone()), (503, json!(true)), "{}", answer.text());
+    does_nothing(&daemon.chat("mock-agent", "main").ask(&write));
+    let event = marker();
+    let sent = daemon.chat("mock-agent", "other").say_as(&write, &event).position;
+    let waiting = |daemon: &Daemon| {
+        let why = eventually("it waits", || waits(daemon, "other"));
+        assert!(why.contains("mock-agent is not in the audit files"), "{why}");
+    };
+    waiting(&daemon);
+    daemon.kill9();
+    drop(daemon);
+    let mut daemon = serve(&home, &shared).start();
+    held(&mut daemon);
+    waiting(&daemon);
+    let (chat, main) = (daemon.chat("mock-agent", "other"), daemon.chat("mock-agent", "main"));
+    let asked = main.say(&write).position;
+    eventually("that waits too", || waits(&daemon, "main"));
+    assert!(chat.history().iter().all(|entry| entry.direction == "in"), "{:?}", chat.history());
+    fs::remove_file(gate(&home)).unwrap();
+    for answer in [chat.answer_after(sent), main.answer_after(asked)] {
+        assert!(answer.text.contains("tool result"), "{}", answer.text);
+    }
+    assert_eq!((waits(&daemon, "main"), waits(&daemon, "other")), (None, None));
+    assert_eq!(daemon.get("/v1/audit/verify")["ok"], true);
+    assert!(daemon.stop().success());
+}
+
+/// An agent that runs does nothing with what it was given a moment ago, before that is recorded.
+#[test]
+fn nothing_is_sent_on_what_is_not_recorded() {
+    let home = Home::new(Build::Faults, User::Root);
+    let gates = home.root.join("user/gates");
+    fs::create_dir(&gates).unwrap();
+    let daemon = Serve::new(&home, Runtime::Native)
+        .fault(format!("export-fails={},mock-gate={}", gate(&home).display(), gates.display()))
+        .ready();
+    give(&daemon, "mock-agent", ops());
+    let more = json!({"destinations": [{"name": "more", "channel": "api", "chat": "more"}]});
+    let more = submit(&daemon, "wiring", "mock-agent", &more).ok();
+    let chat = daemon.chat("mock-agent", "main");
+    let stored = daemon.metric("ironclaw_ingest_seconds_count");
+    let sent = chat.say(&format!("hold:go {}", send("word", "ops")));
+    eventually("the turn began", || (daemon.metric("ironclaw_ingest_seconds_count") > stored).then_some(()));
+    fs::write(gate(&home), "").unwrap();
+    assert_eq!(approve(&daemon, &more).status, 503);
+    fs::write(gates.join("go"), "").unwrap();
+    let answer = chat.answer_after(sent.position).text;
+    assert!(answer.contains("tool result: unrecorded: nothing was sent"), "{answer}");
+    assert_eq!(daemon.chat("mock-agent", "ops").history(), []);
+    fs::remove_file(gate(&home)).unwrap();
+    eventually("it is recorded", || (daemon.get("/v1/audit/verify")["ok"] == true).then_some(()));
+    let answer = chat.ask(&send("word", "more"));
+    assert!(answer.contains("tool result: sent"), "{answer}");
     assert!(daemon.stop().success());
 }
 

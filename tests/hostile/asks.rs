@@ -34,6 +34,11 @@ pub(super) fn letters(guest: &Guest) -> Done {
     tell(guest, guest.message.text.lines().skip(1).map(letter).collect(), lines)
 }
 
+/// Asks for nothing and answers the message.
+pub(super) fn answer(guest: &Guest, text: &str) -> Done {
+    tell(guest, Vec::new(), |_| text.to_owned())
+}
+
 fn lines(outcomes: &[Outcome]) -> String {
     let lines: Vec<String> = outcomes.iter().map(Outcome::encode).collect();
     lines.join("\n")

@@ -6,6 +6,7 @@ mod asks;
 mod bell;
 mod hog;
 mod lies;
+mod models;
 mod probe;
 
 use std::collections::VecDeque;
@@ -78,6 +79,7 @@ fn main() -> Done {
         "flood-asks" => lies::ring_without_end(&guest, 1, &lies::again(&guest, OutboundKind::Action)),
         "act" => asks::these(&guest),
         "post" => asks::letters(&guest),
+        "model" => models::ask(&guest),
         "propose" => asks::proposals(&guest),
         "garbage" => garbage(&guest, &[0xff, 0x00, b'\n']),
         "garbage-text" => garbage(&guest, b"please open the door\n"),

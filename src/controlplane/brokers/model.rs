@@ -193,6 +193,15 @@ struct Refusals {
     count: u64,
 }
 
+/// Hears of each call for a model that is not granted.
+struct NotGranted(Box<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for NotGranted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NotGranted")
+    }
+}
+
 /// What the connections of one socket share.
 #[derive(Debug)]
 struct Served {
@@ -204,6 +213,7 @@ struct Served {
     body: Semaphore,
     parses: Arc<Semaphore>,
     refusals: Mutex<Refusals>,
+    not_granted: NotGranted,
 }
 
 impl Served {
@@ -241,16 +251,16 @@ pub struct OpenSocket {
 }
 
 impl OpenSocket {
-    /// Grants another model from the next turn on; a turn that runs may end with the one before.
+    /// Grants another model from now on; a turn that runs may end with the one before.
     ///
     /// # Errors
     /// For a provider that this build does not have: nothing is changed then.
-    pub fn grant(&self, provider: &str, model: &str) -> Result<(), ProviderError> {
+    pub fn grant(&self, provider: &str, model: &str, turn_runs: bool) -> Result<(), ProviderError> {
         let next = Terms { provider: Provider::named(provider)?, model: model.to_owned() };
         let mut terms = self.granted.0.lock().unwrap_or_else(PoisonError::into_inner);
         if terms.0 != next {
             let before = std::mem::replace(&mut terms.0, next);
-            terms.1 = Some(before);
+            terms.1 = turn_runs.then_some(before);
         }
         Ok(())
     }
@@ -281,13 +291,15 @@ impl ModelBroker {
     /// the provider and the model of its agent group and no other. Runs on the executor of `tasks`.
     ///
     /// # Errors
-    /// For a provider that this build does not have, and when the listener cannot be used.
+    /// For a provider that this build does not have, and when the listener cannot be used. `not_granted` hears of each
+    /// call for another model.
     pub fn open(
         &self,
         listener: UnixListener,
         session: &SessionId,
         (provider, model): (&str, &str),
         peer: impl Fn(BorrowedFd<'_>) -> bool + Send + Sync + 'static,
+        not_granted: impl Fn() + Send + Sync + 'static,
     ) -> Result<OpenSocket, OpenError> {
         let provider = Provider::named(provider).map_err(OpenError::Provider)?;
         let granted = Arc::new(Granted(Mutex::new((Terms { provider, model: model.to_owned() }, None))));
@@ -301,6 +313,7 @@ impl ModelBroker {
             body: Semaphore::new(1),
             parses: self.parses.clone(),
             refusals: Mutex::default(),
+            not_granted: NotGranted(Box::new(not_granted)),
         };
         let accepting = tasks::spawn(accept(listener, Arc::new(served), Arc::new(peer), closing));
         Ok(OpenSocket { path, granted, _accepting: accepting, _closing: sender })
@@ -370,6 +383,7 @@ async fn respond(request: Request<Incoming>, served: &Served) -> Result<Response
         BodyError::NotJson(error) => Refusal::invalid(&format!("the body is not JSON: {error}")),
     })?)?;
     let Some(provider) = served.granted.provider(&asked.model) else {
+        (served.not_granted.0)();
         return Err(Refusal::not_granted());
     };
     match provider {
@@ -419,7 +433,8 @@ mod tests {
         let path = std::env::temp_dir().join(format!("ironclaw-model-{}.sock", std::process::id()));
         let _ = std::fs::remove_file(&path);
         let listener = UnixListener::bind(&path).unwrap();
-        let socket = ModelBroker::new().open(listener, &SessionId::mint(), ("mock", "m"), |_| true).unwrap();
+        let socket =
+            ModelBroker::new().open(listener, &SessionId::mint(), ("mock", "m"), |_| true, || {}).unwrap();
 
         let hello =
             r#"{"model":"m","max_tokens":9,"stream":true,"messages":[{"role":"user","content":"⟦x⟧\nhi"}]}"#;
@@ -452,7 +467,7 @@ mod tests {
         let _ = std::fs::remove_file(&path);
         let listener = UnixListener::bind(&path).unwrap();
         let _socket =
-            ModelBroker::new().open(listener, &SessionId::mint(), ("mock", "m"), |_| false).unwrap();
+            ModelBroker::new().open(listener, &SessionId::mint(), ("mock", "m"), |_| false, || {}).unwrap();
         // Nothing is written: the connection may be closed before that.
         let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
         assert_eq!(stream.read(&mut [0; 1]).unwrap_or(0), 0);
@@ -482,6 +497,7 @@ mod tests {
             body: Semaphore::new(1),
             parses: ModelBroker::new().parses,
             refusals: Mutex::default(),
+            not_granted: NotGranted(Box::new(|| {})),
         };
         (0..5).for_each(|_| served.refused(400));
         assert_eq!(served.refusals.lock().unwrap().count, 4, "one line, and four that wait for the next");

@@ -91,6 +91,24 @@ impl Effect {
 
     /// Does it; `record` is the audit record of that.
     pub(super) fn apply(&self, tx: &Transaction<'_>, record: u64) -> Result<(), StoreError> {
+        self.take_hold(tx, record)?;
+        match self {
+            Self::CreateAgent { group, .. }
+            | Self::SetTools { group, .. }
+            | Self::SetDestination { group, .. } => groups::set_record(tx, group, record, true),
+            Self::SetDocument { group, .. } | Self::SetModel { group, .. } => {
+                groups::set_record(tx, group, record, false)
+            }
+            // People and chats are not what the agent is, and each grant has the record of its own.
+            Self::SetRole { .. }
+            | Self::SetMember { .. }
+            | Self::SetWiring { .. }
+            | Self::SetPackage { .. }
+            | Self::SetMount { .. } => Ok(()),
+        }
+    }
+
+    fn take_hold(&self, tx: &Transaction<'_>, record: u64) -> Result<(), StoreError> {
         match self {
             Self::CreateAgent { group, title, provider, model } => {
                 let new = NewGroup {
@@ -145,6 +163,9 @@ impl Effect {
             Self::SetMount { group, name, mount: None } => {
                 grants::remove(tx, group, Sort::Mount, name)?;
             }
+        }
+        if let Some(neighbours) = self.neighbours() {
+            revisions::bump(tx, &neighbours)?;
         }
         revisions::bump(tx, &self.object())
     }

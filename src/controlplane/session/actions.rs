@@ -190,13 +190,16 @@ pub(super) fn execute(
 
 impl Asker<'_> {
     fn run(&self, tx: &Transaction<'_>, entry: &Entry, action: &Action) -> Result<Done, StoreError> {
-        let granted = groups::live(tx, &self.group)?.is_some_and(|group| group.tools.has(entry.tool));
-        if !granted {
+        let group = groups::live(tx, &self.group)?.filter(|group| group.tools.has(entry.tool));
+        let Some(group) = group else {
             let text = format!(
                 "this agent does not have the tool {}; ask a person who runs this machine",
                 entry.tool
             );
             return Ok(Err(refusal("not_granted", text)));
+        };
+        if let Some(reason) = group.reach_unrecorded(self.desk.audit.exported()) {
+            return Ok(Err(refusal("unrecorded", format!("nothing was asked: {reason}; try again later"))));
         }
         (entry.run)(self, tx, action)
     }

@@ -21,7 +21,7 @@ use crate::contract::frame::{FromSandbox, HelloSeq, ToSandbox, VERSION};
 use crate::contract::ids::{GroupName, SessionId};
 use crate::contract::inbound::Usage;
 use crate::contract::time::Millis;
-use crate::controlplane::store::{grants, sessions};
+use crate::controlplane::store::sessions;
 use crate::controlplane::tasks;
 use crate::controlplane::telemetry::log;
 use crate::controlplane::telemetry::metrics::METRICS;
@@ -33,6 +33,8 @@ pub(super) enum Event {
     Wake,
     /// The runtime is known now, or known better.
     RuntimeChanged,
+    /// What was decided is in the audit files.
+    Recorded,
     /// A place is free.
     Place,
     /// Somebody waits for a place.
@@ -68,6 +70,7 @@ enum Obstacle {
     Runtime,
     Place,
     Parked,
+    Record,
     Until(Instant),
 }
 
@@ -197,7 +200,7 @@ impl Actor {
             let due = match self.obstacle {
                 Obstacle::None => true,
                 Obstacle::Until(at) => Instant::now() >= at,
-                Obstacle::Runtime | Obstacle::Place | Obstacle::Parked => false,
+                Obstacle::Runtime | Obstacle::Place | Obstacle::Parked | Obstacle::Record => false,
             };
             if self.owed && due {
                 self.obstacle = Obstacle::None;
@@ -310,6 +313,18 @@ impl Actor {
                 self.obstacle = Obstacle::Parked;
                 self.show("parked", None);
             }
+            Err(Unlaunched::Unrecorded(reason)) => {
+                self.sessions.leave_place(&self.id);
+                self.owed = true;
+                self.obstacle = Obstacle::Record;
+                let (audit, sender) = (context.desk.audit.clone(), self.sender.clone());
+                tasks::spawn(async move {
+                    audit.settled().await;
+                    let _ = sender.try_send(Event::Recorded);
+                })
+                .detach();
+                self.wait(&reason).await;
+            }
             Err(Unlaunched::Machine(reason)) => {
                 self.sessions.leave_place(&self.id);
                 METRICS.launch_failures.inc();
@@ -356,13 +371,14 @@ impl Actor {
             Event::Wake => self.owed = true,
             Event::RuntimeChanged if self.obstacle == Obstacle::Runtime => self.obstacle = Obstacle::None,
             Event::Place if self.obstacle == Obstacle::Place => self.obstacle = Obstacle::None,
+            Event::Recorded if self.obstacle == Obstacle::Record => self.obstacle = Obstacle::None,
             Event::Released => {
                 self.deaths = 0;
                 self.owed = true;
                 self.obstacle = Obstacle::None;
             }
             Event::Place => self.sessions.pass_place_on(&self.id),
-            Event::RuntimeChanged => {}
+            Event::RuntimeChanged | Event::Recorded => {}
             Event::Evict => {
                 if self.run.as_ref().is_some_and(|run| run.idle_since.is_some()) {
                     self.end(Ending::Evicted).await;
@@ -394,19 +410,6 @@ impl Actor {
             | Event::Ingested(_)
             | Event::Answered(..)
             | Event::Measured(..) => {}
-        }
-    }
-
-    /// A change of the group was decided. What it is now travels with the next message; but what a sandbox is shown of
-    /// the host is settled at its launch.
-    async fn reconfigured(&mut self) {
-        let context = self.sessions.context().clone();
-        let Some(run) = &mut self.run else { return };
-        run.reconfigured = true;
-        let (group, exported) = (run.group.clone(), context.desk.audit.exported());
-        match context.ledger.read(move |conn| grants::recorded(conn, &group, exported)).await {
-            Ok((now, _)) => run.outdated |= now != run.grants,
-            Err(error) => log::warn("session.grants_not_read", &[("session", &self.id), ("error", &error)]),
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use rusqlite::Transaction;
 
-use super::actor::Actor;
+use super::actor::{Actor, Event};
 use super::held::Room;
 use super::launch::{told, told_all};
 use super::limits::{BYTES_A_RING, MESSAGES_A_RING};
@@ -35,6 +35,8 @@ struct Hand {
     handed: u64,
     /// The ledger may hold more than it gave.
     more: bool,
+    /// What was decided about the agent group is not in the audit files yet: nothing is handed over.
+    unrecorded: bool,
 }
 
 /// Hands over what waits, if the sandbox has acknowledged the last ring and has room. `Err` ends the run.
@@ -55,6 +57,8 @@ pub(super) async fn pump(actor: &mut Actor) -> Result<(), Ending> {
     // It travels with messages, below them: a turn that runs is not disturbed, the next one begins with it.
     let changed = run.reconfigured.then(|| run.group.clone());
     let (ahead, answers) = (run.open.after(from), outcomes.len());
+    // Asked before the transaction: what is decided meanwhile is not in the files.
+    let exported = context.desk.audit.exported();
     // A wake that comes meanwhile waits in the actor's queue.
     actor.owed = owed && room == Room::Full;
     // A machine that loses its power loses the sandbox too, and what is not finished is handed to its successor anew.
@@ -62,27 +66,36 @@ pub(super) async fn pump(actor: &mut Actor) -> Result<(), Ending> {
     // finished, and the ledger believes that only of one that was handed over.
     let durability = if run.open.is_empty() { Durability::Ordered } else { Durability::Synced };
     let given = context.ledger.write_with(Step::Launch, durability, move |tx| {
-        let mut hand = choose(tx, &keyring, &session, from, &ahead, room)?;
+        let group = changed.as_ref().map(|name| groups::live(tx, name)).transpose()?.flatten();
+        let unrecorded = group.as_ref().is_some_and(|group| group.unrecorded(exported).is_some());
+        let room = if unrecorded { Room::Full } else { room };
+        let mut hand = Hand { unrecorded, ..choose(tx, &keyring, &session, from, &ahead, room)? };
         let ids: Vec<_> = hand.open.iter().map(|open| open.message.id.clone()).collect();
-        if let Some(name) = changed.filter(|_| !ids.is_empty()) {
-            let destinations = destinations::of(tx, &name)?;
-            hand.group = groups::live(tx, &name)?.map(|group| (group, destinations));
-            let rows = hand.group.as_ref().map_or(0, |(_, destinations)| 1 + destinations.len());
-            hand.seqs = sessions::mint_seqs(tx, &session, rows)?;
+        if let Some(group) = group.filter(|_| !ids.is_empty()) {
+            let destinations = destinations::of(tx, &group.name)?;
+            hand.seqs = sessions::mint_seqs(tx, &session, 1 + destinations.len())?;
+            hand.group = Some((group, destinations));
         }
         hand.seqs.extend(inbox::hand_over(tx, &session, &ids)?);
         hand.seqs.extend(sessions::mint_seqs(tx, &session, answers)?);
         Ok(hand)
     });
-    let Hand { group, open, mut seqs, handed, more } =
+    let Hand { group, open, mut seqs, handed, more, unrecorded } =
         given.await.map_err(|error| Ending::Host(error.to_string()))?;
-    actor.owed |= more;
+    actor.owed |= more || unrecorded;
+    if unrecorded {
+        // Its successor waits for the record, and says so; this one goes as soon as it has nothing to do.
+        run.outdated = true;
+        let _ = actor.sender.try_send(Event::Wake);
+    }
     run.handed = handed;
     let Some(last) = seqs.last().copied() else { return Ok(()) };
     let mut rows: Vec<InboundRow> = Vec::new();
     if let Some((group, destinations)) = group {
         run.reconfigured = false;
-        run.model.grant(&group.provider, &group.model).map_err(|error| Ending::Host(error.to_string()))?;
+        run.model
+            .grant(&group.provider, &group.model, true)
+            .map_err(|error| Ending::Host(error.to_string()))?;
         let config = told(&group, run.places.clone(), run.usage, context.config.turn_timeout);
         let told = told_all(config, &destinations);
         let rest = seqs.split_off(told.len().min(seqs.len()));
@@ -130,7 +143,14 @@ fn choose(
     ahead: &[MessageId],
     room: Room,
 ) -> Result<Hand, StoreError> {
-    let none = Hand { group: None, open: Vec::new(), seqs: Vec::new(), handed: from, more: false };
+    let none = Hand {
+        group: None,
+        open: Vec::new(),
+        seqs: Vec::new(),
+        handed: from,
+        more: false,
+        unrecorded: false,
+    };
     match room {
         Room::Full => Ok(none),
         // Whether another one waits is asked again when this one is finished, and so is what it passed.

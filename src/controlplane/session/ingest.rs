@@ -18,7 +18,6 @@ use crate::contract::json::JsonError;
 use crate::contract::outbound::{MessageOut, OutboundBody, OutboundKind, OutboundRow, Processing};
 use crate::controlplane::audit::Exporting;
 use crate::controlplane::gateway::desk::Desk;
-use crate::controlplane::keys::Keyring;
 use crate::controlplane::store::history::{NEWS_BYTES, News};
 use crate::controlplane::store::inbox::{Marked, State};
 use crate::controlplane::store::outbox::Output;
@@ -171,7 +170,7 @@ pub(super) async fn ingest(ledger: &Ledger, desk: &Desk, ring: Ring) -> Result<I
             .map(|action| actions::execute(tx, &taker, &session, unavailable, action))
             .collect::<Result<Vec<_>, _>>()?;
         let took = begun.elapsed();
-        let mut stored = store(tx, &taker.keyring, &rate, &session, epoch, last, rows, &mut answers)?;
+        let mut stored = store(tx, &taker, &rate, &session, epoch, last, rows, &mut answers)?;
         let took = took + stored.took;
         if let Some(before) = before.filter(|_| stored.spoke) {
             stored.news = history::news(tx, &taker.keyring, &session, before)?;
@@ -240,7 +239,7 @@ fn objection(
 #[expect(clippy::too_many_arguments, reason = "one part each, named where they are given")]
 fn store(
     tx: &Transaction<'_>,
-    keyring: &Keyring,
+    desk: &Desk,
     rate: &LetterRate,
     session: &SessionId,
     epoch: u64,
@@ -261,7 +260,7 @@ fn store(
                 if letters::aim(&message, &origin.place) == Aim::Elsewhere {
                     let begun = Instant::now();
                     let letter = Letter { session, epoch, seq: row.seq, message, cause: &origin };
-                    let (answer, there) = letters::take(tx, keyring, rate, letter)?;
+                    let (answer, there) = letters::take(tx, desk, rate, letter)?;
                     answers.push(answer);
                     ingested.elsewhere.extend(there);
                     ingested.took += begun.elapsed();
@@ -273,7 +272,7 @@ fn store(
                 }
                 outbox::store(
                     tx,
-                    keyring,
+                    &desk.keyring,
                     &Output {
                         session: session.clone(),
                         epoch,

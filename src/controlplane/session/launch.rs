@@ -2,6 +2,7 @@
 //! empty `outbound.db`, the sockets, the sandbox. Every step can be interrupted: what was handed over and not
 //! finished is handed over again under new numbers.
 
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,6 +45,8 @@ pub(super) enum Unlaunched {
     NothingOwed,
     /// An operator must release the session first.
     Parked,
+    /// What was decided about the agent is not in the audit files yet.
+    Unrecorded(String),
     /// The machine is at fault; the messages wait, shown with this reason.
     Machine(String),
 }
@@ -229,11 +232,15 @@ async fn prepare(
         })
         .map_err(|error| Unlaunched::Machine(format!("the doorbell does not listen: {error}")))?;
     let identity = order.identity;
+    let refused = {
+        let (audit, session, group) = (context.desk.audit.clone(), session.clone(), order.group.name.clone());
+        move || audit.action_refused(&session, &group, "model", "not_granted")
+    };
+    let terms = (order.group.provider.as_str(), order.group.model.as_str());
+    let peer = move |stream: BorrowedFd<'_>| isolation::peer_is_ours(stream, identity);
     let model = context
         .models
-        .open(listeners.1, session, (&order.group.provider, &order.group.model), move |stream| {
-            isolation::peer_is_ours(stream, identity)
-        })
+        .open(listeners.1, session, terms, peer, refused)
         .map_err(|error| Unlaunched::Machine(format!("the model socket does not listen: {error}")))?;
     Ok(Prepared { order, usage, grants, left_out, places, spec, inbound, doorbell, model })
 }
@@ -254,6 +261,9 @@ async fn order(context: &Context, session: &SessionId) -> Result<Order, Unlaunch
         }
         let name = &row.partition.group;
         let group = groups::live(tx, name)?.ok_or_else(|| StoreError::NoGroup(name.clone()))?;
+        if let Some(reason) = group.unrecorded(exported) {
+            return Ok(Err(Unlaunched::Unrecorded(reason)));
+        }
         let (grants, unrecorded) = grants::recorded(tx, name, exported)?;
         let Some(secret) = secrets::get(tx, &keyring, &session)? else {
             let reason =

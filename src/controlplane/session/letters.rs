@@ -17,7 +17,7 @@ use crate::contract::ids::{GroupName, MessageId, SessionId};
 use crate::contract::json::Value;
 use crate::contract::outbound::{MessageOut, OutboundKind};
 use crate::controlplane::doors;
-use crate::controlplane::keys::Keyring;
+use crate::controlplane::gateway::desk::Desk;
 use crate::controlplane::store::destinations::{self, Target};
 use crate::controlplane::store::inbox::{Found, State};
 use crate::controlplane::store::outbox::{self, Output};
@@ -95,7 +95,7 @@ pub(super) struct Delivered {
 /// Takes or refuses it. The answer goes by the message's number.
 pub(super) fn take(
     tx: &Transaction<'_>,
-    keyring: &Keyring,
+    desk: &Desk,
     rate: &LetterRate,
     letter: Letter<'_>,
 ) -> Result<(Answer, Option<Delivered>), StoreError> {
@@ -104,11 +104,12 @@ pub(super) fn take(
     let outcome = |ok: bool, result: Value| Outcome { name: SEND_MESSAGE.to_owned(), call, ok, result };
     let MessageOut { channel, chat, thread, text, in_reply_to, .. } = letter.message;
     let (channel, chat) = (channel.unwrap_or_default(), chat.unwrap_or_default());
-    let has_tool = groups::live(tx, &group)?.is_some_and(|agent| agent.tools.has(SEND_MESSAGE));
+    let agent = groups::live(tx, &group)?.filter(|agent| agent.tools.has(SEND_MESSAGE));
+    let unrecorded = agent.as_ref().and_then(|agent| agent.reach_unrecorded(desk.audit.exported()));
     let target = destinations::leading_to(tx, &group, &channel, &chat)?.map(|found| found.target);
     let target = target.filter(|target| thread.is_none() || thread == target.thread);
     let judged: Result<Target, Refusal> = match target {
-        _ if !has_tool => {
+        _ if agent.is_none() => {
             let why = format!("this agent does not have the tool {SEND_MESSAGE}; nothing was sent");
             Err(refusal("not_granted", why))
         }
@@ -120,6 +121,9 @@ pub(super) fn take(
             let why =
                 format!("a message must have 1 to {MOST_LETTER} bytes and not only spaces; nothing was sent");
             Err(refusal("wrong_length", why))
+        }
+        Some(_) if let Some(reason) = unrecorded => {
+            Err(refusal("unrecorded", format!("nothing was sent: {reason}; try again later")))
         }
         Some(_) if !rate.take(&group, Instant::now()) => {
             let why =
@@ -145,7 +149,7 @@ pub(super) fn take(
     let there = sessions::find_or_create(tx, &partition)?;
     let stored = outbox::store(
         tx,
-        keyring,
+        &desk.keyring,
         &Output {
             session: letter.session.clone(),
             epoch: letter.epoch,

@@ -156,11 +156,36 @@ pub struct AgentGroup {
     pub revision: u64,
     /// When it was deleted. Its name stays taken, for its files and its history bear it.
     pub deleted_at: Option<Millis>,
+    /// The audit record of the last change of what it is: nothing comes of it before that is in the audit files.
+    pub record: u64,
+    /// The same of its tools and destinations alone.
+    pub reach_record: u64,
+}
+
+impl AgentGroup {
+    /// Why no sandbox becomes what it is now, when the audit files hold the records up to `exported`.
+    pub fn unrecorded(&self, exported: u64) -> Option<String> {
+        self.waits(self.record, exported)
+    }
+
+    /// Why nothing is done yet that it asks for.
+    pub fn reach_unrecorded(&self, exported: u64) -> Option<String> {
+        self.waits(self.reach_record, exported)
+    }
+
+    fn waits(&self, record: u64, exported: u64) -> Option<String> {
+        (record > exported).then(|| {
+            format!(
+                "what was decided about {} is not in the audit files yet; see `ironctl audit verify`",
+                self.name
+            )
+        })
+    }
 }
 
 const COLUMNS: &str =
     "name, title, provider, model, tools, host_id, created_at, revision, identity, soul, instructions,
-    deleted_at";
+    deleted_at, record, reach_record";
 
 fn read(row: &Row<'_>) -> Result<AgentGroup, StoreError> {
     Ok(AgentGroup {
@@ -175,6 +200,8 @@ fn read(row: &Row<'_>) -> Result<AgentGroup, StoreError> {
         revision: row.get(7)?,
         persona: Persona { identity: row.get(8)?, soul: row.get(9)?, instructions: row.get(10)? },
         deleted_at: row.get::<_, Option<i64>>(11)?.map(Millis),
+        record: row.get(12)?,
+        reach_record: row.get(13)?,
     })
 }
 
@@ -244,6 +271,21 @@ pub fn set_model(
     model: &str,
 ) -> Result<(), StoreError> {
     change(tx, name, "provider = ?2, model = ?3", (provider, model))
+}
+
+/// Says which audit record tells of what it is now, and of how far it reaches if that changed.
+///
+/// # Errors
+/// SQLite's.
+pub fn set_record(
+    tx: &Transaction<'_>,
+    name: &GroupName,
+    record: u64,
+    reach: bool,
+) -> Result<(), StoreError> {
+    let sql = "UPDATE agent_groups SET record = ?2, reach_record = iif(?3, ?2, reach_record) WHERE name = ?1";
+    tx.prepare_cached(sql)?.execute(params![name.as_str(), super::stored(record), reach])?;
+    Ok(())
 }
 
 /// Gives it another title, which is no capability.

@@ -309,6 +309,13 @@ CREATE TABLE destinations (
 ) STRICT, WITHOUT ROWID;
 ",
     },
+    Step {
+        name: "agents are recorded",
+        sql: "
+ALTER TABLE agent_groups ADD COLUMN record INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE agent_groups ADD COLUMN reach_record INTEGER NOT NULL DEFAULT 0;
+",
+    },
 ];
 
 /// Runs the steps that are missing.
