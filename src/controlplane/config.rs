@@ -334,7 +334,7 @@ fn validate(
             "--change-lifetime",
             &flags.change_lifetime,
             14 * 24 * 3600 * second,
-            60 * second,
+            second,
         )?,
         linger: duration("--linger", &flags.linger, 30 * second, Duration::ZERO)?,
         turn_timeout: duration("--turn-timeout", &flags.turn_timeout, 600 * second, second)?,

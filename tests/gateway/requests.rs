@@ -10,6 +10,7 @@ use crate::world::{Build, Chat, Daemon, Entry, Home, Runtime, Serve, User, event
 crate::world::boxes::in_both_back_ends!(
     an_agent_asks_and_is_told_the_decision,
     a_request_outlives_the_control_plane,
+    what_lapses_or_is_withdrawn_is_told,
     every_crash_point_of_asking_is_survived,
     inv_039_nothing_unknown_is_done,
 );
@@ -128,6 +129,35 @@ fn a_request_outlives_the_control_plane(runtime: Runtime) {
     told(&chat, &one, &["approved"]);
     told(&chat, &two, &["rejected"]);
     assert_eq!(soul(&daemon), "one");
+    assert!(daemon.stop().success());
+}
+
+/// A request that nobody decides, and one that a person takes back: the agent hears of both, once.
+fn what_lapses_or_is_withdrawn_is_told(runtime: Runtime) {
+    let home = Home::new(Build::Release, User::Root);
+    let words = ["--change-lifetime", "2s", "--sweep-interval", "1s"];
+    let serve = Serve::new(&home, runtime).flag(words[0], words[1]).flag(words[2], words[3]);
+    let daemon = serve.ready();
+    let chat = daemon.chat("mock-agent", "main");
+    let lapsing = asked(&chat.ask(&wish("one")));
+    told(&chat, &lapsing, &["was not decided in time and has lapsed; nothing was changed"]);
+    let change = daemon.get(&format!("/v1/changes/{lapsing}"));
+    assert_eq!(change["state"], "expired");
+    let late = approve(&daemon, &change);
+    assert_eq!((late.status, late.json()["type"].clone()), (409, json!("not_pending")), "{}", late.text());
+    assert!(daemon.stop().success());
+
+    let daemon = Serve::new(&home, runtime).ready();
+    let chat = daemon.chat("mock-agent", "main");
+    let withdrawn = asked(&chat.ask(&wish("two")));
+    daemon.send(Request::post(&format!("/v1/changes/{withdrawn}/withdraw"), &json!({}))).ok();
+    told(&chat, &withdrawn, &["was withdrawn; nothing was changed"]);
+    assert_eq!((soul(&daemon), pending(&daemon).len()), (String::new(), 0));
+    let records = daemon.get("/v1/audit?limit=1000")["records"].as_array().unwrap().clone();
+    let count = |act: &str, id: &str| {
+        records.iter().filter(|record| record["act"] == act && record["object"] == id).count()
+    };
+    assert_eq!((count("change.expired", &lapsing), count("change.withdrawn", &withdrawn)), (1, 1));
     assert!(daemon.stop().success());
 }
 
