@@ -1,11 +1,12 @@
-//! Who asks, and what they may: a person with the token they came with. The role counts at the moment of the act,
-//! in the transaction of the act; a token only narrows it. Touches the ledger.
+//! Who asks, and what they may: a person with the token they came with. Role and token count at the moment of the act,
+//! in the transaction of the act, for a request may be long on its way; a token only narrows the role. Touches the
+//! ledger.
 
 use rusqlite::Connection;
 
 use super::audit::By;
 use super::store::roles::{self, Role, RoleGrant};
-use super::store::{StoreError, members};
+use super::store::{StoreError, members, tokens};
 use crate::contract::ids::{GroupName, UserId};
 
 /// What a request needs.
@@ -67,6 +68,8 @@ pub struct Principal {
     pub user: UserId,
     /// The token's name.
     pub token: String,
+    /// Its SHA-256: another token of that name is another one.
+    pub digest: [u8; 32],
     /// What the token lets through.
     pub scopes: Vec<Scope>,
 }
@@ -80,6 +83,22 @@ impl Principal {
     /// As the audit names them.
     pub fn by(&self) -> By {
         By { actor: self.user.to_string(), via: self.via() }
+    }
+
+    /// Their standing now; none with a token that was revoked or is over.
+    ///
+    /// # Errors
+    /// SQLite's, or [`StoreError::BadRow`].
+    pub fn standing(&self, conn: &Connection) -> Result<Standing, StoreError> {
+        if self.opens(conn)? { Standing::of(conn, &self.user) } else { Ok(Standing::default()) }
+    }
+
+    /// Whether the token still opens the door.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn opens(&self, conn: &Connection) -> Result<bool, StoreError> {
+        tokens::opens(conn, &self.token, &self.digest)
     }
 
     /// Whether the token lets this through at all.
@@ -150,7 +169,7 @@ pub fn may(
     scope: Scope,
     group: Option<&GroupName>,
 ) -> Result<bool, StoreError> {
-    if !principal.has(scope) {
+    if !principal.has(scope) || !principal.opens(conn)? {
         return Ok(false);
     }
     if Standing::of(conn, &principal.user)?.allows(scope, group) {
@@ -159,6 +178,32 @@ pub fn may(
     match group {
         Some(group) if scope == Scope::Chat => members::has(conn, group, &principal.user),
         _ => Ok(false),
+    }
+}
+
+#[cfg(test)]
+impl Principal {
+    /// Somebody with a token of all scopes.
+    pub fn of(user: &str) -> Self {
+        let (digest, token) = (crate::contract::chain::hash(user), user.replace(':', "."));
+        Self { user: UserId::parse(user).unwrap(), token, digest, scopes: Scope::ALL.to_vec() }
+    }
+
+    /// Makes user and token known.
+    pub fn introduce(&self, tx: &rusqlite::Transaction<'_>) -> Result<(), StoreError> {
+        super::store::users::put(tx, &self.user, "")?;
+        tokens::add(
+            tx,
+            &tokens::Token {
+                name: self.token.clone(),
+                user: self.user.clone(),
+                scopes: Scope::write_all(&self.scopes),
+                digest: self.digest,
+                created_at: crate::contract::time::Millis(0),
+                expires_at: None,
+                revoked_at: None,
+            },
+        )
     }
 }
 

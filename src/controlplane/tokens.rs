@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use rusqlite::Transaction;
 
@@ -11,9 +12,13 @@ use super::principals::{Principal, Scope};
 use super::store::roles::{self, Role};
 use super::store::tokens::{self, Token};
 use super::store::{Ledger, Step, StoreError, users};
+use super::tasks;
 use super::telemetry::log;
 use crate::contract::ids::UserId;
 use crate::contract::time::Millis;
+
+/// After so long it is tried again to read them.
+const READ_AGAIN: Duration = Duration::from_secs(1);
 
 /// Whose the first token is.
 pub const OWNER: &str = "local:owner";
@@ -53,7 +58,7 @@ impl Tokens {
     fn hold(&self, all: Vec<Token>) {
         let all = all.into_iter().map(|token| {
             let scopes = Scope::parse_all(&token.scopes).unwrap_or_default();
-            let principal = Principal { user: token.user, token: token.name, scopes };
+            let principal = Principal { user: token.user, token: token.name, digest: token.digest, scopes };
             (token.digest, Known { principal, expires_at: token.expires_at })
         });
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = all.collect();
@@ -62,14 +67,26 @@ impl Tokens {
     /// Reads them again, after one was made or revoked. Where that fails, none opens the door until it succeeds: a
     /// token that was revoked must not.
     pub async fn reload(&self) {
-        let _turn = self.reading.lock().await;
-        match self.ledger.read(tokens::valid).await {
-            Ok(all) => self.hold(all),
-            Err(error) => {
-                log::error("tokens.not_read", &[("error", &error)]);
-                self.hold(Vec::new());
+        let turn = self.reading.lock_arc().await;
+        let Err(error) = self.read().await else { return };
+        log::error("tokens.not_read", &[("error", &error)]);
+        self.hold(Vec::new());
+        let tokens = self.clone();
+        tasks::spawn(async move {
+            let _turn = turn;
+            loop {
+                smol::Timer::after(READ_AGAIN).await;
+                match tokens.read().await {
+                    Ok(()) => return log::info("tokens.read", &[]),
+                    Err(error) => log::error("tokens.not_read", &[("error", &error)]),
+                }
             }
-        }
+        })
+        .detach();
+    }
+
+    async fn read(&self) -> Result<(), StoreError> {
+        self.ledger.read(tokens::valid).await.map(|all| self.hold(all))
     }
 
     /// Whether the token that somebody came with still opens the door.
@@ -78,12 +95,6 @@ impl Tokens {
         known.values().any(|known| {
             known.principal == *principal && known.expires_at.is_none_or(|at| at > Millis::now())
         })
-    }
-
-    /// When the token that somebody came with ends; `None` is never.
-    pub fn end_of(&self, principal: &Principal) -> Option<Millis> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.values().find(|known| known.principal == *principal)?.expires_at
     }
 
     /// Who presents this token; nobody when it is unknown, revoked or over. What is looked up is a digest, so how

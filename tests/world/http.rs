@@ -69,18 +69,18 @@ impl<'a> Request<'a> {
 
     /// Sends it and reads the answer; an error is one of the connection.
     pub fn send(self, to: SocketAddr) -> std::io::Result<Answer> {
-        let mut reader = self.open(to)?;
-        let (status, headers) = head(&mut reader)?;
-        let mut body = Vec::new();
-        if chunked(&headers) {
-            Chunks { reader, left: 0, done: false }.read_to_end(&mut body)?;
-        } else if let Some((_, length)) = headers.iter().find(|(key, _)| key == "content-length") {
-            body.resize(length.parse().map_err(std::io::Error::other)?, 0);
-            reader.read_exact(&mut body)?;
-        } else {
-            reader.read_to_end(&mut body)?;
-        }
-        Ok(Answer { status, headers, body })
+        answer(self.open(to)?)
+    }
+
+    /// Sends the head alone, and returns when the server has judged it and wants the body.
+    #[track_caller]
+    pub fn hold(mut self, to: SocketAddr) -> Held {
+        let body = std::mem::take(&mut self.body);
+        self.headers.push(("Content-Length", body.len().to_string()));
+        self.headers.push(("Expect", "100-continue".to_owned()));
+        let mut reader = self.open(to).unwrap();
+        assert_eq!(head(&mut reader).unwrap().0, 100);
+        Held { reader, body }
     }
 
     fn open(self, to: SocketAddr) -> std::io::Result<BufReader<TcpStream>> {
@@ -88,7 +88,8 @@ impl<'a> Request<'a> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
-        let has_host = self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host"));
+        let has = |wanted: &str| self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(wanted));
+        let (has_host, has_length) = (has("host"), has("content-length"));
         let mut text = format!("{} {} HTTP/1.1\r\nConnection: close\r\n", self.method, self.path);
         if !has_host {
             text.push_str(&format!("Host: {to}\r\n"));
@@ -96,7 +97,7 @@ impl<'a> Request<'a> {
         for (name, value) in &self.headers {
             text.push_str(&format!("{name}: {value}\r\n"));
         }
-        if !self.body.is_empty() || self.method == "POST" {
+        if !has_length && (!self.body.is_empty() || self.method == "POST") {
             text.push_str(&format!("Content-Length: {}\r\n", self.body.len()));
         }
         text.push_str("\r\n");
@@ -105,6 +106,35 @@ impl<'a> Request<'a> {
         stream.write_all(&all)?;
         Ok(BufReader::new(stream))
     }
+}
+
+/// A request of which the server has the head.
+pub struct Held {
+    reader: BufReader<TcpStream>,
+    body: Vec<u8>,
+}
+
+impl Held {
+    /// Sends the body and reads the answer.
+    #[track_caller]
+    pub fn finish(mut self) -> Answer {
+        self.reader.get_mut().write_all(&self.body).unwrap();
+        answer(self.reader).unwrap()
+    }
+}
+
+fn answer(mut reader: BufReader<TcpStream>) -> std::io::Result<Answer> {
+    let (status, headers) = head(&mut reader)?;
+    let mut body = Vec::new();
+    if chunked(&headers) {
+        Chunks { reader, left: 0, done: false }.read_to_end(&mut body)?;
+    } else if let Some((_, length)) = headers.iter().find(|(key, _)| key == "content-length") {
+        body.resize(length.parse().map_err(std::io::Error::other)?, 0);
+        reader.read_exact(&mut body)?;
+    } else {
+        reader.read_to_end(&mut body)?;
+    }
+    Ok(Answer { status, headers, body })
 }
 
 fn head(reader: &mut BufReader<TcpStream>) -> std::io::Result<(u16, Vec<(String, String)>)> {

@@ -141,12 +141,14 @@ pub(super) async fn edit(
 pub(super) async fn delete(api: &Api, principal: Principal, name: &str) -> Result<Response<Body>, Problem> {
     let group = GroupName::parse(name).map_err(|_| Problem::no_agent(name))?;
     let (ledger, audit, actors) = (api.ledger.clone(), api.audit.clone(), api.actors.clone());
+    let rights = api.rights.clone();
     let deleting = tasks::unbroken(async move {
         let gone = group.clone();
         let deleted = audit.act(Step::Other, move |tx| end(tx, &principal, &group)).await;
         // Also where it is only not in the audit file yet: it is deleted.
         if matches!(deleted, Ok(Some(true)) | Err(ActError::Unexported { done: Some(true), .. })) {
             actors.close_group(&gone);
+            rights.ring();
             if let Err(error) = fail_waiting(&ledger).await {
                 log::warn("agent.messages_wait", &[("agent", &gone), ("error", &error)]);
                 tasks::spawn(finish_deletions(ledger)).detach();
@@ -155,7 +157,6 @@ pub(super) async fn delete(api: &Api, principal: Principal, name: &str) -> Resul
         deleted
     });
     let deleted = deleting.await.ok_or_else(Problem::internal)?;
-    api.rights.ring();
     match deleted.map_err(|error| Problem::not_acted(error, name, "deleted"))? {
         Some(true) => Ok(json_response(StatusCode::OK, &Value::object([("deleted", Value::from(name))]))),
         Some(false) => Err(Problem::no_agent(name)),

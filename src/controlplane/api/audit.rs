@@ -7,6 +7,7 @@ use std::sync::Arc;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::HeaderValue;
 use hyper::{Request, Response, StatusCode, header};
+use rusqlite::Connection;
 use smol::Timer;
 use smol::channel::Receiver;
 use smol::future::FutureExt;
@@ -19,7 +20,7 @@ use crate::contract::chain;
 use crate::contract::json::{self, Value};
 use crate::controlplane::audit::ActError;
 use crate::controlplane::http::{Body, json_response, pieces};
-use crate::controlplane::principals::{Principal, Scope};
+use crate::controlplane::principals::{self, Principal, Scope};
 use crate::controlplane::store::StoreError;
 use crate::controlplane::store::audit::{self as rows, Link};
 use crate::controlplane::telemetry::log;
@@ -73,7 +74,9 @@ pub(super) fn record_json(link: &Link) -> Result<Value, StoreError> {
 
 /// `POST /v1/audit/acknowledge`
 pub(super) async fn acknowledge(api: &Api, principal: &Principal) -> Result<Response<Body>, Problem> {
-    match api.audit.acknowledge(principal.by()).await {
+    let judged = principal.clone();
+    let may = move |conn: &Connection| principals::may(conn, &judged, Scope::Admin, None);
+    match api.audit.acknowledge(principal.by(), may).await {
         Ok(Some(wrong)) => {
             let document = Value::object([("acknowledged", Value::from(wrong))]);
             Ok(json_response(StatusCode::OK, &document))

@@ -264,8 +264,6 @@ pub(super) async fn decide(
     field(&document, "by")?;
     let id = ChangeId::parse(name).map_err(|_| Problem::no_change(name))?;
     let decided = api.gateway.decide(principal, id, Decide { verdict, digest, note }).await;
-    // Somebody may have lost a role or a membership.
-    api.rights.ring();
     match decided.map_err(undecided)? {
         Ok(outcome) => Ok(json_response(StatusCode::OK, &change_json(&outcome.change)?)),
         Err(not) => Err(not_decided(name, not)?),

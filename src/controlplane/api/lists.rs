@@ -136,17 +136,14 @@ pub(super) async fn session(api: &Api, principal: &Principal, name: &str) -> Res
 /// `POST /v1/sessions/{id}/release`
 pub(super) async fn release(api: &Api, principal: &Principal, name: &str) -> Result<Response<Body>, Problem> {
     let id = SessionId::parse(name).map_err(|_| Problem::no_session(name))?;
-    let asked = id.clone();
-    let row = api.ledger.read(move |conn| sessions::get(conn, &asked)).await?;
-    let row = row.ok_or_else(|| Problem::no_session(name))?;
-    api.reaches(principal, Scope::Operate, &row.partition.group).await?;
-    match api.actors.release(&id, &api.audit, principal.by()).await {
+    match api.actors.release(&id, &api.audit, principal).await {
         Ok(()) => {
             let row = api.ledger.read(move |conn| sessions::get(conn, &id)).await?;
             let row = row.ok_or_else(|| Problem::no_session(name))?;
             Ok(json_response(StatusCode::OK, &session_json(&row, &api.actors.live())))
         }
         Err(ReleaseError::NoSession) => Err(Problem::no_session(name)),
+        Err(ReleaseError::Forbidden) => Err(Problem::forbidden("your roles do not allow this for its agent")),
         Err(ReleaseError::NotParked) => Err(Problem::not_parked()),
         Err(ReleaseError::Act(ActError::Unavailable(reason))) => Err(Problem::audit_unavailable(&reason)),
         Err(ReleaseError::Act(ActError::Unexported { reason, .. })) => {

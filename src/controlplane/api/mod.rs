@@ -66,7 +66,7 @@ pub struct Api {
     failures: throttle::Failures,
     rates: rate::Rates,
     /// Rings when somebody may have less than before: open streams look again whether they may go on.
-    rights: Bell,
+    rights: Arc<Bell>,
     streams: Arc<Semaphore>,
 }
 
@@ -90,11 +90,11 @@ impl Api {
             actors,
             audit,
             tokens,
+            rights: gateway.rights().clone(),
             gateway,
             closing,
             failures: throttle::Failures::default(),
             rates: rate::Rates::new(token_rate),
-            rights: Bell::default(),
             streams: Arc::new(Semaphore::new(STREAMS)),
         }
     }

@@ -15,7 +15,7 @@ use crate::contract::time::Millis;
 use crate::controlplane::audit::{self, Record};
 use crate::controlplane::http::{Body, json_response};
 use crate::controlplane::keys::ApiToken;
-use crate::controlplane::principals::{Principal, Scope, Standing};
+use crate::controlplane::principals::{self, Principal, Scope};
 use crate::controlplane::store::roles;
 use crate::controlplane::store::tokens::{self, Token};
 use crate::controlplane::store::users::{self, User};
@@ -28,6 +28,8 @@ const BODY_BYTES: usize = 8 << 10;
 const NAME_BYTES: usize = 200;
 /// Longest time that a token can be made for, in days: ten years.
 const MOST_DAYS: u64 = 3653;
+/// Whose role or token ended while the request was on its way.
+pub(super) const NOT_ANY_MORE: &str = "your roles do not allow this any more; see `ironctl whoami`";
 const DAY: i64 = 24 * 60 * 60 * 1000;
 
 fn user_id(text: &str) -> Result<UserId, Problem> {
@@ -101,6 +103,9 @@ pub(super) async fn put(
     let (user, new) = api
         .audit
         .act(Step::Other, move |tx| {
+            if !principals::may(tx, &principal, Scope::Admin, None)? {
+                return Ok(None);
+            }
             let new = users::put(tx, &id, &name)?;
             note(
                 tx,
@@ -109,10 +114,11 @@ pub(super) async fn put(
                 &id.to_string(),
                 Value::Null,
             )?;
-            Ok((users::get(tx, &id)?.ok_or(StoreError::BadRow("a user"))?, new))
+            Ok(Some((users::get(tx, &id)?.ok_or(StoreError::BadRow("a user"))?, new)))
         })
         .await
-        .map_err(|error| Problem::not_acted(error, &object, "stored"))?;
+        .map_err(|error| Problem::not_acted(error, &object, "stored"))?
+        .ok_or_else(|| Problem::forbidden(NOT_ANY_MORE))?;
     Ok(json_response(if new { StatusCode::CREATED } else { StatusCode::OK }, &user_json(&user)))
 }
 
@@ -122,14 +128,18 @@ pub(super) async fn delete(api: &Api, principal: Principal, name: &str) -> Resul
     let gone = api
         .audit
         .act(Step::Other, move |tx| {
+            if !principals::may(tx, &principal, Scope::Admin, None)? {
+                return Ok(None);
+            }
             let gone = users::delete(tx, &id)?;
             if gone {
                 note(tx, &principal, "user.deleted", &id.to_string(), Value::Null)?;
             }
-            Ok(gone)
+            Ok(Some(gone))
         })
         .await
-        .map_err(|error| Problem::not_acted(error, name, "deleted"))?;
+        .map_err(|error| Problem::not_acted(error, name, "deleted"))?
+        .ok_or_else(|| Problem::forbidden(NOT_ANY_MORE))?;
     if gone {
         Ok(json_response(StatusCode::OK, &Value::object([("deleted", Value::from(name))])))
     } else {
@@ -270,15 +280,6 @@ pub(super) async fn make_token(
     if scopes.iter().any(|scope| !principal.has(*scope)) {
         return Err(Problem::forbidden("a token gives no other token more than it has itself"));
     }
-    if let Some(own) = api.tokens.end_of(&principal)
-        && expires_at.is_none_or(|at| at > own)
-    {
-        let detail = format!(
-            "a token gives no other token more time than it has itself; give expires_at, {} at the latest",
-            own.to_rfc3339()
-        );
-        return Err(Problem::forbidden(detail));
-    }
     let secret = ApiToken::mint().map_err(|_| Problem::internal())?;
     let token = Token {
         name: name.clone(),
@@ -292,10 +293,25 @@ pub(super) async fn make_token(
     let stored = api
         .audit
         .act(Step::Other, move |tx| {
+            let standing = principal.standing(tx)?;
+            let Some(own) = tokens::get(tx, &principal.token)?
+                .filter(|_| standing.allows_somewhere(Scope::Admin))
+            else {
+                return Ok(Err(Problem::forbidden(NOT_ANY_MORE)));
+            };
+            if let Some(own) = own.expires_at
+                && expires_at.is_none_or(|at| at > own)
+            {
+                let detail = format!(
+                    "a token gives no other token more time than it has itself; give expires_at, {} at the latest",
+                    own.to_rfc3339()
+                );
+                return Ok(Err(Problem::forbidden(detail)));
+            }
             if users::get(tx, &user)?.is_none() {
                 return Ok(Err(Problem::no_user(&user.to_string())));
             }
-            if principal.user != user && !Standing::of(tx, &principal.user)?.is_owner() {
+            if principal.user != user && !standing.is_owner() {
                 return Ok(Err(Problem::forbidden("only an owner makes tokens for others")));
             }
             tokens::add(tx, &token)?;
@@ -347,12 +363,17 @@ pub(super) async fn revoke_token(
     principal: Principal,
     name: &str,
 ) -> Result<Response<Body>, Problem> {
-    let (tokens, audit, token) = (api.tokens.clone(), api.audit.clone(), name.to_owned());
+    let (tokens, audit, rights) = (api.tokens.clone(), api.audit.clone(), api.rights.clone());
+    let token = name.to_owned();
     let revoking = tasks::unbroken(async move {
         let revoked = audit
             .act(Step::Other, move |tx| {
+                let standing = principal.standing(tx)?;
+                if !standing.allows_somewhere(Scope::Admin) {
+                    return Ok(Err(Problem::forbidden(NOT_ANY_MORE)));
+                }
                 let Some(found) = tokens::get(tx, &token)? else { return Ok(Ok(false)) };
-                if found.user != principal.user && !Standing::of(tx, &principal.user)?.is_owner() {
+                if found.user != principal.user && !standing.is_owner() {
                     return Ok(Err(Problem::forbidden("only an owner revokes tokens of others")));
                 }
                 let revoked = tokens::revoke(tx, &token)?;
@@ -364,10 +385,10 @@ pub(super) async fn revoke_token(
             .await;
         // Also where it is only not in the audit file yet: it is revoked.
         tokens.reload().await;
+        rights.ring();
         revoked
     });
     let revoked = revoking.await.ok_or_else(Problem::internal)?;
-    api.rights.ring();
     let revoked = revoked.map_err(|error| Problem::not_acted(error, name, "revoked"))??;
     if revoked {
         Ok(json_response(StatusCode::OK, &Value::object([("revoked", Value::from(name))])))

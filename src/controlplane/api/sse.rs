@@ -173,7 +173,7 @@ impl<S: Source> Reader<S> {
             match self.wait().await {
                 Woken::Changed => {}
                 Woken::Rights if self.may_go_on().await => {}
-                Woken::Quiet if self.api.tokens.holds(&self.principal) => {
+                Woken::Quiet if self.may_go_on().await => {
                     return Some(self.sign_of_life());
                 }
                 Woken::Rights | Woken::Quiet | Woken::Closing => return None,

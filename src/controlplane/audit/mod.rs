@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rusqlite::Transaction;
+use rusqlite::{Connection, Transaction};
 use smol::channel::{Receiver, Sender};
 
 use self::exporter::{Exporter, Note, Order};
@@ -433,13 +433,21 @@ impl Audit {
         receiver
     }
 
-    /// Acknowledges that files and ledger disagreed; gives what was wrong, or `None` when nothing was.
+    /// Acknowledges that files and ledger disagreed, if whoever does it `may`; gives what was wrong, or `None` when
+    /// nothing was.
     ///
     /// # Errors
     /// As [`Audit::act`].
-    pub async fn acknowledge(&self, by: By) -> Result<Option<String>, ActError<Option<String>>> {
+    pub async fn acknowledge(
+        &self,
+        by: By,
+        may: impl FnOnce(&Connection) -> Result<bool, StoreError> + Send + 'static,
+    ) -> Result<Option<String>, ActError<Option<String>>> {
         let acknowledged = self
             .act(Step::Other, move |tx| {
+                if !may(tx)? {
+                    return Ok(None);
+                }
                 let Some(wrong) = reconcile::acknowledge(tx)? else { return Ok(None) };
                 record(
                     tx,

@@ -16,7 +16,7 @@ use crate::contract::plain;
 use crate::contract::time::Millis;
 use crate::controlplane::audit::{self, Record};
 use crate::controlplane::keys::Keyring;
-use crate::controlplane::principals::{Principal, Scope, Standing};
+use crate::controlplane::principals::{Principal, Scope};
 use crate::controlplane::store::changes::{self, Change, Decision, State};
 use crate::controlplane::store::inbox::{self, NewInbound};
 use crate::controlplane::store::roles::Role;
@@ -85,6 +85,31 @@ pub enum NotDecided {
     Invalid(Refusals),
     /// The note is too long.
     TooLong,
+}
+
+/// The change, if deciding it comes to looking at what it names on the host: an approval by somebody who may, of what is
+/// pending, by the digest that it has.
+///
+/// # Errors
+/// The ledger's.
+pub(super) fn due(
+    conn: &Connection,
+    policy: &Policy,
+    principal: &Principal,
+    id: &ChangeId,
+    decide: &Decide,
+) -> Result<Option<Change>, StoreError> {
+    if decide.verdict != Verdict::Approve {
+        return Ok(None);
+    }
+    let Some(change) = changes::get(conn, id)? else { return Ok(None) };
+    let is_named = decide.digest.as_ref() == Some(&change.digest);
+    if change.state != State::Pending || !is_named {
+        return Ok(None);
+    }
+    let (kind, effects) = (kind_of(&change)?, effects_of(&change)?);
+    let objection = objection(conn, policy, principal, &change, kind, &effects, decide.verdict)?;
+    Ok(objection.is_none().then_some(change))
 }
 
 /// Decides a pending change.
@@ -161,8 +186,8 @@ pub fn withdraw(
     id: &ChangeId,
 ) -> Result<Result<Outcome, NotDecided>, StoreError> {
     let Some(change) = changes::get(tx, id)? else { return Ok(Err(NotDecided::NoChange)) };
-    let standing = Standing::of(tx, &principal.user)?;
-    let own = change.requested_by == principal.user.to_string();
+    let standing = principal.standing(tx)?;
+    let own = change.requested_by == principal.user.to_string() && principal.opens(tx)?;
     if !principal.has(Scope::Operate) || !(own || standing.allows(Scope::Operate, Some(&change.group))) {
         return Ok(Err(NotDecided::Forbidden(
             "a change is withdrawn by whoever asked for it, or by an admin of its agent",
@@ -215,7 +240,7 @@ pub fn effects_of(change: &Change) -> Result<Vec<Effect>, StoreError> {
 
 /// Why this person may not decide this change.
 fn objection(
-    tx: &Transaction<'_>,
+    conn: &Connection,
     policy: &Policy,
     principal: &Principal,
     change: &Change,
@@ -226,7 +251,7 @@ fn objection(
     if !principal.has(Scope::Approve) {
         return Ok(Some("the token's scopes do not hold approve"));
     }
-    let standing = Standing::of(tx, &principal.user)?;
+    let standing = principal.standing(conn)?;
     // A group that is not there yet is nobody's.
     let group = (kind != Kind::CreateAgent).then_some(&change.group);
     if !standing.allows(Scope::Approve, group) {
@@ -364,7 +389,7 @@ pub fn retry(
     id: &ChangeId,
 ) -> Result<Result<Change, NotDecided>, StoreError> {
     let Some(change) = changes::get(tx, id)? else { return Ok(Err(NotDecided::NoChange)) };
-    let standing = Standing::of(tx, &principal.user)?;
+    let standing = principal.standing(tx)?;
     if !principal.has(Scope::Approve) || !standing.allows(Scope::Approve, Some(&change.group)) {
         return Ok(Err(NotDecided::Forbidden("your roles do not let you decide for this agent")));
     }

@@ -27,6 +27,7 @@ use self::desk::Desk;
 use self::facts::Facts;
 use self::submit::{NotSubmitted, Origin, Request, Submitted};
 use super::audit::ActError;
+use super::bell::Bell;
 use super::grants::Host;
 use super::principals::Principal;
 use super::session::Sessions;
@@ -47,12 +48,18 @@ pub struct Gateway {
     ledger: Ledger,
     desk: Desk,
     sessions: Sessions,
+    rights: Arc<Bell>,
 }
 
 impl Gateway {
     /// Puts it together.
     pub fn new(ledger: Ledger, desk: Desk, sessions: Sessions) -> Self {
-        Self { ledger, desk, sessions }
+        Self { ledger, desk, sessions, rights: Arc::default() }
+    }
+
+    /// Rings when somebody may have less than before, also when whoever decided it is gone.
+    pub fn rights(&self) -> &Arc<Bell> {
+        &self.rights
     }
 
     /// The host, as far as grants are concerned.
@@ -69,7 +76,13 @@ impl Gateway {
         origin: Origin,
         mut request: Request,
     ) -> Acted<Result<Submitted, NotSubmitted>> {
-        request.facts = self.desk.look(&request.kind, &request.payload).await;
+        // Looking may take long, and is done for nobody who will be refused anyway.
+        let (asker, asked) = (origin.clone(), request.clone());
+        match self.ledger.read(move |conn| submit::known(conn, &asker, &asked)).await? {
+            Err(not) => return Ok(Err(not)),
+            Ok(true) => {}
+            Ok(false) => request.facts = self.desk.look(&request.kind, &request.payload).await,
+        }
         let desk = self.desk.clone();
         let mut submitted = self
             .act(
@@ -103,11 +116,10 @@ impl Gateway {
     ) -> Acted<Result<Outcome, NotDecided>> {
         let (desk, host, asked) = (self.desk.clone(), self.desk.host.clone(), id.clone());
         // What a payload names is looked at once more; a package is what it was when it was asked for.
-        let change = self.ledger.read(move |conn| changes::get(conn, &asked)).await?;
+        let (policy, by, what) = (self.desk.policy.clone(), principal.clone(), decide.clone());
+        let change = self.ledger.read(move |conn| decide::due(conn, &policy, &by, &asked, &what)).await?;
         let facts = match change {
-            Some(change) if decide.verdict == decide::Verdict::Approve => {
-                host.unblock(move |host| Facts::again(host, &change)).await
-            }
+            Some(change) => host.unblock(move |host| Facts::again(host, &change)).await,
             _ => Facts::default(),
         };
         self.act(
@@ -143,6 +155,7 @@ impl Gateway {
         let gateway = self.clone();
         let acting = tasks::unbroken(async move {
             let mut acted = gateway.desk.audit.act(step, work).await;
+            gateway.rights.ring();
             match &mut acted {
                 Ok(Ok(done)) => {
                     if let Some(outcome) = outcome(done) {

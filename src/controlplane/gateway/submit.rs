@@ -1,7 +1,7 @@
 //! Asking for a change: checked at once, stored as pending, and nothing else happens. Runs inside the transaction of
 //! whoever asks; touches the ledger.
 
-use rusqlite::Transaction;
+use rusqlite::{Connection, Transaction};
 
 use super::decide::{self, Outcome};
 use super::effect::Effect;
@@ -147,30 +147,41 @@ fn parse_kind(word: &str) -> Result<Kind, NotSubmitted> {
     })
 }
 
-/// Checks a request and stores it as pending.
+/// What is known of a request before anything is looked at for it: whether its asker may ask, and whether it was taken
+/// before, in which case nothing needs to be looked at either.
 ///
 /// # Errors
 /// The ledger's; the inner ones are the asker's.
-pub fn submit(
-    tx: &Transaction<'_>,
-    keyring: &Keyring,
-    policy: &Policy,
-    lifetime: i64,
+pub(super) fn known(
+    conn: &Connection,
     origin: &Origin,
     request: &Request,
-) -> Result<Result<Submitted, NotSubmitted>, StoreError> {
-    let group = &request.group;
+) -> Result<Result<bool, NotSubmitted>, StoreError> {
     let kind = match parse_kind(&request.kind) {
         Ok(kind) => kind,
         Err(refused) => return Ok(Err(refused)),
     };
+    if let Err(refused) = allowed(conn, origin, kind, request)? {
+        return Ok(Err(refused));
+    }
+    Ok(Ok(earlier(conn, origin, request.key.as_deref())?.is_some()))
+}
+
+/// Whether somebody may ask for this, in these words.
+fn allowed(
+    conn: &Connection,
+    origin: &Origin,
+    kind: Kind,
+    request: &Request,
+) -> Result<Result<(), NotSubmitted>, StoreError> {
+    let group = &request.group;
     match origin {
         Origin::Person { principal, .. } => {
-            if !principals::may(tx, principal, Scope::Operate, Some(group))? {
+            if !principals::may(conn, principal, Scope::Operate, Some(group))? {
                 return Ok(Err(NotSubmitted::Forbidden));
             }
             // Who makes agents must be able to reach all of them.
-            if kind == Kind::CreateAgent && !principals::may(tx, principal, Scope::Operate, None)? {
+            if kind == Kind::CreateAgent && !principals::may(conn, principal, Scope::Operate, None)? {
                 return Ok(Err(NotSubmitted::Forbidden));
             }
         }
@@ -194,6 +205,29 @@ pub fn submit(
                 format!("{name} has {} bytes, and {most} are the most", text.len()),
             )));
         }
+    }
+    Ok(Ok(()))
+}
+
+/// Checks a request and stores it as pending.
+///
+/// # Errors
+/// The ledger's; the inner ones are the asker's.
+pub fn submit(
+    tx: &Transaction<'_>,
+    keyring: &Keyring,
+    policy: &Policy,
+    lifetime: i64,
+    origin: &Origin,
+    request: &Request,
+) -> Result<Result<Submitted, NotSubmitted>, StoreError> {
+    let group = &request.group;
+    let kind = match parse_kind(&request.kind) {
+        Ok(kind) => kind,
+        Err(refused) => return Ok(Err(refused)),
+    };
+    if let Err(refused) = allowed(tx, origin, kind, request)? {
+        return Ok(Err(refused));
     }
     let (name, via) = (origin.name(), origin.via());
     let digest = request.digest();
@@ -295,22 +329,22 @@ pub fn submit(
 
 /// What was made of an earlier request with this key, and the digest of that request.
 fn earlier(
-    tx: &Transaction<'_>,
+    conn: &Connection,
     origin: &Origin,
     key: Option<&str>,
 ) -> Result<Option<(Change, String)>, StoreError> {
     let Some(key) = key else { return Ok(None) };
     match origin {
         Origin::Person { .. } => {
-            let change = changes::by_key(tx, &origin.via(), key)?;
+            let change = changes::by_key(conn, &origin.via(), key)?;
             Ok(change.map(|change| {
                 let request = change.request.clone();
                 (change, request)
             }))
         }
         Origin::Agent { session, .. } => {
-            let Some(call) = calls::find(tx, session, key)? else { return Ok(None) };
-            Ok(changes::get(tx, &call.change)?.map(|change| (change, call.request)))
+            let Some(call) = calls::find(conn, session, key)? else { return Ok(None) };
+            Ok(changes::get(conn, &call.change)?.map(|change| (change, call.request)))
         }
     }
 }

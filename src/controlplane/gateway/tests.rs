@@ -11,7 +11,7 @@ use super::facts::Facts;
 use super::kind::Kind;
 use super::policy::Policy;
 use super::submit::{self, NotSubmitted, Origin, Request};
-use crate::contract::ids::{GroupName, SessionId, UserId};
+use crate::contract::ids::{GroupName, SessionId};
 use crate::contract::json::{self, Value};
 use crate::controlplane::grants::Host;
 use crate::controlplane::keys::{self, FileMaster, Keyring};
@@ -20,9 +20,7 @@ use crate::controlplane::state::{StateDir, Wall};
 use crate::controlplane::store::changes::{self, Change, State};
 use crate::controlplane::store::groups::{self, Document, NewGroup, Tools};
 use crate::controlplane::store::roles::{self, Role};
-use crate::controlplane::store::{
-    Ledger, Step, StoreError, audit, destinations, grants, members, users, wirings,
-};
+use crate::controlplane::store::{Ledger, Step, StoreError, audit, destinations, grants, members, wirings};
 
 struct World {
     ledger: Ledger,
@@ -45,7 +43,7 @@ fn group(name: &str) -> GroupName {
 }
 
 fn person(user: &str) -> Principal {
-    Principal { user: UserId::parse(user).unwrap(), token: "test".into(), scopes: Scope::ALL.to_vec() }
+    Principal::of(user)
 }
 
 impl World {
@@ -76,10 +74,10 @@ impl World {
             for (user, role) in
                 [("local:owner", Role::Owner), ("local:adam", Role::Admin), ("local:ann", Role::Approver)]
             {
-                let user = UserId::parse(user).unwrap();
-                users::put(tx, &user, "")?;
+                let principal = person(user);
+                principal.introduce(tx)?;
                 let scope = (role != Role::Owner).then(|| group("a"));
-                roles::grant(tx, &user, role, scope.as_ref())?;
+                roles::grant(tx, &principal.user, role, scope.as_ref())?;
             }
             Ok(())
         });

@@ -16,6 +16,7 @@ mod ingest;
 mod launch;
 mod letters;
 mod limits;
+mod reconfigured;
 mod run;
 mod states;
 
@@ -39,13 +40,14 @@ use self::context::{Context, Runtime};
 use crate::contract::ids::{GroupName, SessionId};
 use crate::contract::json::Value;
 use crate::contract::time::Millis;
-use crate::controlplane::audit::{self, ActError, Audit, By, Record};
+use crate::controlplane::audit::{self, ActError, Audit, Record};
 use crate::controlplane::brokers::model::ModelBroker;
 use crate::controlplane::config::Config;
 use crate::controlplane::gateway::decide::Outcome;
 use crate::controlplane::gateway::desk::Desk;
 use crate::controlplane::gateway::work::Worked;
 use crate::controlplane::isolation::{IsolationPaths, Isolator};
+use crate::controlplane::principals::{self, Principal, Scope};
 use crate::controlplane::state::Wall;
 use crate::controlplane::store::changes::State;
 use crate::controlplane::store::history::News;
@@ -76,6 +78,8 @@ pub struct Live {
 pub enum ReleaseError {
     /// There is none of that name.
     NoSession,
+    /// Whoever asks may not.
+    Forbidden,
     /// It is not parked.
     NotParked,
     /// It was not done, or not recorded yet.
@@ -178,10 +182,19 @@ impl Sessions {
     ///
     /// # Errors
     /// When there is no such session, when it is not parked, and when the ledger or the audit file fails.
-    pub async fn release(&self, session: &SessionId, audit: &Audit, by: By) -> Result<(), ReleaseError> {
-        let id = session.clone();
+    pub async fn release(
+        &self,
+        session: &SessionId,
+        audit: &Audit,
+        principal: &Principal,
+    ) -> Result<(), ReleaseError> {
+        let (id, principal) = (session.clone(), principal.clone());
         let released = audit.act(Step::Other, move |tx| {
             let Some(row) = sessions::get(tx, &id)? else { return Ok(Err(ReleaseError::NoSession)) };
+            if !principals::may(tx, &principal, Scope::Operate, Some(&row.partition.group))? {
+                return Ok(Err(ReleaseError::Forbidden));
+            }
+            let by = principal.by();
             let SessionState::Parked { reason } = row.state else { return Ok(Err(ReleaseError::NotParked)) };
             sessions::release(tx, &id)?;
             let record = Record {

@@ -116,6 +116,17 @@ pub fn list(conn: &Connection, after: &str, limit: usize) -> Result<Vec<Token>, 
     conn.prepare_cached(&sql)?.query_and_then(params![after, super::rows(limit)], read)?.collect()
 }
 
+/// Whether a token of that name and digest opens the door now.
+///
+/// # Errors
+/// SQLite's.
+pub fn opens(conn: &Connection, name: &str, digest: &[u8; 32]) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM tokens WHERE name = ?1 AND digest = ?2 AND revoked_at IS NULL
+               AND (expires_at IS NULL OR expires_at > ?3))";
+    let values = params![name, digest, Millis::now().0];
+    Ok(conn.prepare_cached(sql)?.query_row(values, |row| row.get(0))?)
+}
+
 /// Those that were not revoked.
 ///
 /// # Errors

@@ -246,16 +246,16 @@ fn failed_logins_are_one_record_for_each_source() {
 fn an_acknowledgement_is_an_act() {
     let world = World::new();
     let audit = world.start();
-    assert_eq!(tasks::block_on(audit.acknowledge(by())), Ok(None));
+    assert_eq!(tasks::block_on(audit.acknowledge(by(), |_| Ok(true))), Ok(None));
     act(&audit, "thing").unwrap();
     stop(audit);
     fs::write(world.file(), "{}\n").unwrap();
     let audit = world.start();
     let told = world.told.lock().unwrap().clone().unwrap();
-    assert_eq!(tasks::block_on(audit.acknowledge(by())), Ok(Some(told)));
+    assert_eq!(tasks::block_on(audit.acknowledge(by(), |_| Ok(true))), Ok(Some(told)));
     assert_eq!(*world.told.lock().unwrap(), None);
     assert!(world.text().lines().last().unwrap().contains("audit.acknowledged"));
-    assert_eq!(tasks::block_on(audit.acknowledge(by())), Ok(None));
+    assert_eq!(tasks::block_on(audit.acknowledge(by(), |_| Ok(true))), Ok(None));
     stop(audit);
     let audit = world.start();
     assert_eq!(*world.told.lock().unwrap(), None, "it stays acknowledged");

@@ -20,7 +20,7 @@ use crate::controlplane::gateway::policy::Policy;
 use crate::controlplane::gateway::submit::{MOST_A_DAY, MOST_PENDING};
 use crate::controlplane::grants::Host;
 use crate::controlplane::keys::{self, FileMaster};
-use crate::controlplane::principals::{Principal, Scope};
+use crate::controlplane::principals::Principal;
 use crate::controlplane::state::{StateDir, Wall};
 use crate::controlplane::store::changes::{self, Change, State};
 use crate::controlplane::store::groups::{self, NewGroup, Tools};
@@ -51,8 +51,7 @@ fn group(name: &str) -> GroupName {
 }
 
 fn owner() -> Principal {
-    let user = UserId::parse("local:owner").unwrap();
-    Principal { user, token: "test".into(), scopes: Scope::ALL.to_vec() }
+    Principal::of("local:owner")
 }
 
 impl World {
@@ -71,7 +70,7 @@ impl World {
             Desk::new(audit, keyring, Arc::new(policy), Arc::new(Host::with(state.path(), &[])), 60_000);
         let world = Self { ledger, desk, path, _state: state };
         world.write(|tx| {
-            users::put(tx, &owner().user, "")?;
+            owner().introduce(tx)?;
             roles::grant(tx, &owner().user, Role::Owner, None)?;
             let none = ("none", Tools::None);
             for (name, tools) in [("a", Tools::All), ("b", Tools::All), none] {
