@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use hyper::Method;
 
 use super::router::{Route, route};
+use crate::contract::catalogue::TOOLS;
+use crate::controlplane::gateway::kind::Kind;
 
 const DOCUMENT: &str = include_str!("../../../schema/openapi.yaml");
 const PAGE: &str = include_str!("../../help/api.md");
@@ -129,4 +131,16 @@ fn every_code_of_a_problem_is_documented() {
     for code in codes {
         assert!(DOCUMENT.contains(&format!("- {code}\n")), "{code} is not in schema/openapi.yaml");
     }
+}
+
+#[test]
+fn every_kind_of_change_and_every_tool_is_documented() {
+    let asked: BTreeSet<&str> = DOCUMENT
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("kind: { const: ")?.strip_suffix(" }"))
+        .collect();
+    assert_eq!(asked, Kind::ALL.iter().map(|kind| kind.as_str()).collect());
+    let tools: Vec<&str> = TOOLS.iter().map(|tool| tool.name).collect();
+    assert!(DOCUMENT.contains(&format!("items: {{ enum: [{}] }}", tools.join(", "))), "{tools:?}");
+    assert!(DOCUMENT.contains(&format!("maxItems: {}\n          items: {{ enum: [read_file", tools.len())));
 }
