@@ -83,14 +83,25 @@ impl<'a> Request<'a> {
         Held { reader, body }
     }
 
+    /// Sends it and gives the status of the answer, and the connection, which stays.
+    #[track_caller]
+    pub fn keep(self, to: SocketAddr) -> (u16, TcpStream) {
+        let mut reader = self.header("Connection", "keep-alive").open(to).unwrap();
+        let status = head(&mut reader).unwrap().0;
+        (status, reader.into_inner())
+    }
+
     fn open(self, to: SocketAddr) -> std::io::Result<BufReader<TcpStream>> {
         let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
         let has = |wanted: &str| self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(wanted));
-        let (has_host, has_length) = (has("host"), has("content-length"));
-        let mut text = format!("{} {} HTTP/1.1\r\nConnection: close\r\n", self.method, self.path);
+        let (has_host, has_length, stays) = (has("host"), has("content-length"), has("connection"));
+        let mut text = format!("{} {} HTTP/1.1\r\n", self.method, self.path);
+        if !stays {
+            text.push_str("Connection: close\r\n");
+        }
         if !has_host {
             text.push_str(&format!("Host: {to}\r\n"));
         }

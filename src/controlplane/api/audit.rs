@@ -91,8 +91,8 @@ pub(super) async fn acknowledge(api: &Api, principal: &Principal) -> Result<Resp
 }
 
 /// `GET /v1/audit/verify`: spaces while it works, then the report.
-pub(super) fn verify(api: &Arc<Api>) -> Result<Response<Body>, Problem> {
-    let place = api.streams.try_acquire_arc().ok_or_else(Problem::too_many_streams)?;
+pub(super) fn verify(api: &Arc<Api>, principal: &Principal) -> Result<Response<Body>, Problem> {
+    let place = api.streams.take(&principal.token).ok_or_else(Problem::too_many_streams)?;
     let audit = api.audit.clone();
     let work = Box::pin(async move {
         let _place = place;
@@ -137,7 +137,7 @@ pub(super) async fn events(
         Some(number) => Some(number),
         None => query.number("after", 0, u64::MAX)?,
     };
-    let seat = Seat::take(api)?;
+    let seat = Seat::take(api, &principal)?;
     // Admitted before the seat was taken, so what was taken away between the two rang for nobody.
     api.admit(&principal, &Guarded::AuditEvents).await?;
     let rung = api.audit.watch();

@@ -36,13 +36,14 @@ pub(super) async fn stream(
         Some(position) => position,
         None => query.number("after", 0, u64::MAX)?.unwrap_or(0),
     };
+    let seat = Seat::take(api, principal)?;
+    // Whom it does not concern is not told whether it is there.
+    api.reaches(principal, Scope::Chat, &partition.group).await?;
     let group = partition.group.clone();
     let known = api.ledger.read(move |conn| Ok(groups::live(conn, &group)?.is_some())).await?;
     if !known {
         return Err(Problem::no_agent(agent));
     }
-    let seat = Seat::take(api)?;
-    api.reaches(principal, Scope::Chat, &partition.group).await?;
     let births = api.actors.watch_births();
     let source = Conversation { partition, births, session: None, cursor, caught_up: false };
     Ok(seat.stream(api, principal.clone(), source, ""))

@@ -151,7 +151,7 @@ pub(super) async fn stream(
             query.text("after").map(|text| Place::parse(text).ok_or_else(wrong)).transpose()?
         }
     };
-    let seat = Seat::take(api)?;
+    let seat = Seat::take(api, &principal)?;
     let (records, entries, states) = (api.audit.watch(), api.actors.watch_all(), api.actors.watch_states());
     let asker = principal.clone();
     let read = api.ledger.read(move |conn| Ok((Reach::of(conn, &asker)?, Place::tip(conn)?)));

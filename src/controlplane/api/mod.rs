@@ -11,6 +11,7 @@ mod destinations;
 mod document;
 mod door;
 mod events;
+mod fair;
 mod feed;
 mod handshake;
 mod lists;
@@ -20,6 +21,7 @@ mod problem;
 mod rate;
 pub mod readiness;
 mod router;
+mod seats;
 mod server;
 mod sse;
 mod throttle;
@@ -31,11 +33,11 @@ use std::time::Instant;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::HeaderValue;
 use hyper::{Request, Response, header};
-use smol::lock::Semaphore;
 
 use self::places::Visitor;
 use self::problem::Problem;
 use self::router::{Guarded, Query};
+use self::seats::Seats;
 pub use self::server::{Entrance, Server};
 use self::throttle::Source;
 use super::audit::Audit;
@@ -67,7 +69,7 @@ pub struct Api {
     rates: rate::Rates,
     /// Rings when somebody may have less than before: open streams look again whether they may go on.
     rights: Arc<Bell>,
-    streams: Arc<Semaphore>,
+    streams: Seats,
 }
 
 impl Api {
@@ -95,7 +97,7 @@ impl Api {
             closing,
             failures: throttle::Failures::default(),
             rates: rate::Rates::new(token_rate),
-            streams: Arc::new(Semaphore::new(STREAMS)),
+            streams: Seats::new(STREAMS),
         }
     }
 
@@ -111,10 +113,11 @@ impl Api {
         let now = Instant::now();
         let Some(principal) = door::bearer(request.headers()).and_then(|token| self.tokens.find(token))
         else {
+            visitor.showed(None);
             self.audit.login_failed(visitor.peer.ip());
             return Err(self.failures.note(source, now));
         };
-        visitor.is_known();
+        visitor.showed(Some(&principal.token));
         let _ = noted.set(server::Noted {
             user: principal.user.clone(),
             token: principal.token.clone(),
@@ -218,7 +221,7 @@ impl Api {
             Guarded::AuditEvents => audit::events(self, principal, &request).await,
             Guarded::AuditVerify => {
                 Query::read(query, &[])?;
-                audit::verify(self)
+                audit::verify(self, &principal)
             }
             Guarded::AuditAcknowledge => {
                 Query::read(query, &[])?;

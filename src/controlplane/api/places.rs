@@ -1,15 +1,17 @@
-//! Places for connections. There are so many and no more; when all are taken, the oldest connection that never
-//! showed a right token makes room for the next one, so that who only connects and waits keeps nobody out. Touches
-//! nothing.
+//! Places for connections. There are so many and no more; when all are taken, the oldest connection without a right
+//! token makes room for the next one, or else one of the token that has most of them. So neither who only connects and
+//! waits nor who has a token keeps others out. Touches nothing.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use smol::channel::{Receiver, Sender};
 use smol::lock::{Semaphore, SemaphoreGuardArc};
+
+use super::fair::{self, Holder};
 
 /// One connection and what is known of it.
 #[derive(Debug)]
@@ -18,21 +20,38 @@ pub(super) struct Visitor {
     pub(super) peer: SocketAddr,
     /// The address of ours that they reached.
     pub(super) local: IpAddr,
-    known: AtomicBool,
+    /// The token that it showed last, if that was right.
+    token: Mutex<Option<Arc<str>>>,
+    /// Requests in work.
+    requests: AtomicUsize,
     leave: Sender<Infallible>,
     left: Receiver<Infallible>,
     _place: SemaphoreGuardArc,
 }
 
 impl Visitor {
-    /// A right token came: from now on this connection keeps its place.
-    pub(super) fn is_known(&self) {
-        self.known.store(true, Ordering::Relaxed);
+    /// A right token came, or one that is none or none any more.
+    pub(super) fn showed(&self, token: Option<&str>) {
+        let mut shown = self.token.lock().unwrap_or_else(PoisonError::into_inner);
+        if shown.as_deref() != token {
+            *shown = token.map(Into::into);
+        }
     }
 
-    /// Whether one came.
-    pub(super) fn was_known(&self) -> bool {
-        self.known.load(Ordering::Relaxed)
+    /// Whether the token that came last was right.
+    pub(super) fn is_known(&self) -> bool {
+        self.token.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Counts a request until what is given is dropped.
+    pub(super) fn works(&self) -> impl Drop + '_ {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        Work(&self.requests)
+    }
+
+    fn holder(&self) -> Holder {
+        let token = self.token.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Holder { token, busy: self.requests.load(Ordering::Relaxed) > 0 }
     }
 
     /// Returns when the place is needed for somebody else.
@@ -41,18 +60,26 @@ impl Visitor {
     }
 }
 
+struct Work<'a>(&'a AtomicUsize);
+
+impl Drop for Work<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// All places.
 #[derive(Debug)]
 pub(super) struct Places {
     count: usize,
     free: Arc<Semaphore>,
-    /// In the order in which they came; some have left, and some are known by now.
-    strangers: Mutex<VecDeque<Weak<Visitor>>>,
+    /// In the order in which they came; some have left.
+    visitors: Mutex<VecDeque<Weak<Visitor>>>,
 }
 
 impl Places {
     pub(super) fn new(count: usize) -> Self {
-        Self { count, free: Arc::new(Semaphore::new(count)), strangers: Mutex::default() }
+        Self { count, free: Arc::new(Semaphore::new(count)), visitors: Mutex::default() }
     }
 
     /// Waits for a place and gives it to a connection, which keeps it until the visitor is dropped.
@@ -65,25 +92,24 @@ impl Places {
             }
         };
         let (leave, left) = smol::channel::bounded(1);
-        let known = AtomicBool::new(false);
-        let visitor = Arc::new(Visitor { peer, local, known, leave, left, _place: place });
-        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
-        if strangers.len() >= 2 * self.count {
-            strangers.retain(|other| other.upgrade().is_some_and(|visitor| !visitor.was_known()));
+        let (token, requests) = (Mutex::default(), AtomicUsize::new(0));
+        let visitor = Arc::new(Visitor { peer, local, token, requests, leave, left, _place: place });
+        let mut visitors = self.visitors.lock().unwrap_or_else(PoisonError::into_inner);
+        if visitors.len() >= 2 * self.count {
+            visitors.retain(|other| other.strong_count() > 0);
         }
-        strangers.push_back(Arc::downgrade(&visitor));
+        visitors.push_back(Arc::downgrade(&visitor));
         visitor
     }
 
     fn send_one_away(&self) {
-        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(oldest) = strangers.pop_front() {
-            if let Some(visitor) = oldest.upgrade()
-                && !visitor.was_known()
-                && visitor.leave.close()
-            {
-                return;
-            }
+        let visitors = self.visitors.lock().unwrap_or_else(PoisonError::into_inner);
+        // Who was told to leave is on the way out.
+        let stay = |visitor: &Arc<Visitor>| !visitor.leave.is_closed();
+        let visitors: Vec<Arc<Visitor>> = visitors.iter().filter_map(Weak::upgrade).filter(stay).collect();
+        let holders: Vec<Holder> = visitors.iter().map(|visitor| visitor.holder()).collect();
+        if let Some(visitor) = fair::who_leaves(&holders).and_then(|one| visitors.get(one)) {
+            visitor.leave.close();
         }
     }
 
@@ -114,7 +140,7 @@ mod tests {
         let places = Places::new(3);
         let enter = || block_on(places.enter(PEER, PEER.ip()));
         let (first, second, third) = (enter(), enter(), enter());
-        first.is_known();
+        first.showed(Some("a"));
         assert!(![&first, &second, &third].into_iter().any(|v| must_leave(v)), "there was room");
         let fourth = block_on(async {
             let leaving = async {
@@ -125,14 +151,20 @@ mod tests {
             places.enter(PEER, PEER.ip()).or(leaving).await
         });
         assert!(!must_leave(&first) && !must_leave(&third) && !must_leave(&fourth));
-        // Where everybody is known, the next one waits.
-        third.is_known();
-        fourth.is_known();
+        // Where everybody is known, who has most makes room, with what is idle first; and with a token that is none any
+        // more one is a stranger again.
+        third.showed(Some("b"));
+        fourth.showed(Some("b"));
+        let work = third.works();
         assert!(block_on(poll_once(places.enter(PEER, PEER.ip()))).is_none());
-        assert!(![&first, &third, &fourth].into_iter().any(|v| must_leave(v)));
-        drop(first);
-        drop(block_on(places.enter(PEER, PEER.ip())));
-        drop((third, fourth));
+        assert!(![&first, &third].into_iter().any(|v| must_leave(v)) && must_leave(&fourth));
+        drop((work, fourth));
+        let fifth = enter();
+        fifth.showed(Some("a"));
+        third.showed(None);
+        assert!(block_on(poll_once(places.enter(PEER, PEER.ip()))).is_none());
+        assert!(![&first, &fifth].into_iter().any(|v| must_leave(v)) && must_leave(&third));
+        drop((first, third, fifth));
         block_on(places.all_free());
     }
 
@@ -142,6 +174,6 @@ mod tests {
         for _ in 0..1000 {
             drop(block_on(places.enter(PEER, PEER.ip())));
         }
-        assert!(places.strangers.lock().unwrap().len() <= 5);
+        assert!(places.visitors.lock().unwrap().len() <= 5);
     }
 }

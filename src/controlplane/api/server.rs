@@ -203,6 +203,7 @@ impl Front {
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
         let id = format!("{:x}-{number:x}", self.started.0);
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let _work = visitor.works();
         let noted = OnceLock::new();
         let (mut response, code) = match self.respond(request, &visitor, &noted).await {
             Ok(response) => (response, "ok"),
@@ -221,7 +222,9 @@ impl Front {
         fields.extend([("status", &status as &dyn std::fmt::Display), ("code", &code), ("us", &took)]);
         let reads = matches!(method, Method::GET | Method::HEAD | Method::OPTIONS);
         let matters = !reads || code != "ok" || noted.as_ref().is_some_and(|noted| noted.is_confidential);
-        if matters && (visitor.was_known() || self.told.may(began)) {
+        // Who is only refused does not fill the log.
+        let is_welcome = visitor.is_known() && status != 429;
+        if matters && (is_welcome || self.told.may(began)) {
             log::info("api.request", &fields);
         } else {
             log::debug("api.request", &fields);

@@ -13,10 +13,10 @@ use hyper::{Request, Response, header};
 use smol::Timer;
 use smol::channel::Receiver;
 use smol::future::FutureExt;
-use smol::lock::SemaphoreGuardArc;
 
 use super::Api;
 use super::problem::Problem;
+use super::seats::Place;
 use crate::contract::json::Value;
 use crate::controlplane::http::{Body, pieces};
 use crate::controlplane::principals::Principal;
@@ -65,15 +65,15 @@ pub(super) trait Source: Send + Sync + 'static {
 /// that is taken away meanwhile rings.
 pub(super) struct Seat {
     rights: Receiver<()>,
-    _place: SemaphoreGuardArc,
+    place: Arc<Place>,
 }
 
 impl Seat {
     /// # Errors
     /// When all are taken.
-    pub(super) fn take(api: &Api) -> Result<Self, Problem> {
-        let place = api.streams.try_acquire_arc().ok_or_else(Problem::too_many_streams)?;
-        Ok(Self { rights: api.rights.watch(), _place: place })
+    pub(super) fn take(api: &Api, principal: &Principal) -> Result<Self, Problem> {
+        let place = api.streams.take(&principal.token).ok_or_else(Problem::too_many_streams)?;
+        Ok(Self { rights: api.rights.watch(), place })
     }
 
     /// The answer that tells what the source has, for as long as this principal may read it. `first` are lines before
@@ -219,6 +219,10 @@ impl<S: Source> Reader<S> {
             let _ = self.api.closing.recv().await;
             Woken::Closing
         };
+        let closing = closing.or(async {
+            self.seat.place.must_leave().await;
+            Woken::Closing
+        });
         changed.or(rights).or(quiet).or(closing).await
     }
 }

@@ -1,0 +1,86 @@
+//! Places for what takes long: event streams and comparisons of the audit. There are fewer than places for connections,
+//! and when all are taken the token that has most of them makes room for another one. Touches nothing.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use smol::channel::{Receiver, Sender};
+
+use super::fair::{self, Holder};
+
+/// A place, for as long as it is held.
+#[derive(Debug)]
+pub(super) struct Place {
+    token: Arc<str>,
+    leave: Sender<Infallible>,
+    left: Receiver<Infallible>,
+}
+
+impl Place {
+    /// Returns when it is needed for somebody else.
+    pub(super) async fn must_leave(&self) {
+        let _ = self.left.recv().await;
+    }
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(super) struct Seats {
+    count: usize,
+    /// Oldest first; some are free again.
+    taken: Mutex<Vec<Weak<Place>>>,
+}
+
+impl Seats {
+    pub(super) fn new(count: usize) -> Self {
+        Self { count, taken: Mutex::default() }
+    }
+
+    /// Takes one for who came with this token; none when nobody has more than they would have then.
+    pub(super) fn take(&self, token: &str) -> Option<Arc<Place>> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.retain(|place| place.strong_count() > 0);
+        let held: Vec<Arc<Place>> = taken.iter().filter_map(Weak::upgrade).collect();
+        // Who was told to leave is on the way out.
+        let held: Vec<Arc<Place>> = held.into_iter().filter(|place| !place.leave.is_closed()).collect();
+        if held.len() >= self.count {
+            let holders: Vec<Holder> =
+                held.iter().map(|place| Holder { token: Some(place.token.clone()), busy: false }).collect();
+            let own = held.iter().filter(|place| *place.token == *token).count();
+            let (_, most) = fair::most(&holders)?;
+            if own + 1 >= most {
+                return None;
+            }
+            held.get(fair::who_leaves(&holders)?)?.leave.close();
+        }
+        let (leave, left) = smol::channel::bounded(1);
+        let place = Arc::new(Place { token: token.into(), leave, left });
+        taken.push(Arc::downgrade(&place));
+        Some(place)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use smol::future::poll_once;
+
+    use super::*;
+    use crate::controlplane::tasks::block_on;
+
+    #[test]
+    fn who_has_most_makes_room_and_no_more_than_that() {
+        let seats = Seats::new(4);
+        let leaves = |place: &Place| block_on(poll_once(place.must_leave())).is_some();
+        let many: Vec<Arc<Place>> = (0..4).map(|_| seats.take("greedy").unwrap()).collect();
+        assert!(seats.take("greedy").is_none());
+        let one = seats.take("other").unwrap();
+        assert!(leaves(&many[0]) && !many[1..].iter().any(|place| leaves(place)));
+        // Two of each would be even; a third one that comes takes from who has most.
+        assert!(seats.take("other").is_none());
+        let _third = seats.take("third").unwrap();
+        assert!(leaves(&many[1]) && !leaves(&one));
+        assert!(seats.take("greedy").is_none() && seats.take("other").is_none());
+        drop(one);
+        assert!(seats.take("fourth").is_some(), "one is free");
+    }
+}
