@@ -152,6 +152,15 @@ impl Standing {
         }
     }
 
+    /// The groups for which the roles allow this; `None` is all of them.
+    pub fn reach(&self, scope: Scope) -> Option<Vec<GroupName>> {
+        if self.allows(scope, None) {
+            return None;
+        }
+        let groups = self.roles.iter().filter_map(|held| held.scope.clone());
+        Some(groups.filter(|group| self.allows(scope, Some(group))).collect())
+    }
+
     /// Whether the roles allow this for some group at least.
     pub fn allows_somewhere(&self, scope: Scope) -> bool {
         self.allows(scope, None) || self.roles.iter().any(|held| self.allows(scope, held.scope.as_ref()))

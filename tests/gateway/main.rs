@@ -26,6 +26,7 @@ mod hand;
 mod models;
 mod mounts;
 mod packages;
+mod reach;
 mod requests;
 mod revoked;
 mod routes;

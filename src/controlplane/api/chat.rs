@@ -66,11 +66,12 @@ pub(super) async fn send(
     let (keyring, actors) = (api.keyring.clone(), api.actors.clone());
     let accepting = api.ledger.write_step(Step::Accept, move |tx| {
         let group = &new.partition.group;
-        if groups::live(tx, group)?.is_none() {
-            return Err(StoreError::NoGroup(group.clone()));
-        }
+        // Whom it does not concern is not told whether it is there.
         if !principals::may(tx, &talker, Scope::Chat, Some(group))? {
             return Ok(None);
+        }
+        if groups::live(tx, group)?.is_none() {
+            return Err(StoreError::NoGroup(group.clone()));
         }
         let accepted = inbox::accept(tx, &keyring, &new)?;
         let is_news = !accepted.duplicate && actors.is_watched(&accepted.session);

@@ -74,22 +74,22 @@ pub(super) async fn agents(
     let after = after.map_err(|error| Problem::invalid(format!("after is {error}")))?;
     let limit = limit(&query)?;
     let user = principal.user.clone();
-    let (rows, standing) = api
-        .ledger
-        .read(move |conn| Ok((groups::list(conn, after.as_ref(), limit)?, Standing::of(conn, &user)?)))
-        .await?;
+    let rows = api.ledger.read(move |conn| {
+        let reach = Standing::of(conn, &user)?.reach(Scope::Read);
+        groups::list(conn, after.as_ref(), limit, reach.as_deref())
+    });
+    let rows = rows.await?;
     let next = (rows.len() == limit).then(|| rows.last().map(|group| group.name.to_string())).flatten();
-    let agents =
-        rows.into_iter().filter(|group| standing.allows(Scope::Read, Some(&group.name))).map(|group| {
-            Value::object([
-                ("name", Value::from(group.name.as_str())),
-                ("title", Value::from(group.title)),
-                ("provider", Value::from(group.provider)),
-                ("model", Value::from(group.model)),
-                ("tools", tools_json(&group.tools)),
-                ("created_at", Value::from(group.created_at.to_rfc3339())),
-            ])
-        });
+    let agents = rows.into_iter().map(|group| {
+        Value::object([
+            ("name", Value::from(group.name.as_str())),
+            ("title", Value::from(group.title)),
+            ("provider", Value::from(group.provider)),
+            ("model", Value::from(group.model)),
+            ("tools", tools_json(&group.tools)),
+            ("created_at", Value::from(group.created_at.to_rfc3339())),
+        ])
+    });
     let agents: Vec<Value> = agents.collect();
     Ok(json_response(
         StatusCode::OK,
@@ -108,14 +108,14 @@ pub(super) async fn sessions(
     let after = after.map_err(|error| Problem::invalid(format!("after is {error}")))?;
     let limit = limit(&query)?;
     let user = principal.user.clone();
-    let (rows, standing) = api
-        .ledger
-        .read(move |conn| Ok((sessions::list(conn, after.as_ref(), limit)?, Standing::of(conn, &user)?)))
-        .await?;
+    let rows = api.ledger.read(move |conn| {
+        let reach = Standing::of(conn, &user)?.reach(Scope::Read);
+        sessions::list(conn, after.as_ref(), limit, reach.as_deref())
+    });
+    let rows = rows.await?;
     let next = (rows.len() == limit).then(|| rows.last().map(|row| row.id.to_string())).flatten();
     let live = api.actors.live();
-    let seen = rows.iter().filter(|row| standing.allows(Scope::Read, Some(&row.partition.group)));
-    let all: Vec<Value> = seen.map(|row| session_json(row, &live)).collect();
+    let all: Vec<Value> = rows.iter().map(|row| session_json(row, &live)).collect();
     Ok(json_response(
         StatusCode::OK,
         &Value::object([("sessions", Value::from(all)), ("next", Value::from(next))]),

@@ -145,7 +145,7 @@ impl World {
     fn facts(&self) -> BTreeMap<String, String> {
         self.write(|tx| {
             let mut facts = BTreeMap::new();
-            for agent in groups::list(tx, None, 100)? {
+            for agent in groups::list(tx, None, 100, None)? {
                 let name = &agent.name;
                 facts.insert(format!("agent {name}"), agent.title.clone());
                 facts.insert(format!("model {name}"), format!("{}/{}", agent.provider, agent.model));

@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::{StoreError, meta};
 use crate::contract::ids::GroupName;
+use crate::contract::json::Value;
 use crate::contract::time::Millis;
 
 /// The highest host id ever given to a group.
@@ -331,7 +332,7 @@ pub fn get(conn: &Connection, name: &GroupName) -> Result<Option<AgentGroup>, St
     query.query_and_then([name.as_str()], read)?.next().transpose()
 }
 
-/// Up to `limit` groups by name, after the one of that name.
+/// Up to `limit` groups by name, after the one of that name, of those `among` which are asked for, or of all.
 ///
 /// # Errors
 /// SQLite's, or [`StoreError::BadRow`].
@@ -339,12 +340,19 @@ pub fn list(
     conn: &Connection,
     after: Option<&GroupName>,
     limit: usize,
+    among: Option<&[GroupName]>,
 ) -> Result<Vec<AgentGroup>, StoreError> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM agent_groups WHERE name > ?1 AND deleted_at IS NULL ORDER BY name LIMIT ?2"
+        "SELECT {COLUMNS} FROM agent_groups WHERE name > ?1 AND deleted_at IS NULL
+         AND (?3 IS NULL OR name IN (SELECT value FROM json_each(?3))) ORDER BY name LIMIT ?2"
     );
-    let mut query = conn.prepare_cached(&sql)?;
-    query.query_and_then(params![after.map_or("", GroupName::as_str), super::rows(limit)], read)?.collect()
+    let values = params![after.map_or("", GroupName::as_str), super::rows(limit), among.map(names)];
+    conn.prepare_cached(&sql)?.query_and_then(values, read)?.collect()
+}
+
+/// Names as a statement takes a list of them.
+pub(super) fn names(groups: &[GroupName]) -> String {
+    Value::Array(groups.iter().map(|group| Value::from(group.as_str())).collect()).to_string()
 }
 
 /// The host id of a group, given once and for ever: above `base` and above every id given before, so that

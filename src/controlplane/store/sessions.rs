@@ -3,7 +3,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
-use super::StoreError;
+use super::{StoreError, groups};
 use crate::contract::ids::{GroupName, SessionId};
 use crate::contract::time::Millis;
 use crate::controlplane::telemetry::log;
@@ -190,7 +190,8 @@ pub fn totals(conn: &Connection) -> Result<Totals, StoreError> {
     Ok(conn.prepare_cached(sql)?.query_row([], read)?)
 }
 
-/// Up to `limit` sessions in the order in which they began, after one.
+/// Up to `limit` sessions in the order in which they began, after one, of the agent groups that are asked for, or of
+/// all.
 ///
 /// # Errors
 /// SQLite's, or [`StoreError::BadRow`].
@@ -198,10 +199,15 @@ pub fn list(
     conn: &Connection,
     after: Option<&SessionId>,
     limit: usize,
+    among: Option<&[GroupName]>,
 ) -> Result<Vec<SessionRow>, StoreError> {
-    let sql = format!("SELECT {COLUMNS} FROM sessions WHERE id > ?1 ORDER BY id LIMIT ?2");
-    let mut query = conn.prepare_cached(&sql)?;
-    query.query_and_then(params![after.map_or("", SessionId::as_str), super::rows(limit)], read)?.collect()
+    let sql = format!(
+        "SELECT {COLUMNS} FROM sessions WHERE id > ?1
+         AND (?3 IS NULL OR agent_group IN (SELECT value FROM json_each(?3))) ORDER BY id LIMIT ?2"
+    );
+    let among = among.map(groups::names);
+    let values = params![after.map_or("", SessionId::as_str), super::rows(limit), among];
+    conn.prepare_cached(&sql)?.query_and_then(values, read)?.collect()
 }
 
 pub(super) const OWED: &str = "SELECT id FROM sessions

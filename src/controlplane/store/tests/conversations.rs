@@ -398,11 +398,11 @@ fn host_ids_are_given_once_and_never_again() {
     world.write(|tx| Ok(tx.execute("DELETE FROM agent_groups WHERE name = 'second'", [])?));
     world.write(move |tx| groups::ensure(tx, &new));
     assert_eq!(host_id(second.clone()), 1003);
-    let listed = world.read(|conn| groups::list(conn, None, 10));
+    let listed = world.read(|conn| groups::list(conn, None, 10, None));
     assert_eq!(listed.len(), 2);
     assert_eq!(listed[1].tools, groups::Tools::List(vec!["read_file".to_owned()]));
     assert_eq!(world.read(|conn| groups::get(conn, &second)).unwrap(), listed[1]);
-    assert_eq!(world.read(|conn| groups::list(conn, Some(&group()), 10)), listed[1..]);
+    assert_eq!(world.read(|conn| groups::list(conn, Some(&group()), 10, None)), listed[1..]);
 }
 
 #[test]
@@ -432,9 +432,9 @@ fn sessions_are_listed_in_pages() {
     for chat in ["a", "b", "c"] {
         world.accept(chat, chat, "hello");
     }
-    let all = world.read(|conn| sessions::list(conn, None, 10));
+    let all = world.read(|conn| sessions::list(conn, None, 10, None));
     assert_eq!(all.len(), 3);
-    assert_eq!(world.read(|conn| sessions::list(conn, Some(&all[0].id), 1)), all[1..2]);
+    assert_eq!(world.read(|conn| sessions::list(conn, Some(&all[0].id), 1, None)), all[1..2]);
 }
 
 #[test]
