@@ -75,10 +75,12 @@ mod tests {
         assert!(seats.take("greedy").is_none());
         let one = seats.take("other").unwrap();
         assert!(leaves(&many[0]) && !many[1..].iter().any(|place| leaves(place)));
-        // Two of each would be even; a third one that comes takes from who has most.
-        assert!(seats.take("other").is_none());
-        let _third = seats.take("third").unwrap();
-        assert!(leaves(&many[1]) && !leaves(&one));
+        let two = seats.take("other").unwrap();
+        assert!(leaves(&many[1]) && !many[2..].iter().any(|place| leaves(place)));
+        // Two of each are even, and a third one is nobody's; but who has none takes from who has most.
+        assert!(seats.take("greedy").is_none() && seats.take("other").is_none());
+        let third = seats.take("third").unwrap();
+        assert!(leaves(&many[2]) && ![&many[3], &one, &two, &third].into_iter().any(|place| leaves(place)));
         assert!(seats.take("greedy").is_none() && seats.take("other").is_none());
         drop(one);
         assert!(seats.take("fourth").is_some(), "one is free");

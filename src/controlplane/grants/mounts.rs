@@ -13,7 +13,7 @@ use crate::os::source::{self, Below, Source};
 pub const MOST_PATH: usize = 1024;
 
 /// So many entries of a directory are looked at for sockets.
-const MOST_ENTRIES: usize = 50_000;
+const MOST_ENTRIES: usize = 250_000;
 
 /// Looks at a directory that is asked for, or that was granted. Blocks for as long as it takes to answer; see
 /// [`Host::look`].
