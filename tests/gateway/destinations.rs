@@ -75,7 +75,10 @@ fn an_agent_sends_where_it_may_and_nowhere_else(runtime: Runtime) {
     let add =
         ["destination", "add", "ops", "api", "ops", "--group=mock-agent", "--display-name=The \u{202e}desk"];
     let held = said(own(&add));
-    assert!(held.contains("+ chat ops on api, called \"The \\u{202e}desk\"") && held.contains("held:"), "{held}");
+    assert!(
+        held.contains("+ chat ops on api, called \"The \\u{202e}desk\"") && held.contains("held:"),
+        "{held}"
+    );
     assert!(said(own(&["destination", "list"])).contains("no agent may send"));
     assert!(tool(&chat.ask(&send("x", "ops"))).contains("you have none"), "held is not given");
     let change = printed(own(&["change", "pending", "--json"]))[0].clone();

@@ -31,6 +31,7 @@ const OFF_THE_PLAIN_WAY: &[&str] = &[
     "apply.copied",
     "apply.before_commit",
     "apply.after_commit",
+    "agent.messages_failed",
 ];
 
 #[test]
