@@ -141,8 +141,8 @@ pub(super) async fn ingest(ledger: &Ledger, desk: &Desk, ring: Ring) -> Result<I
         rows.iter().any(|row| matches!(&row.body, OutboundBody::Message(message) if message.chat.is_some()));
     let step = match () {
         () if asks => Step::Ask,
-        () if sends => Step::Send,
         () if finishes => Step::Finish,
+        () if sends => Step::Send,
         () => Step::Ingest,
     };
     // That a turn began is announced anew by whoever goes on with it; everything else is somebody's words.
