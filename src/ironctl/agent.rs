@@ -5,8 +5,8 @@ use std::io::{self, Write};
 
 use argh::{ArgsInfo, FromArgs};
 
-use super::change::confirmed;
 use super::client::{Client, encode};
+use super::decide::confirmed;
 use super::lists::{Output, all, cell, print};
 use super::{Failure, create};
 use crate::contract::catalogue::TEMPLATES;

@@ -7,9 +7,11 @@ use std::path::Path;
 
 use argh::{ArgsInfo, FromArgs};
 
-use super::change::{Asked, Decided, Decision, Then, decide, held, out, take_back, text};
 use super::client::Client;
+use super::decide::{Decided, Decision, decide};
 use super::payload::read_file;
+use super::shown::{out, text};
+use super::submit::{Asked, Then, held, take_back};
 use super::wizard::Wizard;
 use super::{Failure, agent};
 use crate::contract::catalogue::{TEMPLATES, Template, template};

@@ -6,9 +6,10 @@ use std::io::{self, Write};
 use argh::{ArgsInfo, FromArgs};
 
 use super::Failure;
-use super::change::{Asked, Then, ask, out};
 use super::client::{Client, encode};
 use super::lists::{Output, all, cell, of_group, print};
+use super::shown::out;
+use super::submit::{Asked, Then, ask};
 use crate::contract::json::Value;
 use crate::contract::plain;
 

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-use super::change::Submit;
+use super::submit::Submit;
 use crate::contract::json::{self, Value};
 use crate::contract::plain;
 use crate::ironctl::Failure;

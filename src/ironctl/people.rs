@@ -8,9 +8,10 @@ use argh::{ArgsInfo, FromArgs};
 
 use super::Failure;
 use super::agent;
-use super::change::{Asked, Then, ask, out};
 use super::client::{Client, encode};
 use super::lists::{Output, all, cell, print};
+use super::shown::out;
+use super::submit::{Asked, Then, ask};
 use crate::contract::json::Value;
 use crate::contract::plain;
 

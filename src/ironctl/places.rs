@@ -4,9 +4,9 @@
 use argh::{ArgsInfo, FromArgs};
 
 use super::Failure;
-use super::change::{Asked, Then, ask};
 use super::client::Client;
 use super::lists::{Output, all, of_group, print};
+use super::submit::{Asked, Then, ask};
 use crate::contract::json::Value;
 
 /// Which agent listens and writes to which chats.

@@ -6,9 +6,9 @@ use std::io::{self, Write};
 use argh::{ArgsInfo, FromArgs};
 
 use super::Failure;
-use super::change::out;
 use super::client::{Client, encode};
 use super::lists::{Output, all, cell, print};
+use super::shown::out;
 use crate::contract::json::Value;
 use crate::contract::plain;
 
