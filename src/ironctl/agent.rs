@@ -8,6 +8,7 @@ use argh::{ArgsInfo, FromArgs};
 use super::client::{Client, encode};
 use super::decide::confirmed;
 use super::lists::{Output, all, cell, print};
+use super::shown::out;
 use super::{Failure, create};
 use crate::contract::catalogue::TEMPLATES;
 use crate::contract::json::Value;
@@ -64,6 +65,9 @@ struct Edit {
     /// what people call it
     #[argh(option)]
     title: String,
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
 }
 
 /// End an agent: it answers no more. Nothing brings it back, and its name is not given again.
@@ -76,6 +80,9 @@ struct Delete {
     /// do not ask
     #[argh(switch)]
     yes: bool,
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
 }
 
 /// What a new agent can start from. Needs no control plane.
@@ -93,8 +100,8 @@ pub(super) fn run(client: impl Fn() -> Result<Client, Failure>, agent: Agent) ->
         Verb::List(List { json }) => list(&client()?, Output::of(json)),
         Verb::Show(Show { name, json }) => show(&client()?, &name, Output::of(json)),
         Verb::Create(words) => create::run(client, words),
-        Verb::Edit(Edit { name, title }) => edit(&client()?, &name, &title),
-        Verb::Delete(Delete { name, yes }) => delete(&client()?, &name, yes),
+        Verb::Edit(Edit { name, title, json }) => edit(&client()?, &name, &title, Output::of(json)),
+        Verb::Delete(Delete { name, yes, json }) => delete(&client()?, &name, yes, Output::of(json)),
         Verb::Templates(Templates { json }) => templates(Output::of(json)),
     }
 }
@@ -172,21 +179,27 @@ fn granted(grant: &Value) -> String {
     line
 }
 
-fn edit(client: &Client, name: &str, title: &str) -> Result<(), Failure> {
+fn edit(client: &Client, name: &str, title: &str, output: Output) -> Result<(), Failure> {
     let agent = client.post(&path(name), &Value::object([("title", Value::from(title))]))?;
+    if output == Output::Json {
+        return out(&agent);
+    }
     let (name, title) = (cell(&agent, "name"), cell(&agent, "title"));
     writeln!(io::stdout(), "{} is called {} now", plain::line(&name), plain::line(&title))?;
     Ok(())
 }
 
-fn delete(client: &Client, name: &str, yes: bool) -> Result<(), Failure> {
+fn delete(client: &Client, name: &str, yes: bool, output: Output) -> Result<(), Failure> {
     let shown = plain::line(name).into_owned();
     let question = format!("end {shown}? It answers no more, and nothing brings it back.");
     if !confirmed(&question, yes)? {
         writeln!(io::stdout(), "{shown} stays as it is")?;
         return Ok(());
     }
-    client.delete(&path(name))?;
+    let answer = client.delete(&path(name))?;
+    if output == Output::Json {
+        return out(&answer);
+    }
     writeln!(io::stdout(), "{shown} is deleted")?;
     Ok(())
 }

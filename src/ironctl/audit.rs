@@ -6,18 +6,14 @@ use std::io::{self, BufReader, Write};
 use std::path::Path;
 
 use super::Failure;
+use super::chat::Absence;
 use super::client::{Client, Refused};
 use super::events::Events;
-use super::lists::{Output, cell, one};
-use super::table;
+use super::lists::{Output, cell, newest, one};
+use super::{reopen, table};
 use crate::contract::chain::{self, Lines, Piece, Walk};
 use crate::contract::json::{self, Value};
 use crate::contract::plain;
-
-/// Records in one answer of the control plane.
-const PAGE: u64 = 1000;
-/// As many are held at once to be printed in the order in which they came to be.
-const MOST: u64 = 100_000;
 
 const HEAD: [&str; 6] = ["TIME", "ACT", "ACTOR", "OBJECT", "GROUP", "DETAIL"];
 
@@ -38,10 +34,8 @@ impl From<bool> for Then {
 
 /// `ctl audit`
 pub(super) fn show(client: &Client, limit: u64, then: Then, output: Output) -> Result<(), Failure> {
-    if !(1..=MOST).contains(&limit) {
-        return Err(Failure::usage(format!("--limit {limit} is out of range; expected 1 to {MOST}")));
-    }
-    let records = newest(client, limit)?;
+    let mut records = newest(client, "/v1/audit", "records", limit)?;
+    records.reverse();
     let last = records.last().and_then(|record| record.get("seq")).and_then(Value::as_u64).unwrap_or(0);
     if then == Then::Leave && output == Output::Json {
         writeln!(io::stdout(), "{}", Value::from(records))?;
@@ -64,31 +58,13 @@ pub(super) fn show(client: &Client, limit: u64, then: Then, output: Output) -> R
     }
 }
 
-/// The newest records, the oldest of them first.
-fn newest(client: &Client, limit: u64) -> Result<Vec<Value>, Failure> {
-    let mut records: Vec<Value> = Vec::new();
-    let mut before = String::new();
-    while let left = limit.saturating_sub(records.len() as u64)
-        && left > 0
-    {
-        let page = client.get(&format!("/v1/audit?limit={}{before}", left.min(PAGE)))?;
-        let found = page.get("records").and_then(Value::as_array).unwrap_or_default();
-        records.extend_from_slice(found);
-        match page.get("next").and_then(Value::as_u64) {
-            // A page that brings nothing would make this endless.
-            Some(next) if !found.is_empty() => before = format!("&before={next}"),
-            _ => break,
-        }
-    }
-    records.reverse();
-    Ok(records)
-}
-
-/// Prints what comes after a record until the control plane ends or refuses.
+/// Prints what comes after a record until it is ended or the control plane refuses.
 fn follow(client: &Client, mut last: u64, output: Output, widths: &[usize]) -> Result<(), Failure> {
+    let again = |last: u64| format!("`ironctl audit --follow` goes on; the last that came is {last}");
+    let path = "/v1/audit/events";
+    let mut stream = reopen::open(client, path, Some(&last.to_string()), Absence::IsAnError, &again(last))?;
     loop {
-        // A stream that breaks is opened again where it was; a control plane that is gone ends this.
-        let mut events = Events::new(client.stream("/v1/audit/events", Some(&last.to_string()))?);
+        let mut events = Events::new(stream);
         while let Ok(Some(event)) = events.next() {
             let record = json::parse(event.data.as_bytes());
             let record = record.map_err(|_| Refused::Problem("the event stream is not ironclaw's".into()))?;
@@ -101,6 +77,7 @@ fn follow(client: &Client, mut last: u64, output: Output, widths: &[usize]) -> R
                 table::print_from(&[], &[row(&record)], widths)?;
             }
         }
+        stream = reopen::open(client, path, Some(&last.to_string()), Absence::IsARestart, &again(last))?;
     }
 }
 

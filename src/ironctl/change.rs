@@ -6,9 +6,9 @@ use std::io::{self, Write};
 use argh::{ArgsInfo, FromArgs};
 
 use super::Failure;
-use super::client::{Client, encode};
+use super::client::Client;
 use super::decide::{Approve, approve};
-use super::lists::{Output, all, of_group, print};
+use super::lists::{Output, all, newest, of_group, print};
 use super::shown::{done, in_effect, out, path, show};
 use super::submit::{Submit, submit};
 use crate::contract::json::Value;
@@ -167,12 +167,7 @@ fn pending(client: &Client, group: Option<&str>, output: Output) -> Result<(), F
 }
 
 fn history(client: &Client, group: Option<&str>, limit: u64, output: Output) -> Result<(), Failure> {
-    let mut query = format!("limit={}", limit.clamp(1, 500));
-    if let Some(group) = group {
-        query.push_str(&format!("&group={}", encode(group)));
-    }
-    let page = client.get(&format!("/v1/changes/history?{query}"))?;
-    let rows = page.get("changes").and_then(Value::as_array).unwrap_or_default();
+    let rows = newest(client, &of_group("/v1/changes/history", group), "changes", limit)?;
     let columns = [
         ("CHANGE", "id"),
         ("KIND", "kind"),
@@ -182,5 +177,5 @@ fn history(client: &Client, group: Option<&str>, limit: u64, output: Output) -> 
         ("DECIDED BY", "decided_by"),
         ("AT", "submitted_at"),
     ];
-    print(rows, output, &columns, "no change was ever asked for")
+    print(&rows, output, &columns, "no change was ever asked for")
 }

@@ -9,10 +9,11 @@ use argh::{ArgsInfo, FromArgs};
 
 use super::client::Client;
 use super::decide::{Decided, Decision, decide};
+use super::flags::{chats, destinations};
 use super::payload::read_file;
 use super::shown::{out, text};
 use super::submit::{Asked, Then, held, take_back};
-use super::wizard::Wizard;
+use super::wizard::{Begin, Wizard};
 use super::{Failure, agent};
 use crate::contract::catalogue::{TEMPLATES, Template, template};
 use crate::contract::ids::GroupName;
@@ -62,6 +63,15 @@ pub(super) struct Create {
     /// a user who may talk to it; may be repeated
     #[argh(option)]
     member: Vec<String>,
+    /// CHANNEL:CHAT to listen and write to; may be repeated
+    #[argh(option)]
+    wire: Vec<String>,
+    /// NAME=CHANNEL:CHAT to send to; may be repeated
+    #[argh(option)]
+    destination: Vec<String>,
+    /// why
+    #[argh(option, default = "String::new()")]
+    reason: String,
     /// what to call you in the list; whose token it is counts
     #[argh(option, default = "String::new()")]
     by: String,
@@ -97,7 +107,12 @@ pub(super) fn run(client: impl Fn() -> Result<Client, Failure>, mut asked: Creat
     let name = GroupName::parse(&name).map_err(|error| Failure::usage(format!("the name is {error}")))?;
     let payload = payload(&asked)?;
     Then { approve: !asked.no_approve, yes: asked.yes, json: asked.json }.check()?;
-    make(&client()?, name.as_str(), payload, &asked).map(drop)
+    let client = client()?;
+    let change = request(name.as_str(), payload, &asked).send(&client)?;
+    match finish(&client, name.as_str(), &change, &asked)? {
+        Made::Declined(why) => Err(Failure::of(why)),
+        Made::Now | Made::Held => Ok(()),
+    }
 }
 
 /// Asks for everything on a terminal, and makes it. Gives its name; `None` when it is held.
@@ -106,32 +121,34 @@ pub(super) fn guide(client: &Client) -> Result<Option<String>, Failure> {
     guided(client, nothing_said.map_err(|early| Failure::usage(early.output))?)
 }
 
-/// Asks for everything, then goes on as with flags.
+/// Asks for everything, then goes on as with flags; what is refused or declined is asked for again, the rest kept.
 fn guided(client: &Client, asked: Create) -> Result<Option<String>, Failure> {
     let is_taken = |name: &str| -> Result<bool, Failure> {
         let answer = client.get_any(&agent::path(name))?;
         match answer.0 {
-            404 => Ok(false),
+            // Who may not look learns it from the request itself.
+            403 | 404 => Ok(false),
             _ => Ok(client.judged(answer).map(|_| true)?),
         }
     };
-    let stdin = io::stdin();
-    let answers = Wizard { input: &mut stdin.lock(), out: &mut io::stdout(), is_taken: &is_taken }.run()?;
-    let asked = Create {
-        title: Some(answers.title),
-        template: Some(answers.template.id.to_owned()),
-        instructions: answers.instructions,
-        ..asked
+    // The input is held only while it is read: the approval is asked for on it too.
+    let wizard = |from: Begin| {
+        let (stdin, mut out) = (io::stdin(), io::stdout());
+        Wizard { input: &mut stdin.lock(), out: &mut out, is_taken: &is_taken }.run(from)
     };
-    let mut payload = payload(&asked)?;
-    if let Value::Object(fields) = &mut payload {
-        fields.retain(|(name, _)| name != "tools");
-        fields.push(("tools".to_owned(), words(&answers.tools)));
+    let mut answers = wizard(Begin::Nothing)?;
+    loop {
+        let (name, payload) = (answers.name.clone(), answers.payload());
+        let why = match request(&name, payload, &asked).send(client) {
+            Err(refused) => refused.text,
+            Ok(change) => match finish(client, &name, &change, &asked)? {
+                Made::Now => return Ok(Some(name)),
+                Made::Held => return Ok(None),
+                Made::Declined(why) => why,
+            },
+        };
+        answers = wizard(Begin::Again(Box::new(answers), why))?;
     }
-    Ok(match make(client, &answers.name, payload, &asked)? {
-        Made::Now => Some(answers.name),
-        Made::Held => None,
-    })
 }
 
 /// What became of it.
@@ -140,29 +157,33 @@ enum Made {
     Now,
     /// Somebody has to approve it.
     Held,
+    /// The person said no, so it was withdrawn.
+    Declined(String),
 }
 
 fn words<T: AsRef<str>>(all: &[T]) -> Value {
     Value::Array(all.iter().map(|word| Value::from(word.as_ref())).collect())
 }
 
-/// Sends the change, and approves what was shown.
-fn make(client: &Client, name: &str, payload: Value, asked: &Create) -> Result<Made, Failure> {
-    let request = Asked { kind: "create_agent", group: name, payload, by: &asked.by, reason: "", key: None };
-    let change = request.send(client)?;
+fn request<'a>(name: &'a str, payload: Value, asked: &'a Create) -> Asked<'a> {
+    Asked { kind: "create_agent", group: name, payload, by: &asked.by, reason: &asked.reason, key: None }
+}
+
+/// Leaves a change that was asked for held, or approves what it shows.
+fn finish(client: &Client, name: &str, change: &Value, asked: &Create) -> Result<Made, Failure> {
     if asked.no_approve {
-        held(&change, asked.json)?;
+        held(change, asked.json)?;
         return Ok(Made::Held);
     }
     let decision = Decision { by: &asked.by, yes: asked.yes, json: asked.json, ..Decision::default() };
-    let id = plain::line(text(&change, "id")).into_owned();
-    match decide(client, &change, &decision)? {
+    let id = plain::line(text(change, "id")).into_owned();
+    match decide(client, change, &decision)? {
         Decided::Approved(change) if asked.json => out(&change).map(|()| Made::Now),
         Decided::Approved(_) => {
             writeln!(io::stdout(), "\n{name} is made; talk to it with `ironctl chat {name}`")?;
             Ok(Made::Now)
         }
-        Decided::Denied(_) if asked.json => out(&change).map(|()| Made::Held),
+        Decided::Denied(_) if asked.json => out(change).map(|()| Made::Held),
         Decided::Denied(why) => {
             writeln!(
                 io::stdout(),
@@ -171,8 +192,8 @@ fn make(client: &Client, name: &str, payload: Value, asked: &Create) -> Result<M
             Ok(Made::Held)
         }
         Decided::Declined => {
-            take_back(client, &change)?;
-            Err(Failure::of(format!("{name} was not made: you did not approve it, so {id} was withdrawn")))
+            take_back(client, change)?;
+            Ok(Made::Declined(format!("{name} was not made: you did not approve it, so {id} was withdrawn")))
         }
     }
 }
@@ -193,6 +214,8 @@ impl Create {
         texts.iter().all(|text| text.is_none())
             && self.tool.is_empty()
             && self.member.is_empty()
+            && self.wire.is_empty()
+            && self.destination.is_empty()
             && !self.all_tools
             && !self.yes
             && !self.no_approve
@@ -238,6 +261,9 @@ fn payload(asked: &Create) -> Result<Value, Failure> {
         },
     );
     add("members", (!asked.member.is_empty()).then(|| words(&asked.member)));
+    let (wirings, given) = (chats("--wire", &asked.wire, &[])?, destinations(&asked.destination, &[])?);
+    add("wirings", (!asked.wire.is_empty()).then_some(wirings));
+    add("destinations", (!asked.destination.is_empty()).then_some(given));
     Ok(Value::object(fields))
 }
 

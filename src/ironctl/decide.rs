@@ -119,7 +119,7 @@ pub(super) fn decide(client: &Client, change: &Value, asked: &Decision<'_>) -> R
         ("by", Value::from(asked.by)),
     ]);
     let (status, answer) = client.post_any(&format!("{}/decision", path(text(change, "id"))), &body)?;
-    if status == 409 && text(&answer, "type") == "stale" {
+    if status == 409 && matches!(text(&answer, "type"), "stale" | "wrong_digest") {
         if let Some(now) = answer.get("change") {
             if asked.json {
                 out(now)?;
@@ -131,6 +131,12 @@ pub(super) fn decide(client: &Client, change: &Value, asked: &Decision<'_>) -> R
         return Err(Failure::of(
             "nothing was approved: what the change replaces was changed meanwhile; look at it, and decide again",
         ));
+    }
+    if status == 409 && text(&answer, "type") == "not_possible" {
+        let (id, why) = (plain::line(text(change, "id")), plain::line(text(&answer, "detail")).into_owned());
+        return Err(Failure::of(format!(
+            "{why}; it stays held until somebody says `ironctl change withdraw {id}` or `ironctl change reject {id}`"
+        )));
     }
     if status == 403 {
         return Ok(Decided::Denied(plain::line(text(&answer, "detail")).into_owned()));

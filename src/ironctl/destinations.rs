@@ -2,6 +2,7 @@
 //! taking one asks for a change. Touches the network and the terminal.
 
 use std::io::{self, Write};
+use std::mem::take;
 
 use argh::{ArgsInfo, FromArgs};
 
@@ -9,7 +10,7 @@ use super::Failure;
 use super::client::{Client, encode};
 use super::lists::{Output, all, cell, of_group, print};
 use super::shown::out;
-use super::submit::{Asked, Then, ask};
+use super::submit::{Manner, Then};
 use crate::contract::json::Value;
 use crate::contract::plain;
 
@@ -68,6 +69,12 @@ struct Add {
     /// the thread in the chat, where there are such
     #[argh(option)]
     thread: Option<String>,
+    /// why
+    #[argh(option, default = "String::new()")]
+    reason: String,
+    /// what to call you in the list; whose token it is counts
+    #[argh(option, default = "String::new()")]
+    by: String,
     /// approve it at once, after showing what it does
     #[argh(switch)]
     approve: bool,
@@ -89,6 +96,12 @@ struct Remove {
     /// the agent
     #[argh(option)]
     group: String,
+    /// why
+    #[argh(option, default = "String::new()")]
+    reason: String,
+    /// what to call you in the list; whose token it is counts
+    #[argh(option, default = "String::new()")]
+    by: String,
     /// approve it at once, after showing what it does
     #[argh(switch)]
     approve: bool,
@@ -122,14 +135,23 @@ struct Check {
 pub(super) fn run(client: &Client, words: Destination) -> Result<(), Failure> {
     match words.verb {
         Verb::List(List { group, json }) => list(client, group.as_deref(), Output::of(json)),
-        Verb::Add(asked) => {
-            let then = Then { approve: asked.approve, yes: asked.yes, json: asked.json };
-            let group = asked.group.clone();
-            change(client, &group, "destinations", given(asked), then)
+        Verb::Add(mut asked) => {
+            let (by, reason) = (take(&mut asked.by), take(&mut asked.reason));
+            let manner = Manner {
+                by,
+                reason,
+                then: Then { approve: asked.approve, yes: asked.yes, json: asked.json },
+            };
+            let group = take(&mut asked.group);
+            manner.ask(client, "wiring", &group, "destinations", given(asked))
         }
-        Verb::Remove(Remove { name, group, approve, yes, json }) => {
-            let then = Then { approve, yes, json };
-            change(client, &group, "remove_destinations", Value::from(name), then)
+        Verb::Remove(asked) => {
+            let manner = Manner {
+                by: asked.by,
+                reason: asked.reason,
+                then: Then { approve: asked.approve, yes: asked.yes, json: asked.json },
+            };
+            manner.ask(client, "wiring", &asked.group, "remove_destinations", Value::from(asked.name))
         }
         Verb::Check(asked) => check(client, &asked),
     }
@@ -145,11 +167,6 @@ fn given(asked: Add) -> Value {
     let more = [("display_name", asked.display_name), ("instance", asked.instance), ("thread", asked.thread)];
     fields.extend(more.into_iter().filter_map(|(name, value)| Some((name, Value::from(value?)))));
     Value::object(fields)
-}
-
-fn change(client: &Client, group: &str, step: &'static str, one: Value, then: Then) -> Result<(), Failure> {
-    let payload = Value::object([(step, Value::Array(vec![one]))]);
-    ask(client, Asked { kind: "wiring", group, payload, by: "", reason: "", key: None }, then)
 }
 
 fn list(client: &Client, group: Option<&str>, output: Output) -> Result<(), Failure> {

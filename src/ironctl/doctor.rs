@@ -40,6 +40,93 @@ pub(super) struct Doctor {
     /// the master key's file, as for `ironclaw serve`
     #[argh(option)]
     master_key_file: Option<String>,
+    /// as for `ironclaw serve`
+    #[argh(option)]
+    tls: Option<String>,
+    /// as for `ironclaw serve`
+    #[argh(option)]
+    tls_cert: Option<String>,
+    /// as for `ironclaw serve`
+    #[argh(option)]
+    tls_key: Option<String>,
+    /// as for `ironclaw serve`
+    #[argh(option)]
+    api_public_url: Option<String>,
+    /// as for `ironclaw serve`
+    #[argh(option)]
+    policy: Option<String>,
+    /// as for `ironclaw serve`
+    #[argh(option)]
+    change_lifetime: Option<String>,
+    /// as for `ironclaw serve`
+    #[argh(option)]
+    token_rate: Option<String>,
+    /// as for `ironclaw serve`
+    #[argh(option)]
+    model_proxy_socket: Option<String>,
+    /// as for `ironclaw serve`
+    #[argh(option)]
+    bundle_root: Option<String>,
+    /// as for `ironclaw serve`
+    #[argh(option)]
+    sweep_interval: Option<String>,
+    /// as for `ironclaw serve`
+    #[argh(option)]
+    log_format: Option<String>,
+    /// as for `ironclaw serve`
+    #[argh(option)]
+    log_level: Option<String>,
+    /// as for `ironclaw serve`
+    #[argh(option)]
+    linger: Option<String>,
+    /// as for `ironclaw serve`
+    #[argh(option)]
+    turn_timeout: Option<String>,
+    /// as for `ironclaw serve`
+    #[argh(option)]
+    launch_timeout: Option<String>,
+    /// as for `ironclaw serve`
+    #[argh(option)]
+    stall_timeout: Option<String>,
+    /// as for `ironclaw serve`
+    #[argh(option)]
+    max_sandboxes: Option<String>,
+    /// as for `ironclaw serve`
+    #[argh(option)]
+    rings_per_second: Option<String>,
+    /// as for `ironclaw serve`
+    #[argh(option)]
+    group_quota_bytes: Option<String>,
+    /// as for `ironclaw serve`
+    #[argh(option)]
+    group_quota_files: Option<String>,
+    /// as for `ironclaw serve`
+    #[argh(option)]
+    audit_file_bytes: Option<String>,
+    /// as for `ironclaw serve`
+    #[argh(option)]
+    sandbox_memory: Option<String>,
+    /// as for `ironclaw serve`
+    #[argh(option)]
+    sandbox_cpu_percent: Option<String>,
+    /// as for `ironclaw serve`
+    #[argh(option)]
+    sandbox_pids: Option<String>,
+    /// as for `ironclaw serve`
+    #[argh(option)]
+    sandbox_uid_base: Option<String>,
+    /// as for `ironclaw serve`
+    #[argh(option)]
+    master_passphrase_file: Option<String>,
+    /// as for `ironclaw serve`; may be repeated
+    #[argh(option)]
+    api_host: Vec<String>,
+    /// as for `ironclaw serve`; may be repeated
+    #[argh(option)]
+    mount_root: Vec<String>,
+    /// a proxy before it ends TLS, as for `ironclaw serve`
+    #[argh(switch)]
+    api_behind_proxy: bool,
     /// the sandboxes may be native, as for `ironclaw serve`
     #[argh(switch)]
     dev: bool,
@@ -49,15 +136,24 @@ pub(super) struct Doctor {
 }
 
 /// `ctl doctor`
-pub(super) fn run(client: &Client, words: &Doctor) -> Result<(), Failure> {
-    let mut checks = ask(client);
+pub(super) fn run(client: Result<Client, Failure>, words: &Doctor) -> Result<(), Failure> {
+    let mut checks = match client {
+        Ok(client) => ask(&client),
+        Err(failure) if failure.code == 2 => return Err(failure),
+        // This machine can be looked at all the same.
+        Err(failure) => {
+            vec![refused("control plane", &Refused::Problem(failure.text))]
+        }
+    };
     let mut out = io::stdout().lock();
     if !words.json {
         show(&mut out, &checks)?;
     }
     let local = match local(words) {
         Ok(local) => local,
-        Err(Failure { code: 2, text }) => return Err(Failure::usage(text)),
+        Err(Failure { code: 2, text }) => {
+            vec![fail("settings", text, "name them as the control plane's own start does")]
+        }
         Err(failure) => {
             vec![fail("this machine", failure.text, "run `ironclaw doctor` by itself to see why")]
         }
@@ -209,8 +305,40 @@ fn local(words: &Doctor) -> Result<Vec<Value>, Failure> {
         ("--api-addr", &words.api_addr),
         ("--min-free", &words.min_free),
         ("--master-key-file", &words.master_key_file),
+        ("--tls", &words.tls),
+        ("--tls-cert", &words.tls_cert),
+        ("--tls-key", &words.tls_key),
+        ("--api-public-url", &words.api_public_url),
+        ("--policy", &words.policy),
+        ("--change-lifetime", &words.change_lifetime),
+        ("--token-rate", &words.token_rate),
+        ("--model-proxy-socket", &words.model_proxy_socket),
+        ("--bundle-root", &words.bundle_root),
+        ("--sweep-interval", &words.sweep_interval),
+        ("--log-format", &words.log_format),
+        ("--log-level", &words.log_level),
+        ("--linger", &words.linger),
+        ("--turn-timeout", &words.turn_timeout),
+        ("--launch-timeout", &words.launch_timeout),
+        ("--stall-timeout", &words.stall_timeout),
+        ("--max-sandboxes", &words.max_sandboxes),
+        ("--rings-per-second", &words.rings_per_second),
+        ("--group-quota-bytes", &words.group_quota_bytes),
+        ("--group-quota-files", &words.group_quota_files),
+        ("--audit-file-bytes", &words.audit_file_bytes),
+        ("--sandbox-memory", &words.sandbox_memory),
+        ("--sandbox-cpu-percent", &words.sandbox_cpu_percent),
+        ("--sandbox-pids", &words.sandbox_pids),
+        ("--sandbox-uid-base", &words.sandbox_uid_base),
+        ("--master-passphrase-file", &words.master_passphrase_file),
     ] {
         command.args(value.iter().flat_map(|value| [flag, value]));
+    }
+    for (flag, values) in [("--api-host", &words.api_host), ("--mount-root", &words.mount_root)] {
+        command.args(values.iter().flat_map(|value| [flag, value]));
+    }
+    if words.api_behind_proxy {
+        command.arg("--api-behind-proxy");
     }
     if words.dev {
         command.arg("--dev");

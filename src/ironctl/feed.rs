@@ -2,16 +2,15 @@
 //! the last event that came. Touches the network and the terminal.
 
 use std::io::{self, Write};
-use std::time::Instant;
 
 use argh::{ArgsInfo, FromArgs};
 
 use super::Failure;
-use super::chat::{Absence, PATIENCE, Pauses};
+use super::chat::Absence;
 use super::client::{Client, Refused, encode};
 use super::events::{Event, Events};
 use super::lists::cell;
-use super::table;
+use super::{reopen, table};
 use crate::contract::json::{self, Value};
 
 /// Follow what happens, until Ctrl-C: changes that are asked for and decided, sessions, chats, audit records.
@@ -40,8 +39,13 @@ pub(super) fn run(client: &Client, words: &Follow) -> Result<(), Failure> {
         "" => "/v1/events".to_owned(),
         topics => format!("/v1/events?topics={}", encode(topics)),
     };
+    let again = |last: Option<&str>| match last {
+        Some(last) => format!("`ironctl events --after {last}` goes on from here"),
+        None => String::new(),
+    };
     let mut last = words.after.clone();
-    let mut stream = open(client, &path, last.as_deref(), Absence::IsAnError)?;
+    let mut stream =
+        reopen::open(client, &path, last.as_deref(), Absence::IsAnError, &again(last.as_deref()))?;
     if !words.json {
         table::print_from(&HEAD, &[], &WIDTHS)?;
     }
@@ -52,35 +56,7 @@ pub(super) fn run(client: &Client, words: &Follow) -> Result<(), Failure> {
             show(events.last(), &event, words.json)?;
         }
         last = events.last().map(str::to_owned).or(last);
-        stream = open(client, &path, last.as_deref(), Absence::IsARestart)?;
-    }
-}
-
-/// Opens it, again or for the first time; a control plane that restarts is away for a while.
-fn open(
-    client: &Client,
-    path: &str,
-    last: Option<&str>,
-    absence: Absence,
-) -> Result<impl io::Read + use<>, Failure> {
-    let mut pauses = Pauses::new(Instant::now() + PATIENCE);
-    loop {
-        // First a pause: a stream that ends as soon as it is opened would make this run hot.
-        let more = absence == Absence::IsARestart && pauses.wait();
-        match client.stream(path, last) {
-            Ok(stream) => return Ok(stream),
-            Err(Refused::Problem(text)) => return Err(Failure::of(text)),
-            Err(_) if more => {}
-            Err(refused) => {
-                let text = refused.text();
-                return Err(match last {
-                    Some(last) => {
-                        Failure::of(format!("{text}; `ironctl events --after {last}` goes on from here"))
-                    }
-                    None => Failure::of(text),
-                });
-            }
-        }
+        stream = reopen::open(client, &path, last.as_deref(), Absence::IsARestart, &again(last.as_deref()))?;
     }
 }
 

@@ -8,6 +8,11 @@ use super::table;
 use crate::contract::json::Value;
 use crate::contract::plain;
 
+/// Rows in one answer of the control plane.
+const PAGE: u64 = 500;
+/// As many are held at once to be printed.
+const MOST: u64 = 100_000;
+
 /// How a result is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Output {
@@ -38,6 +43,30 @@ pub(super) fn all(client: &Client, path: &str, key: &str) -> Result<Vec<Value>, 
             _ => return Ok(found),
         }
     }
+}
+
+/// The newest of a list, the newest first; a page at a time, each before what the last one ended with.
+pub(super) fn newest(client: &Client, path: &str, key: &str, limit: u64) -> Result<Vec<Value>, Failure> {
+    if !(1..=MOST).contains(&limit) {
+        return Err(Failure::usage(format!("--limit {limit} is out of range; expected 1 to {MOST}")));
+    }
+    let mark = if path.contains('?') { '&' } else { '?' };
+    let mut rows: Vec<Value> = Vec::new();
+    let mut before = String::new();
+    while let left = limit.saturating_sub(rows.len() as u64)
+        && left > 0
+    {
+        let page = client.get(&format!("{path}{mark}limit={}{before}", left.min(PAGE)))?;
+        let found = page.get(key).and_then(Value::as_array).unwrap_or_default();
+        rows.extend_from_slice(found);
+        let next = cell(&page, "next");
+        // A page that brings nothing would make this endless.
+        if next.is_empty() || found.is_empty() {
+            break;
+        }
+        before = format!("&before={}", encode(&next));
+    }
+    Ok(rows)
 }
 
 /// The path of a list, of one agent where one is named.

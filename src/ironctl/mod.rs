@@ -13,12 +13,14 @@ mod destinations;
 mod doctor;
 mod events;
 mod feed;
+mod flags;
 mod lists;
 mod metrics;
 mod onboard;
 mod payload;
 mod people;
 mod places;
+mod reopen;
 mod resolve;
 mod shown;
 mod submit;
@@ -86,7 +88,6 @@ struct Words {
 
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one, for a moment")]
 enum Command {
     Change(change::Change),
     Chat(Chat),
@@ -180,8 +181,8 @@ struct SessionRelease {
 #[argh(subcommand, name = "audit")]
 struct Audit {
     /// how many records (50)
-    #[argh(option, default = "50")]
-    limit: u64,
+    #[argh(option)]
+    limit: Option<u64>,
     /// go on with new records as they come
     #[argh(switch)]
     follow: bool,
@@ -305,24 +306,28 @@ pub fn run(words: &[&str]) -> Result<(), Failure> {
         Command::Tools(words) => tools::run(&words),
         Command::Whoami(words) => people::whoami(&client()?, &words),
         Command::Audit(Audit { limit, follow, json, verb: None }) => {
-            audit::show(&client()?, limit, follow.into(), lists::Output::of(json))
+            audit::show(&client()?, limit.unwrap_or(50), follow.into(), lists::Output::of(json))
         }
-        Command::Audit(Audit {
-            verb: Some(AuditVerb::Verify(AuditVerify { mut file, more, json })), ..
-        }) => {
-            file.extend(more);
-            match file.as_slice() {
-                [] => audit::verify(&client()?, lists::Output::of(json)),
-                files => audit::verify_files(files, lists::Output::of(json)),
+        Command::Audit(Audit { limit: Some(_), verb: Some(_), .. }) => {
+            Err(Failure::usage("--limit is of the list of records; leave it out to verify or acknowledge"))
+        }
+        Command::Audit(Audit { follow: true, verb: Some(_), .. }) => {
+            Err(Failure::usage("--follow is of the list of records; leave it out to verify or acknowledge"))
+        }
+        Command::Audit(Audit { verb: Some(AuditVerb::Verify(words)), json, .. }) => {
+            let output = lists::Output::of(json || words.json);
+            match [words.file, words.more].concat().as_slice() {
+                [] => audit::verify(&client()?, output),
+                files => audit::verify_files(files, output),
             }
         }
-        Command::Audit(Audit { verb: Some(AuditVerb::Acknowledge(AuditAcknowledge { json })), .. }) => {
-            audit::acknowledge(&client()?, lists::Output::of(json))
+        Command::Audit(Audit { verb: Some(AuditVerb::Acknowledge(words)), json, .. }) => {
+            audit::acknowledge(&client()?, lists::Output::of(json || words.json))
         }
         Command::Doctor(words) => {
             // The token is looked for where the doctor looks.
             let globals = Globals { state_dir: words.state_dir.clone(), ..globals };
-            doctor::run(&Client::new(Target::find(&globals)?)?, &words)
+            doctor::run(Target::find(&globals).and_then(Client::new), &words)
         }
         Command::Events(words) => feed::run(&client()?, &words),
         Command::Status(Status { json }) => lists::status(&client()?, lists::Output::of(json)),
@@ -417,6 +422,9 @@ mod tests {
             &["nonsense"],
             &["chat"],
             &["session", "show"],
+            &["audit", "--follow", "verify"],
+            &["audit", "--limit", "5", "acknowledge"],
+            &["change", "history", "--limit", "0"],
         ] {
             let failure = run(words).unwrap_err();
             assert_eq!(failure.code, 2, "{words:?} {failure}");

@@ -11,7 +11,7 @@ use super::agent;
 use super::client::{Client, encode};
 use super::lists::{Output, all, cell, print};
 use super::shown::out;
-use super::submit::{Asked, Then, ask};
+use super::submit::{Manner, Then};
 use crate::contract::json::Value;
 use crate::contract::plain;
 
@@ -59,6 +59,9 @@ struct UserAdd {
     /// what people call them
     #[argh(option, default = "String::new()")]
     name: String,
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
 }
 
 /// Delete a user. Their roles, memberships and tokens have to be taken away first.
@@ -68,6 +71,9 @@ struct UserDelete {
     /// CHANNEL:HANDLE, as `user list` has it
     #[argh(positional)]
     id: String,
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
 }
 
 /// What users may decide and operate.
@@ -105,12 +111,18 @@ struct RoleGrant {
     /// approver, admin or owner
     #[argh(positional)]
     role: String,
-    /// the agent
+    /// the agent; for an owner, and with --everywhere, one need not be named
     #[argh(option)]
-    group: String,
+    group: Option<String>,
     /// for every agent; an owner always is
     #[argh(switch)]
     everywhere: bool,
+    /// why
+    #[argh(option, default = "String::new()")]
+    reason: String,
+    /// what to call you in the list; whose token it is counts
+    #[argh(option, default = "String::new()")]
+    by: String,
     /// approve it at once, after showing what it does
     #[argh(switch)]
     approve: bool,
@@ -132,12 +144,18 @@ struct RoleRevoke {
     /// approver, admin or owner
     #[argh(positional)]
     role: String,
-    /// the agent
+    /// the agent; for an owner, and with --everywhere, one need not be named
     #[argh(option)]
-    group: String,
+    group: Option<String>,
     /// the role that was given for every agent; an owner's always is
     #[argh(switch)]
     everywhere: bool,
+    /// why
+    #[argh(option, default = "String::new()")]
+    reason: String,
+    /// what to call you in the list; whose token it is counts
+    #[argh(option, default = "String::new()")]
+    by: String,
     /// approve it at once, after showing what it does
     #[argh(switch)]
     approve: bool,
@@ -187,6 +205,12 @@ struct MemberAdd {
     /// the agent
     #[argh(option)]
     group: String,
+    /// why
+    #[argh(option, default = "String::new()")]
+    reason: String,
+    /// what to call you in the list; whose token it is counts
+    #[argh(option, default = "String::new()")]
+    by: String,
     /// approve it at once, after showing what it does
     #[argh(switch)]
     approve: bool,
@@ -208,6 +232,12 @@ struct MemberRemove {
     /// the agent
     #[argh(option)]
     group: String,
+    /// why
+    #[argh(option, default = "String::new()")]
+    reason: String,
+    /// what to call you in the list; whose token it is counts
+    #[argh(option, default = "String::new()")]
+    by: String,
     /// approve it at once, after showing what it does
     #[argh(switch)]
     approve: bool,
@@ -257,10 +287,13 @@ pub(super) fn users(client: &Client, words: User) -> Result<(), Failure> {
             let columns = [("USER", "id"), ("NAME", "name"), ("SINCE", "created_at")];
             print(&rows, Output::of(json), &columns, "no users")
         }
-        UserVerb::Add(UserAdd { id, name }) => {
+        UserVerb::Add(UserAdd { id, name, json }) => {
             let body = Value::object([("id", Value::from(id)), ("name", Value::from(name))]);
             let (status, answer) = client.post_any("/v1/users", &body)?;
             let user = client.judged((status, answer))?;
+            if json {
+                return out(&user);
+            }
             let id = cell(&user, "id");
             let id = plain::line(&id);
             if status == 201 {
@@ -274,8 +307,11 @@ pub(super) fn users(client: &Client, words: User) -> Result<(), Failure> {
             }
             Ok(())
         }
-        UserVerb::Delete(UserDelete { id }) => {
-            client.delete(&format!("/v1/users/{}", encode(&id)))?;
+        UserVerb::Delete(UserDelete { id, json }) => {
+            let answer = client.delete(&format!("/v1/users/{}", encode(&id)))?;
+            if json {
+                return out(&answer);
+            }
             writeln!(io::stdout(), "{} is deleted", plain::line(&id))?;
             Ok(())
         }
@@ -298,14 +334,24 @@ pub(super) fn roles(client: &Client, words: Role) -> Result<(), Failure> {
             print(&rows, Output::of(json), &columns, "nobody holds a role")
         }
         RoleVerb::Grant(asked) => {
-            let then = Then { approve: asked.approve, yes: asked.yes, json: asked.json };
+            let group = home(client, asked.group, &asked.role, asked.everywhere)?;
             let one = role(asked.user, asked.role, asked.everywhere);
-            permissions(client, &asked.group, "grant", one, then)
+            let manner = Manner {
+                by: asked.by,
+                reason: asked.reason,
+                then: Then { approve: asked.approve, yes: asked.yes, json: asked.json },
+            };
+            manner.ask(client, "permissions", &group, "grant", one)
         }
         RoleVerb::Revoke(asked) => {
-            let then = Then { approve: asked.approve, yes: asked.yes, json: asked.json };
+            let group = home(client, asked.group, &asked.role, asked.everywhere)?;
             let one = role(asked.user, asked.role, asked.everywhere);
-            permissions(client, &asked.group, "revoke", one, then)
+            let manner = Manner {
+                by: asked.by,
+                reason: asked.reason,
+                then: Then { approve: asked.approve, yes: asked.yes, json: asked.json },
+            };
+            manner.ask(client, "permissions", &group, "revoke", one)
         }
     }
 }
@@ -323,23 +369,41 @@ pub(super) fn members(client: &Client, words: Member) -> Result<(), Failure> {
                 "no members; admins and the owner may talk to it all the same",
             )
         }
-        MemberVerb::Add(MemberAdd { user, group, approve, yes, json }) => {
-            permissions(client, &group, "add_members", Value::from(user), Then { approve, yes, json })
+        MemberVerb::Add(asked) => {
+            let manner = Manner {
+                by: asked.by,
+                reason: asked.reason,
+                then: Then { approve: asked.approve, yes: asked.yes, json: asked.json },
+            };
+            manner.ask(client, "permissions", &asked.group, "add_members", Value::from(asked.user))
         }
-        MemberVerb::Remove(MemberRemove { user, group, approve, yes, json }) => {
-            permissions(client, &group, "remove_members", Value::from(user), Then { approve, yes, json })
+        MemberVerb::Remove(asked) => {
+            let manner = Manner {
+                by: asked.by,
+                reason: asked.reason,
+                then: Then { approve: asked.approve, yes: asked.yes, json: asked.json },
+            };
+            manner.ask(client, "permissions", &asked.group, "remove_members", Value::from(asked.user))
         }
     }
 }
 
-/// Asks for one step of a change of permissions.
-fn permissions(
-    client: &Client,
-    group: &str,
-    step: &'static str,
-    one: Value,
-    then: Then,
-) -> Result<(), Failure> {
-    let payload = Value::object([(step, Value::Array(vec![one]))]);
-    ask(client, Asked { kind: "permissions", group, payload, by: "", reason: "", key: None }, then)
+/// The agent that a change of a role belongs to: the one that is named, and for a role over all of them the first.
+fn home(client: &Client, group: Option<String>, role: &str, everywhere: bool) -> Result<String, Failure> {
+    if let Some(group) = group {
+        return Ok(group);
+    }
+    if !everywhere && role != "owner" {
+        return Err(Failure::usage(
+            "--group is missing: the agent that the role is for, or --everywhere for all",
+        ));
+    }
+    let page = client.get("/v1/agents?limit=1")?;
+    let first = page.get("agents").and_then(Value::as_array).and_then(<[Value]>::first);
+    let name = first.map(|agent| cell(agent, "name")).ok_or_else(|| {
+        Failure::of(
+            "a change belongs to an agent, and there is none yet; make one with `ironctl agent create`",
+        )
+    })?;
+    Ok(name)
 }

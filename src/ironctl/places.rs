@@ -6,7 +6,7 @@ use argh::{ArgsInfo, FromArgs};
 use super::Failure;
 use super::client::Client;
 use super::lists::{Output, all, of_group, print};
-use super::submit::{Asked, Then, ask};
+use super::submit::{Manner, Then};
 use crate::contract::json::Value;
 
 /// Which agent listens and writes to which chats.
@@ -68,6 +68,12 @@ struct WiringAdd {
     /// what is one conversation: shared, per-thread or agent-shared (shared)
     #[argh(option)]
     sessions: Option<String>,
+    /// why
+    #[argh(option, default = "String::new()")]
+    reason: String,
+    /// what to call you in the list; whose token it is counts
+    #[argh(option, default = "String::new()")]
+    by: String,
     /// approve it at once, after showing what it does
     #[argh(switch)]
     approve: bool,
@@ -95,6 +101,12 @@ struct WiringRemove {
     /// the account on the platform, where there are several
     #[argh(option)]
     instance: Option<String>,
+    /// why
+    #[argh(option, default = "String::new()")]
+    reason: String,
+    /// what to call you in the list; whose token it is counts
+    #[argh(option, default = "String::new()")]
+    by: String,
     /// approve it at once, after showing what it does
     #[argh(switch)]
     approve: bool,
@@ -134,7 +146,6 @@ pub(super) fn wirings(client: &Client, words: Wiring) -> Result<(), Failure> {
     match words.verb {
         WiringVerb::List(WiringList { group, json }) => list(client, group.as_deref(), Output::of(json)),
         WiringVerb::Add(asked) => {
-            let then = Then { approve: asked.approve, yes: asked.yes, json: asked.json };
             let terms = [
                 ("instance", asked.instance),
                 ("engage", asked.engage),
@@ -143,26 +154,35 @@ pub(super) fn wirings(client: &Client, words: Wiring) -> Result<(), Failure> {
                 ("ignored", asked.ignored),
                 ("sessions", asked.sessions),
             ];
-            wire(client, &asked.group, "add", chat(asked.channel, asked.chat, terms), then)
+            let one = chat(asked.channel, asked.chat, terms);
+            let manner = Manner {
+                by: asked.by,
+                reason: asked.reason,
+                then: Then { approve: asked.approve, yes: asked.yes, json: asked.json },
+            };
+            manner.ask(client, "wiring", &asked.group, "add", one)
         }
         WiringVerb::Remove(asked) => {
-            let then = Then { approve: asked.approve, yes: asked.yes, json: asked.json };
             let chat = chat(asked.channel, asked.chat, [("instance", asked.instance)]);
-            wire(client, &asked.group, "remove", chat, then)
+            let manner = Manner {
+                by: asked.by,
+                reason: asked.reason,
+                then: Then { approve: asked.approve, yes: asked.yes, json: asked.json },
+            };
+            manner.ask(client, "wiring", &asked.group, "remove", chat)
         }
     }
 }
 
 /// A chat with whatever else was given; what was not is the control plane's to choose.
-fn chat<const N: usize>(channel: String, chat: String, more: [(&'static str, Option<String>); N]) -> Value {
+pub(super) fn chat<const N: usize>(
+    channel: String,
+    chat: String,
+    more: [(&'static str, Option<String>); N],
+) -> Value {
     let mut fields = vec![("channel", Value::from(channel)), ("chat", Value::from(chat))];
     fields.extend(more.into_iter().filter_map(|(name, value)| Some((name, Value::from(value?)))));
     Value::object(fields)
-}
-
-fn wire(client: &Client, group: &str, step: &'static str, one: Value, then: Then) -> Result<(), Failure> {
-    let payload = Value::object([(step, Value::Array(vec![one]))]);
-    ask(client, Asked { kind: "wiring", group, payload, by: "", reason: "", key: None }, then)
 }
 
 fn list(client: &Client, group: Option<&str>, output: Output) -> Result<(), Failure> {

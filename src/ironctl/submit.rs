@@ -36,28 +36,28 @@ pub(super) struct Submit {
     /// the payload itself, JSON
     #[argh(option)]
     pub(super) payload: Option<String>,
-    /// persona: who the agent is
+    /// persona, create_agent: who the agent is
     #[argh(option)]
     pub(super) identity: Option<String>,
-    /// persona: what it cares about
+    /// persona, create_agent: what it cares about
     #[argh(option)]
     pub(super) soul: Option<String>,
-    /// persona: what it does
+    /// persona, create_agent: what it does
     #[argh(option)]
     pub(super) instructions: Option<String>,
-    /// enabled_tools: a tool to have; may be repeated
+    /// enabled_tools, create_agent: a tool to have; may be repeated
     #[argh(option)]
     pub(super) tool: Vec<String>,
-    /// enabled_tools: every tool
+    /// enabled_tools, create_agent: every tool
     #[argh(switch)]
     pub(super) all_tools: bool,
-    /// enabled_tools: no tool
+    /// enabled_tools, create_agent: no tool
     #[argh(switch)]
     pub(super) no_tools: bool,
-    /// model: who answers
+    /// model, create_agent: who answers
     #[argh(option)]
     pub(super) provider: Option<String>,
-    /// model: the model
+    /// model, create_agent: the model
     #[argh(option)]
     pub(super) model: Option<String>,
     /// permissions: USER:ROLE[@*], such as telegram:12:approver; may be repeated
@@ -72,12 +72,48 @@ pub(super) struct Submit {
     /// permissions: a user who may not any more; may be repeated
     #[argh(option)]
     pub(super) remove_member: Vec<String>,
-    /// wiring: CHANNEL:CHAT to listen and write to; may be repeated
+    /// wiring, create_agent: CHANNEL:CHAT to listen and write to; may be repeated
     #[argh(option)]
     pub(super) wire: Vec<String>,
     /// wiring: CHANNEL:CHAT to leave; may be repeated
     #[argh(option)]
     pub(super) unwire: Vec<String>,
+    /// create_agent: what people call it
+    #[argh(option)]
+    pub(super) title: Option<String>,
+    /// create_agent: a user who may talk to it; may be repeated
+    #[argh(option)]
+    pub(super) member: Vec<String>,
+    /// with --wire, --unwire, --destination: the account on the platform, where there are several
+    #[argh(option)]
+    pub(super) instance: Option<String>,
+    /// with --wire: what it answers: all, mention, mention-sticky or pattern (all)
+    #[argh(option)]
+    pub(super) engage: Option<String>,
+    /// with --engage pattern: the pattern
+    #[argh(option)]
+    pub(super) pattern: Option<String>,
+    /// with --wire: whom it answers: members or anyone (members)
+    #[argh(option)]
+    pub(super) senders: Option<String>,
+    /// with --wire: what becomes of the rest: drop or accumulate (drop)
+    #[argh(option)]
+    pub(super) ignored: Option<String>,
+    /// with --wire: what is one conversation: shared, per-thread or agent-shared (shared)
+    #[argh(option)]
+    pub(super) sessions: Option<String>,
+    /// wiring, create_agent: NAME=CHANNEL:CHAT to send to; may be repeated
+    #[argh(option)]
+    pub(super) destination: Vec<String>,
+    /// with one --destination: what people call it
+    #[argh(option)]
+    pub(super) display_name: Option<String>,
+    /// with one --destination: the thread in the chat
+    #[argh(option)]
+    pub(super) thread: Option<String>,
+    /// wiring: NAME to send to no more; may be repeated
+    #[argh(option)]
+    pub(super) remove_destination: Vec<String>,
     /// packages: NAME@VERSION to have; may be repeated
     #[argh(option)]
     pub(super) add: Vec<String>,
@@ -146,6 +182,32 @@ pub(super) struct Then {
     pub(super) yes: bool,
     /// Print JSON.
     pub(super) json: bool,
+}
+
+/// How a command that asks for a change in words of its own was told to ask.
+pub(super) struct Manner {
+    /// What the client calls whoever asks.
+    pub(super) by: String,
+    /// Why.
+    pub(super) reason: String,
+    /// What is to become of it.
+    pub(super) then: Then,
+}
+
+impl Manner {
+    /// Asks for a change of one step, and leaves it held or decides it.
+    pub(super) fn ask(
+        &self,
+        client: &Client,
+        kind: &str,
+        group: &str,
+        step: &'static str,
+        one: Value,
+    ) -> Result<(), Failure> {
+        let payload = Value::object([(step, Value::Array(vec![one]))]);
+        let (by, reason) = (self.by.as_str(), self.reason.as_str());
+        ask(client, Asked { kind, group, payload, by, reason, key: None }, self.then)
+    }
 }
 
 impl Then {

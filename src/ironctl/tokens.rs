@@ -68,6 +68,9 @@ struct Revoke {
     /// its name
     #[argh(positional)]
     name: String,
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
 }
 
 /// Runs it.
@@ -86,8 +89,11 @@ pub(super) fn run(client: &Client, words: Token) -> Result<(), Failure> {
             print(&rows, Output::of(json), &columns, "no tokens but the one of the state directory")
         }
         Verb::Create(asked) => create(client, asked),
-        Verb::Revoke(Revoke { name }) => {
-            client.delete(&format!("/v1/tokens/{}", encode(&name)))?;
+        Verb::Revoke(Revoke { name, json }) => {
+            let answer = client.delete(&format!("/v1/tokens/{}", encode(&name)))?;
+            if json {
+                return out(&answer);
+            }
             writeln!(io::stdout(), "{} is revoked", plain::line(&name))?;
             Ok(())
         }

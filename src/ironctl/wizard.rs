@@ -5,25 +5,62 @@ use std::io::{BufRead, Write};
 
 use super::Failure;
 use crate::contract::catalogue::{DOCUMENT_BYTES, TEMPLATES, TITLE_BYTES, TOOLS, Template, template, tool};
-use crate::contract::ids::GroupName;
+use crate::contract::ids::{GroupName, UserId};
+use crate::contract::json::Value;
 use crate::contract::plain;
 
 /// What was answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Answers {
     pub(super) name: String,
-    pub(super) title: String,
-    pub(super) template: &'static Template,
-    pub(super) tools: Vec<&'static str>,
-    /// `None` keeps the template's.
-    pub(super) instructions: Option<String>,
+    title: String,
+    template: &'static Template,
+    tools: Vec<&'static str>,
+    /// `None` keeps the template's, here and in the next two.
+    instructions: Option<String>,
+    identity: Option<String>,
+    soul: Option<String>,
+    /// Provider, where one was named, and model; `None` leaves both to the control plane.
+    model: Option<(Option<String>, String)>,
+    members: Vec<String>,
+}
+
+impl Answers {
+    /// The payload of the change that makes the agent.
+    pub(super) fn payload(&self) -> Value {
+        let mut fields = vec![("title", Value::from(self.title.as_str()))];
+        for (name, own, start) in [
+            ("identity", &self.identity, self.template.identity),
+            ("soul", &self.soul, self.template.soul),
+            ("instructions", &self.instructions, self.template.instructions),
+        ] {
+            let text = own.as_deref().unwrap_or(start);
+            fields.extend((!text.is_empty()).then(|| (name, Value::from(text))));
+        }
+        if let Some((provider, model)) = &self.model {
+            fields.extend(provider.as_deref().map(|provider| ("provider", Value::from(provider))));
+            fields.push(("model", Value::from(model.as_str())));
+        }
+        fields.push(("tools", self.tools.iter().map(|tool| Value::from(*tool)).collect::<Vec<_>>().into()));
+        let members: Vec<Value> = self.members.iter().map(|user| Value::from(user.as_str())).collect();
+        fields.push(("members", Value::from(members)));
+        Value::object(fields)
+    }
+}
+
+/// Where to begin.
+pub(super) enum Begin {
+    /// With the first question.
+    Nothing,
+    /// With what was answered, and why that did not do.
+    Again(Box<Answers>, String),
 }
 
 /// Questions and answers.
 pub(super) struct Wizard<'a> {
     pub(super) input: &'a mut dyn BufRead,
     pub(super) out: &'a mut dyn Write,
-    /// Whether there is an agent of that name.
+    /// Whether there is an agent of that name, as far as whoever asks may know.
     pub(super) is_taken: &'a dyn Fn(&str) -> Result<bool, Failure>,
 }
 
@@ -35,69 +72,100 @@ enum Step {
     Template,
     Tools,
     Instructions,
-    Done,
+    Identity,
+    Soul,
+    Model,
+    Members,
 }
 
-impl Step {
-    fn next(self) -> Self {
-        match self {
-            Self::Name => Self::Title,
-            Self::Title => Self::Template,
-            Self::Template => Self::Tools,
-            Self::Tools => Self::Instructions,
-            Self::Instructions | Self::Done => Self::Done,
-        }
-    }
-
-    fn back(self) -> Self {
-        match self {
-            Self::Name | Self::Title => Self::Name,
-            Self::Template => Self::Title,
-            Self::Tools => Self::Template,
-            Self::Instructions | Self::Done => Self::Tools,
-        }
-    }
-}
+/// All of them, by the words that choose one.
+const STEPS: [(&str, Step); 9] = [
+    ("name", Step::Name),
+    ("title", Step::Title),
+    ("template", Step::Template),
+    ("tools", Step::Tools),
+    ("instructions", Step::Instructions),
+    ("identity", Step::Identity),
+    ("soul", Step::Soul),
+    ("model", Step::Model),
+    ("members", Step::Members),
+];
 
 impl Wizard<'_> {
     /// # Errors
-    /// When the input ends before the last answer, and what the check of a name gives.
-    pub(super) fn run(mut self) -> Result<Answers, Failure> {
-        writeln!(
-            self.out,
-            "A new agent. Enter takes what is in brackets, < goes back, Ctrl-D ends with nothing done."
-        )?;
-        let first = TEMPLATES.iter().find(|template| template.id == "assistant").or(TEMPLATES.first());
-        let start = first.ok_or_else(|| Failure::of("this build has no templates; give flags instead"))?;
-        let mut answers = Answers {
-            name: String::new(),
-            title: String::new(),
-            template: start,
-            tools: start.tools.to_vec(),
-            instructions: None,
-        };
-        let mut step = Step::Name;
-        while step != Step::Done {
-            self.question(step, &answers)?;
-            let mut line = String::new();
-            let read = self.input.read_line(&mut line).map_err(|error| {
-                Failure::of(format!("the answer cannot be read: {error}; nothing was done"))
-            })?;
-            if read == 0 {
-                writeln!(self.out)?;
-                return Err(Failure::of("the input ended, so nothing was done; start again when you like"));
+    /// When the input ends before the last answer or the person leaves, and what the check of a name gives.
+    pub(super) fn run(mut self, from: Begin) -> Result<Answers, Failure> {
+        let (mut answers, mut at) = match from {
+            Begin::Again(answers, why) => {
+                writeln!(self.out, "\n  {}", plain::line(&why))?;
+                let at = self.choose()?;
+                (*answers, at)
             }
-            let answer = line.trim();
+            Begin::Nothing => {
+                writeln!(
+                    self.out,
+                    "A new agent. Enter takes what is in brackets, < goes back, Ctrl-D ends with nothing done."
+                )?;
+                let first =
+                    TEMPLATES.iter().find(|template| template.id == "assistant").or(TEMPLATES.first());
+                let start =
+                    first.ok_or_else(|| Failure::of("this build has no templates; give flags instead"))?;
+                let answers = Answers {
+                    name: String::new(),
+                    title: String::new(),
+                    template: start,
+                    tools: start.tools.to_vec(),
+                    instructions: None,
+                    identity: None,
+                    soul: None,
+                    model: None,
+                    members: Vec::new(),
+                };
+                (answers, 0)
+            }
+        };
+        while let Some((_, step)) = STEPS.get(at) {
+            self.question(*step, &answers)?;
+            let answer = self.line()?;
             if answer == "<" {
-                step = step.back();
+                at = at.saturating_sub(1);
                 continue;
             }
-            match self.take(step, answer, &mut answers)? {
-                Ok(()) => step = step.next(),
+            match self.take(*step, &answer, &mut answers)? {
+                Ok(()) => at += 1,
                 Err(wrong) => writeln!(self.out, "  {wrong}")?,
             }
         }
         Ok(answers)
+    }
+
+    fn line(&mut self) -> Result<String, Failure> {
+        self.out.flush()?;
+        let mut line = String::new();
+        let read = self.input.read_line(&mut line);
+        let read = read
+            .map_err(|error| Failure::of(format!("the answer cannot be read: {error}; nothing was done")))?;
+        if read == 0 {
+            writeln!(self.out)?;
+            return Err(Failure::of("the input ended, so nothing was done; start again when you like"));
+        }
+        Ok(line.trim().to_owned())
+    }
+
+    /// Which question is asked again; those after it follow, with what was answered.
+    fn choose(&mut self) -> Result<usize, Failure> {
+        let words: Vec<&str> = STEPS.iter().map(|(word, _)| *word).collect();
+        loop {
+            write!(self.out, "what to change: {}; q leaves [name]: ", words.join(", "))?;
+            match self.line()?.as_str() {
+                "q" => return Err(Failure::of("you left, so nothing was done; start again when you like")),
+                "" => return Ok(0),
+                word => match words.iter().position(|known| *known == word) {
+                    Some(at) => return Ok(at),
+                    None => writeln!(self.out, "  {} is none of these", plain::line(word))?,
+                },
+            }
+        }
     }
 
     fn question(&mut self, step: Step, answers: &Answers) -> Result<(), Failure> {
@@ -128,9 +196,35 @@ impl Wizard<'_> {
                 let kept = if kept.is_empty() { "nothing" } else { kept };
                 write!(self.out, "\nwhat it is to do, in a line [{}]: ", plain::line(kept))?;
             }
-            Step::Done => {}
+            Step::Identity => {
+                let kept = answers.identity.as_deref().unwrap_or(answers.template.identity);
+                let kept = if kept.is_empty() { "nothing" } else { kept };
+                write!(self.out, "\nwho it is, in a line [{}]: ", plain::line(kept))?;
+            }
+            Step::Soul => {
+                let kept = answers.soul.as_deref().unwrap_or(answers.template.soul);
+                let kept = if kept.is_empty() { "nothing" } else { kept };
+                write!(self.out, "\nwhat it cares about, in a line [{}]: ", plain::line(kept))?;
+            }
+            Step::Model => {
+                let kept = match &answers.model {
+                    None => "the control plane's choice".to_owned(),
+                    Some((None, model)) => model.clone(),
+                    Some((Some(provider), model)) => format!("{provider} {model}"),
+                };
+                write!(self.out, "\nits model: MODEL, or PROVIDER MODEL [{}]: ", plain::line(&kept))?;
+            }
+            Step::Members => {
+                let kept =
+                    if answers.members.is_empty() { "none".to_owned() } else { answers.members.join(" ") };
+                write!(
+                    self.out,
+                    "\nwho may talk to it: users such as local:ann, or none [{}]: ",
+                    plain::line(&kept)
+                )?;
+            }
         }
-        Ok(self.out.flush()?)
+        Ok(())
     }
 
     /// Takes an answer; the inner error says what is wrong with it.
@@ -170,22 +264,60 @@ impl Wizard<'_> {
             },
             Step::Tools if answer.is_empty() => Ok(()),
             Step::Tools => tools(answer).map(|tools| answers.tools = tools),
-            Step::Instructions if answer.len() > DOCUMENT_BYTES => Err(format!(
-                "that has {} bytes, and {DOCUMENT_BYTES} are the most; make it shorter",
-                answer.len()
-            )),
-            Step::Instructions if answer.contains('\0') => {
-                Err("that holds a zero byte; take it out".to_owned())
-            }
-            Step::Instructions => {
-                if !answer.is_empty() {
-                    answers.instructions = Some(answer.to_owned());
+            Step::Instructions => document(answer, &mut answers.instructions),
+            Step::Identity => document(answer, &mut answers.identity),
+            Step::Soul => document(answer, &mut answers.soul),
+            Step::Model | Step::Members if answer.is_empty() => Ok(()),
+            Step::Model => {
+                let words: Vec<&str> = answer.split_whitespace().collect();
+                match words.as_slice() {
+                    [model] => {
+                        answers.model = Some((None, (*model).to_owned()));
+                        Ok(())
+                    }
+                    [provider, model] => {
+                        answers.model = Some((Some((*provider).to_owned()), (*model).to_owned()));
+                        Ok(())
+                    }
+                    _ => Err("that is more than a provider and a model; name one of each".to_owned()),
                 }
-                Ok(())
             }
-            Step::Done => Ok(()),
+            Step::Members => members(answer).map(|members| answers.members = members),
         })
     }
+}
+
+/// A document in a line; nothing keeps what there is.
+fn document(answer: &str, kept: &mut Option<String>) -> Result<(), String> {
+    if answer.len() > DOCUMENT_BYTES {
+        return Err(format!(
+            "that has {} bytes, and {DOCUMENT_BYTES} are the most; make it shorter",
+            answer.len()
+        ));
+    }
+    if answer.contains('\0') {
+        return Err("that holds a zero byte; take it out".to_owned());
+    }
+    if !answer.is_empty() {
+        *kept = Some(answer.to_owned());
+    }
+    Ok(())
+}
+
+fn members(answer: &str) -> Result<Vec<String>, String> {
+    if answer == "none" {
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    for word in answer.split([' ', ',']).filter(|word| !word.is_empty()) {
+        let user = UserId::parse(word).map_err(|_| {
+            format!("{} is no user; expected CHANNEL:HANDLE, such as local:ann", plain::line(word))
+        })?;
+        if !found.contains(&user.to_string()) {
+            found.push(user.to_string());
+        }
+    }
+    Ok(found)
 }
 
 fn tools(answer: &str) -> Result<Vec<&'static str>, String> {
@@ -216,31 +348,49 @@ mod tests {
             out: &mut out,
             is_taken: &|name| Ok(name == "mock-agent"),
         }
-        .run();
+        .run(Begin::Nothing);
         (answers, String::from_utf8(out).unwrap())
     }
 
     #[test]
     fn answers_are_judged_at_once_and_asked_for_again() {
-        let (answers, said) = ask("Bad Name\nmock-agent\nann\n\nking\ntriage\nrm\nall\nSort my mail.\n");
+        let (answers, said) = ask(
+            "Bad Name\nmock-agent\nann\n\nking\ntriage\nrm\nall\nSort my mail.\nA sorter.\n\na b c\nmock mock\nbob\nlocal:bob, local:bob\n",
+        );
         let answers = answers.unwrap();
         assert_eq!((answers.name.as_str(), answers.title.as_str()), ("ann", "ann"));
         assert_eq!((answers.template.id, answers.tools.len()), ("triage", TOOLS.len()));
-        assert_eq!(answers.instructions.as_deref(), Some("Sort my mail."));
-        for wrong in
-            ["not a valid identifier", "there is an agent mock-agent", "no template king", "no tool rm"]
-        {
+        let payload = answers.payload();
+        for (field, expected) in [
+            ("instructions", "\"Sort my mail.\""),
+            ("identity", "\"A sorter.\""),
+            ("provider", "\"mock\""),
+            ("members", "[\"local:bob\"]"),
+        ] {
+            assert_eq!(payload.get(field).unwrap().to_string(), expected, "{payload}");
+        }
+        for wrong in [
+            "not a valid identifier",
+            "there is an agent mock-agent",
+            "no template king",
+            "no tool rm",
+            "more than a provider",
+            "bob is no user",
+        ] {
             assert!(said.contains(wrong), "{said}");
         }
     }
 
     #[test]
     fn one_goes_back_and_what_was_answered_is_still_there() {
-        let (answers, said) = ask("<\nann\nAnn\n<\n<\n\n\n\nread_file\n<\n\n\n");
+        let (answers, said) =
+            ask("<\nann\nAnn\n<\n<\n\n\n\nread_file\n<\n\n\nI.\nS.\nm\n<\n<\n<\n<\n<\n\n\n\n\n\nlocal:a\n");
         let answers = answers.unwrap();
         assert_eq!((answers.name.as_str(), answers.title.as_str()), ("ann", "Ann"));
         assert_eq!((answers.template.id, answers.tools), ("assistant", vec!["read_file"]));
-        assert_eq!(answers.instructions, None);
+        assert_eq!((answers.instructions, answers.identity.as_deref()), (None, Some("I.")));
+        assert_eq!((answers.soul.as_deref(), answers.members), (Some("S."), vec!["local:a".to_owned()]));
+        assert_eq!(answers.model, Some((None, "m".to_owned())));
         assert!(
             said.contains("name [ann]: ") && said.contains("[Ann]: ") && said.contains("[read_file]: "),
             "{said}"
@@ -253,5 +403,19 @@ mod tests {
             let failure = ask(input).0.unwrap_err();
             assert!(failure.code == 1 && failure.text.contains("nothing was done"), "{failure}");
         }
+    }
+
+    #[test]
+    fn what_did_not_do_is_asked_again_and_the_rest_is_kept() {
+        let answers = ask("ann\nAnn\nblank\nall\nDo.\n\n\n\n\n").0.unwrap();
+        let again = |input: &str| {
+            let mut out = Vec::new();
+            let wizard = Wizard { input: &mut input.as_bytes(), out: &mut out, is_taken: &|_| Ok(false) };
+            wizard.run(Begin::Again(Box::new(answers.clone()), "there was an agent ann".to_owned()))
+        };
+        assert_eq!(again("nonsense\nmembers\n\n").unwrap(), answers);
+        let renamed = again("\nbob\n\n\n\n\n\n\n\n\n").unwrap();
+        assert_eq!(renamed, Answers { name: "bob".to_owned(), ..answers.clone() });
+        assert!(again("q\n").unwrap_err().text.contains("nothing was done"));
     }
 }

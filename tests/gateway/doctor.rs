@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::hand::{ctl, refused, run};
+use crate::hand::{ctl, refused, run, said, typed};
 use crate::world::{Build, Home, Runtime, Serve, User, daemon::free_port};
 
 /// The checks that a doctor printed as JSON, and its exit code.
@@ -87,8 +87,24 @@ fn a_control_plane_that_is_well_and_one_that_is_gone() {
         let told = String::from_utf8(told.stdout).unwrap();
         assert!(told.lines().any(|line| line.starts_with("ok    control plane    answers at ")), "{told}");
         assert!(told.contains("next: install gVisor"), "{told}");
-        let wrong = ctl(&home, &daemon, &["doctor", "--runtime", "x"]);
-        refused(wrong, 2, &["--runtime"]);
+        // What the child would not take fails like any check, and loses nothing of what the control plane said.
+        let (code, found) = checks(&run(ctl(&home, &daemon, &["doctor", "--runtime", "x", "--json"])));
+        assert_eq!((code, &of(&found, "audit")["state"]), (Some(1), &Value::from("ok")), "{found:?}");
+        assert!(of(&found, "settings")["seen"].as_str().unwrap().contains("--runtime"), "{found:?}");
+        // The flags of the daemon's start are taken as they are; files of the client that are not there fail.
+        let with_tls = ["--api-addr", "0.0.0.0:1", "--tls=self-signed", "--api-host", "a.example", "--json"];
+        let asked = [&words[..3], &["--runtime=native"], &with_tls].concat();
+        let (_, found) = checks(&run(ctl(&home, &daemon, &asked)));
+        assert!(found.iter().all(|check| check["name"] != "settings"), "{found:?}");
+        assert_eq!(of(&found, "keys")["state"], "ok", "{found:?}");
+        for flag in ["--token-file", "--ca-file"] {
+            let url = format!("https://{address}");
+            let mut asked = home.command(["ctl", "--addr", &url, flag, "absent"]);
+            asked.args(words).arg("--json");
+            let (code, found) = checks(&run(asked));
+            assert_eq!((code, &of(&found, "keys")["state"]), (Some(1), &Value::from("ok")), "{found:?}");
+            assert!(of(&found, "control plane")["seen"].as_str().unwrap().contains("absent"), "{found:?}");
+        }
 
         let token = daemon.token();
         assert!(daemon.stop().success());
@@ -157,6 +173,23 @@ fn what_somebody_spoiled_is_named_with_the_next_step() {
     assert!(code == Some(1) && of(&found, "state directory")["state"] == "fail", "{found:?}");
 }
 
+#[test]
+fn the_doctor_takes_every_flag_of_a_start() {
+    let home = Home::new(Build::Release, User::Root);
+    let flags = |words: &[&str]| -> Vec<String> {
+        let help = said(home.command(words));
+        // What goes on in the next line is further to the right.
+        let lines =
+            help.lines().filter_map(|line| line.strip_prefix("  ")).filter(|line| line.starts_with("--"));
+        lines.filter_map(|line| line.split([' ', ',']).next()).map(str::to_owned).collect()
+    };
+    let (start, doctor) = (flags(&["serve", "--help"]), flags(&["ctl", "doctor", "--help"]));
+    assert!(start.len() > 25, "{start:?}");
+    for flag in start {
+        assert!(doctor.contains(&flag), "ctl doctor has no {flag}");
+    }
+}
+
 /// What a real bash makes of the last word of a line.
 fn completed(script: &str, line: &[&str]) -> String {
     let at = line.len() - 1;
@@ -173,10 +206,7 @@ fn completed(script: &str, line: &[&str]) -> String {
 fn numbers_and_words_come_from_the_program_itself() {
     let home = Home::new(Build::Release, User::Root);
     let daemon = Serve::new(&home, Runtime::Native).ready();
-    assert!(
-        crate::hand::said(ctl(&home, &daemon, &["metrics"]))
-            .contains("# TYPE ironclaw_launches_total counter")
-    );
+    assert!(said(ctl(&home, &daemon, &["metrics"])).contains("# TYPE ironclaw_launches_total counter"));
     daemon.chat("mock-agent", "main").ask("hello");
     let numbers = crate::hand::json(ctl(&home, &daemon, &["metrics", "--json"]));
     assert_eq!(numbers["ironclaw_launches_total"], 1);
@@ -184,13 +214,13 @@ fn numbers_and_words_come_from_the_program_itself() {
     assert!(daemon.stop().success());
     let script = |shell: &str| home.command(["ctl", "completions", shell]);
     for shell in ["bash", "zsh", "fish"] {
-        let text = crate::hand::said(script(shell));
+        let text = said(script(shell));
         for word in ["whoami", "completions", "tls-fingerprint", "agent create"] {
             assert!(text.contains(word), "no {word} for {shell}");
         }
     }
     refused(script("tcsh"), 2, &["bash, zsh, fish"]);
-    let bash = crate::hand::said(script("bash"));
+    let bash = said(script("bash"));
     for (line, expected) in [
         (&["ironctl", "whoa"][..], "whoami"),
         (&["ironclaw", "ctl", "agent", "cr"], "create"),
@@ -204,45 +234,15 @@ fn numbers_and_words_come_from_the_program_itself() {
     }
 }
 
-/// A terminal, in which what is typed is read when it is asked for.
-const TERMINAL: &str = r#"
-import os, pty, sys
-pid, terminal = pty.fork()
-if pid == 0:
-    os.execv(sys.argv[1], sys.argv[1:])
-os.write(terminal, sys.stdin.buffer.read())
-try:
-    while piece := os.read(terminal, 65536):
-        sys.stdout.buffer.write(piece)
-except OSError:
-    pass
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-"#;
-
 #[test]
 fn a_first_run_ends_with_an_agent_that_answers() {
     let home = Home::new(Build::Release, User::Root);
     let daemon = Serve::new(&home, Runtime::Native).ready();
-    let steps = crate::hand::said(ctl(&home, &daemon, &["onboard"]));
+    let steps = said(ctl(&home, &daemon, &["onboard"]));
     assert!(steps.contains("agent create NAME --template assistant --yes"), "{steps}");
-    let onboard = |typed: &str| {
-        use std::io::Write;
-        let asked = ctl(&home, &daemon, &["onboard"]);
-        let mut child = Command::new("python3")
-            .args(["-c", TERMINAL])
-            .arg(asked.get_program())
-            .args(asked.get_args())
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        child.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
-        let output = crate::world::home::finish(child);
-        (output.status.code(), String::from_utf8(output.stdout).unwrap())
-    };
+    let onboard = |words: &str| typed(&ctl(&home, &daemon, &["onboard"]), words);
     // A name that is none, a new agent with what is offered, approved, greeted.
-    let (code, said) = onboard("nobody\nnew\nfriend\n\n\n\n\ny\n");
+    let (code, said) = onboard("nobody\nnew\nfriend\n\n\n\n\n\n\n\n\ny\n");
     assert_eq!(code, Some(0), "{said}");
     for word in ["owner of everything", "there is no agent nobody", "friend is made", "ironctl chat friend"] {
         assert!(said.contains(word), "no {word:?} in: {said}");

@@ -1,6 +1,7 @@
 //! `ironctl` in the hand of somebody at a shell, and the few requests that most tests of changes begin with.
 
-use std::process::{Command, Output};
+use std::io::Write;
+use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
@@ -66,4 +67,40 @@ pub(crate) fn decide(daemon: &Daemon, id: &str, body: &Value) -> Answer {
 pub(crate) fn approve(daemon: &Daemon, change: &Value) -> Answer {
     let id = change["id"].as_str().unwrap();
     decide(daemon, id, &json!({"outcome": "approve", "digest": change["digest"]}))
+}
+
+/// A terminal: what comes in is typed, and read when it is asked for.
+const TERMINAL: &str = r#"
+import os, pty, sys, threading
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv(sys.argv[1], sys.argv[1:])
+def type():
+    while piece := os.read(0, 65536):
+        os.write(terminal, piece)
+threading.Thread(target=type, daemon=True).start()
+try:
+    while piece := os.read(terminal, 65536):
+        os.write(1, piece)
+except OSError:
+    pass
+os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"#;
+
+/// A command on a terminal of its own; its input is what is typed there, its output what is shown.
+pub(crate) fn on_terminal(asked: &Command) -> Child {
+    let mut command = Command::new("python3");
+    command.args(["-c", TERMINAL]).arg(asked.get_program()).args(asked.get_args()).env_clear();
+    command.envs(asked.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// How a command ended in which all this was typed, and what was shown.
+pub(crate) fn typed(asked: &Command, text: &str) -> (Option<i32>, String) {
+    let mut child = on_terminal(asked);
+    // Kept open: the end of it would end nothing, and a terminal has none.
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(text.as_bytes()).unwrap();
+    let output = finish(child);
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
 }

@@ -14,6 +14,7 @@
 mod world;
 
 mod answers;
+mod asking;
 mod audit;
 mod changes;
 mod deceit;
@@ -31,5 +32,6 @@ mod requests;
 mod revoked;
 mod routes;
 mod secrets;
+mod terminal;
 mod unrecorded;
 mod words;
