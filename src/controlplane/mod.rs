@@ -14,6 +14,7 @@ pub mod isolation;
 pub mod keys;
 pub(crate) mod listen;
 pub mod principals;
+pub mod schedule;
 pub mod serve;
 pub mod session;
 pub mod state;
