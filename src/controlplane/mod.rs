@@ -6,6 +6,7 @@ pub mod audit;
 pub mod bell;
 pub mod brokers;
 pub mod config;
+pub mod delivery;
 pub mod doors;
 pub mod gateway;
 pub mod grants;
