@@ -5,6 +5,7 @@ pub mod api;
 pub mod audit;
 pub mod bell;
 pub mod brokers;
+pub mod channels;
 pub mod config;
 pub mod delivery;
 pub mod doors;
