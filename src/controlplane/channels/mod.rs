@@ -2,3 +2,4 @@
 //! what an agent says into its requests.
 
 pub mod event;
+pub mod webhook;
