@@ -2,4 +2,5 @@
 //! what an agent says into its requests.
 
 pub mod event;
+pub mod telegram;
 pub mod webhook;
