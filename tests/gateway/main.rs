@@ -27,6 +27,7 @@ mod hand;
 mod models;
 mod mounts;
 mod packages;
+mod platform;
 mod reach;
 mod requests;
 mod revoked;

@@ -19,6 +19,8 @@ pub enum Build {
     Faults,
     /// The hostile program that takes a sandbox's place.
     Hostile,
+    /// A Telegram of our own.
+    Telegram,
 }
 
 /// As whom it runs.
@@ -198,6 +200,7 @@ pub fn executable(build: Build) -> PathBuf {
         Build::Release => ("IRONCLAW_TEST_EXE", PathBuf::from(env!("CARGO_BIN_EXE_ironclaw"))),
         Build::Faults => ("IRONCLAW_TEST_FAULTS_EXE", faults_build("ironclaw")),
         Build::Hostile => ("IRONCLAW_TEST_HOSTILE_EXE", faults_build("hostile-sandbox")),
+        Build::Telegram => ("IRONCLAW_TEST_TELEGRAM_EXE", faults_build("fake-telegram")),
     };
     let path = std::env::var_os(variable).map_or(fallback, PathBuf::from);
     assert!(path.exists(), "{} is not there; tests/run builds it ({variable} may name it)", path.display());

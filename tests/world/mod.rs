@@ -16,12 +16,14 @@ pub mod home;
 pub mod http;
 pub mod install;
 pub mod leftovers;
+pub mod telegram;
 
 use std::time::{Duration, Instant};
 
 pub use chat::{Chat, Entry};
 pub use daemon::{Daemon, Serve};
 pub use home::{Build, Home, User};
+pub use telegram::Telegram;
 
 /// How long a test waits for something that should happen at once. It is long because the machine may be
 /// busy with other tests; no test passes or fails by a shorter time.
