@@ -42,8 +42,22 @@ pub(crate) fn read(stream: &mut BufReader<TcpStream>) -> Option<Request> {
 
 /// Writes an answer; the connection stays open.
 pub(crate) fn answer(stream: &mut TcpStream, status: u16, kind: &str, body: &[u8]) -> std::io::Result<()> {
-    let head =
-        format!("HTTP/1.1 {status} Status\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n", body.len());
+    answer_with(stream, status, kind, &[], body)
+}
+
+/// The same with further headers.
+pub(crate) fn answer_with(
+    stream: &mut TcpStream,
+    status: u16,
+    kind: &str,
+    headers: &[(String, String)],
+    body: &[u8],
+) -> std::io::Result<()> {
+    let mut head = format!("HTTP/1.1 {status} Status\r\nContent-Type: {kind}\r\n");
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str(&format!("Content-Length: {}\r\n\r\n", body.len()));
     stream.write_all(&[head.as_bytes(), body].concat())
 }
 
