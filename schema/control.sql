@@ -65,7 +65,7 @@ CREATE TABLE inbox (
   began INTEGER NOT NULL,
   deaths INTEGER NOT NULL,
   created_at INTEGER NOT NULL
-) STRICT;
+, platform_message TEXT) STRICT;
 CREATE INDEX inbox_open ON inbox(session, position) WHERE state = 'open';
 CREATE TABLE events (
   channel TEXT NOT NULL,
@@ -140,7 +140,8 @@ CREATE TABLE wirings (
   senders TEXT NOT NULL CHECK (senders IN ('anyone', 'members')),
   ignored TEXT NOT NULL CHECK (ignored IN ('drop', 'accumulate')),
   sessions TEXT NOT NULL CHECK (sessions IN ('shared', 'per-thread', 'agent-shared')),
-  created_at INTEGER NOT NULL,
+  created_at INTEGER NOT NULL, unknown TEXT NOT NULL DEFAULT 'strict'
+  CHECK (unknown IN ('strict', 'request_approval', 'public')),
   UNIQUE (agent_group, messaging_group)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE changes (
@@ -238,3 +239,61 @@ CREATE TABLE destinations (
   created_at INTEGER NOT NULL,
   PRIMARY KEY (agent_group, name)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE channel_state (
+  channel TEXT NOT NULL,
+  instance TEXT NOT NULL,
+  name TEXT NOT NULL,
+  value TEXT NOT NULL,
+  PRIMARY KEY (channel, instance, name)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE attention (
+  wiring TEXT NOT NULL REFERENCES wirings(id) ON DELETE CASCADE,
+  thread TEXT NOT NULL, -- '' is the chat itself
+  until INTEGER NOT NULL,
+  PRIMARY KEY (wiring, thread)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX attention_until ON attention(until);
+CREATE TABLE deliveries (
+  position INTEGER PRIMARY KEY REFERENCES history(position),
+  message TEXT NOT NULL UNIQUE,
+  session TEXT NOT NULL REFERENCES sessions(id), -- with whose secret the text is sealed
+  channel TEXT NOT NULL,
+  instance TEXT NOT NULL,
+  chat TEXT NOT NULL,
+  thread TEXT,
+  quotes TEXT, -- the platform's own name of the message that is answered
+  cause TEXT, -- the ledger's
+  state TEXT NOT NULL CHECK (state IN ('waiting', 'sent', 'dead', 'discarded')),
+  part INTEGER NOT NULL, -- how many were sent
+  attempts INTEGER NOT NULL, -- of the next one
+  due INTEGER NOT NULL,
+  error TEXT,
+  receipts TEXT NOT NULL, -- the platform's own names of the parts, one a line
+  finished_at INTEGER
+) STRICT;
+CREATE INDEX deliveries_waiting ON deliveries(channel, instance, chat, position) WHERE state = 'waiting';
+CREATE INDEX deliveries_state ON deliveries(state, position) WHERE state IN ('waiting', 'dead');
+CREATE TABLE held (
+  id TEXT PRIMARY KEY, -- the message that it becomes
+  wiring TEXT NOT NULL REFERENCES wirings(id) ON DELETE CASCADE,
+  agent_group TEXT NOT NULL REFERENCES agent_groups(name),
+  session TEXT NOT NULL REFERENCES sessions(id),
+  channel TEXT NOT NULL,
+  instance TEXT NOT NULL,
+  chat TEXT NOT NULL,
+  thread TEXT,
+  sender_id TEXT NOT NULL,
+  sender_name TEXT NOT NULL,
+  text BLOB NOT NULL, -- sealed
+  platform_message TEXT,
+  created_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX held_sender ON held(agent_group, sender_id, id);
+CREATE INDEX held_wiring ON held(wiring);
+CREATE INDEX held_at ON held(created_at);
+CREATE TABLE pairings (
+  code BLOB PRIMARY KEY, -- SHA-256
+  change TEXT NOT NULL,
+  expires_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX pairings_change ON pairings(change);

@@ -8,6 +8,7 @@ mod values;
 
 use std::fmt;
 use std::io::Read;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,11 +16,13 @@ pub use door::{Door, Listen, Protection};
 pub use flags::Flags;
 
 use super::audit;
+use super::channels::settings::{self, Account};
 use super::isolation::{GVISOR_PIDS, Limits};
 use super::telemetry::log::{Format, Level};
 use crate::contract::json::{self, Value};
 use crate::contract::places;
 use crate::controlplane::keys::ApiToken;
+use crate::controlplane::state::CHANNELS;
 
 /// A configuration file holds a few dozen short settings; more than this is some other file.
 const FILE_BYTES: u64 = 64 << 10;
@@ -29,6 +32,10 @@ const FILE_BYTES: u64 = 64 << 10;
 pub struct Config {
     /// How the API can be reached.
     pub door: Door,
+    /// Where platforms reach this machine, if anywhere.
+    pub ingress: Option<SocketAddr>,
+    /// The accounts on platforms.
+    pub accounts: Vec<Account>,
     /// The state directory, absolute.
     pub state_dir: PathBuf,
     /// The directory in which the run directory is made, absolute.
@@ -305,6 +312,9 @@ fn validate(
     let least_pids = if runtime == Runtime::Native { 16 } else { GVISOR_PIDS };
     Ok(Config {
         door: door::door(&flags)?,
+        ingress: door::ingress(&flags)?,
+        accounts: settings::load(&state_dir.join(CHANNELS), environment)
+            .map_err(|error| ConfigError::File(error.to_string()))?,
         state_dir,
         run_base,
         runtime,

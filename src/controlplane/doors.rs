@@ -4,36 +4,58 @@
 
 use std::fmt;
 
+use super::channels::descriptor::{self, Descriptor};
+use crate::contract::plain;
+
 /// The HTTP interface as a channel.
 pub const API: &str = "api";
 /// Longest name of a chat of the interface, in bytes.
 pub const API_CHAT_BYTES: usize = 128;
 
 /// Why no door leads to a chat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum NoDoor {
     /// This build speaks no such platform.
     Channel,
     /// The channel has one account only.
     Instance,
+    /// No account can be called so.
+    BadInstance,
     /// The channel has no threads.
-    Thread,
+    Thread(&'static str),
     /// The channel has no chat of such a name.
     Chat,
+    /// Nor that one.
+    PlatformChat(&'static Descriptor),
+    /// It has no thread of such a name.
+    PlatformThread(&'static Descriptor),
 }
 
 impl fmt::Display for NoDoor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Channel => write!(f, "this build brings messages to no channel but {API}"),
+            Self::Channel => {
+                let all: Vec<&str> = descriptor::ALL.iter().map(|known| known.platform).collect();
+                write!(f, "this build brings messages to no channel but {API}, {}", all.join(", "))
+            }
             Self::Instance => write!(f, "the channel {API} has no instances; leave instance out"),
-            Self::Thread => write!(f, "the channel {API} has no threads; leave thread out"),
+            Self::BadInstance => f.write_str("an instance is called by at most 63 of a-z 0-9 - _"),
+            Self::Thread(channel) => write!(f, "the channel {channel} has no threads; leave thread out"),
             Self::Chat => write!(
                 f,
                 "a chat of the channel {API} has a name of 1 to {API_CHAT_BYTES} bytes without control characters"
             ),
+            Self::PlatformChat(known) => {
+                write!(f, "a chat of the channel {} is {}", known.platform, plain::line(known.chat_form))
+            }
+            Self::PlatformThread(known) => write!(f, "the channel {} has no such thread", known.platform),
         }
     }
+}
+
+/// Whether what goes there has to be brought: it is on a platform, and not read over the interface.
+pub fn is_platform(channel: &str) -> bool {
+    descriptor::find(channel).is_some()
 }
 
 /// Whether the interface can have a chat of this name.
@@ -46,12 +68,21 @@ pub fn is_api_chat(chat: &str) -> bool {
 /// # Errors
 /// Why not.
 pub fn lead_to(channel: &str, instance: &str, chat: &str, thread: Option<&str>) -> Result<(), NoDoor> {
-    match (channel, instance, thread) {
-        (API, "", None) if is_api_chat(chat) => Ok(()),
-        (API, "", None) => Err(NoDoor::Chat),
-        (API, "", Some(_)) => Err(NoDoor::Thread),
-        (API, _, _) => Err(NoDoor::Instance),
-        _ => Err(NoDoor::Channel),
+    if channel == API {
+        return match (instance, thread) {
+            ("", None) if is_api_chat(chat) => Ok(()),
+            ("", None) => Err(NoDoor::Chat),
+            ("", Some(_)) => Err(NoDoor::Thread(API)),
+            _ => Err(NoDoor::Instance),
+        };
+    }
+    let known = descriptor::find(channel).ok_or(NoDoor::Channel)?;
+    match (thread, known.is_thread) {
+        _ if !descriptor::is_instance(instance) => Err(NoDoor::BadInstance),
+        _ if !(known.is_chat)(chat) => Err(NoDoor::PlatformChat(known)),
+        (Some(_), None) => Err(NoDoor::Thread(known.platform)),
+        (Some(thread), Some(is_thread)) if !is_thread(thread) => Err(NoDoor::PlatformThread(known)),
+        _ => Ok(()),
     }
 }
 
@@ -61,18 +92,27 @@ mod tests {
 
     #[test]
     fn only_what_can_be_read_somewhere_has_a_door() {
-        assert_eq!(lead_to("api", "", "ops", None), Ok(()));
         let long = "x".repeat(API_CHAT_BYTES + 1);
         for (channel, instance, chat, thread, why) in [
-            ("telegram", "", "1", None, NoDoor::Channel),
-            ("", "", "ops", None, NoDoor::Channel),
-            ("api", "two", "ops", None, NoDoor::Instance),
-            ("api", "", "ops", Some("t"), NoDoor::Thread),
-            ("api", "", "", None, NoDoor::Chat),
-            ("api", "", "a\nb", None, NoDoor::Chat),
-            ("api", "", long.as_str(), None, NoDoor::Chat),
+            ("api", "", "ops", None, ""),
+            ("webhook", "", "ops", None, ""),
+            ("webhook", "two", "ops", Some("t"), ""),
+            ("pigeon", "", "1", None, "no channel but api"),
+            ("", "", "ops", None, "no channel but api"),
+            ("api", "two", "ops", None, "no instances"),
+            ("api", "", "ops", Some("t"), "no threads"),
+            ("api", "", "", None, "a name of"),
+            ("api", "", "a\nb", None, "a name of"),
+            ("api", "", long.as_str(), None, "a name of"),
+            ("webhook", "A", "ops", None, "at most 63"),
+            ("webhook", "", "a b", None, "a chat of the channel webhook is"),
+            ("webhook", "", "ops", Some("a b"), "no such thread"),
         ] {
-            assert_eq!(lead_to(channel, instance, chat, thread), Err(why), "{channel} {chat:?}");
+            let told = lead_to(channel, instance, chat, thread).map_err(|no| no.to_string());
+            match told {
+                Ok(()) => assert_eq!(why, "", "{channel} {chat:?}"),
+                Err(told) => assert!(!why.is_empty() && told.contains(why), "{channel} {chat:?}: {told}"),
+            }
         }
     }
 }

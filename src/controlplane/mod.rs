@@ -16,6 +16,7 @@ pub mod isolation;
 pub mod keys;
 pub(crate) mod listen;
 pub mod principals;
+pub mod router;
 pub mod schedule;
 pub mod serve;
 pub mod session;

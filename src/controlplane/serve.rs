@@ -3,7 +3,7 @@
 //! launch what is owed. Stopping is the reverse. `kill -9` skips all of it, and the next start does the rest.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,10 @@ use super::api::tls::{Certificate, TlsError};
 use super::api::{self, Api, Entrance};
 use super::audit::{self, Audit, Record};
 use super::brokers::model::ModelBroker;
+use super::channels::ingress::Ingress;
+use super::channels::supervisor::Channels;
 use super::config::{Config, MasterKeySource, Protection, Runtime};
+use super::delivery::Courier;
 use super::gateway::Gateway;
 use super::gateway::desk::Desk;
 use super::gateway::policy::{Policy, PolicyError};
@@ -26,6 +29,7 @@ use super::grants::Host;
 use super::isolation::{self, Claim, Identity, IsolationPaths, Limits, RuntimeChoice, RuntimeProblem};
 use super::keys::{self, ApiToken, CredentialMaster, FileMaster, KeyError, MasterKey, PassphraseMaster};
 use super::listen::{self, listen};
+use super::router::Inbound;
 use super::session::Sessions;
 use super::state::{RunDir, StateDir, StateError, Wall};
 use super::store::groups::{NewGroup, Tools};
@@ -57,6 +61,10 @@ pub enum StartError {
     Policy(PolicyError),
     /// The API's address.
     Listen(SocketAddr, std::io::Error),
+    /// The ingress's address.
+    Ingress(SocketAddr, std::io::Error),
+    /// What an account on a platform is told.
+    Channel(String),
     /// There is no tunnel with the address to listen on.
     Tailnet(String),
     /// The API's certificate.
@@ -85,6 +93,10 @@ impl fmt::Display for StartError {
             Self::Listen(address, error) => {
                 write!(f, "cannot listen on {address}: {error}; choose another address with --api-addr")
             }
+            Self::Ingress(address, error) => {
+                write!(f, "cannot listen on {address}: {error}; choose another address with --ingress-addr")
+            }
+            Self::Channel(wrong) => write!(f, "{wrong}; `ironclaw help channels` shows what it can be told"),
             Self::System(doing, error) => write!(f, "{doing}: {error}"),
         }
     }
@@ -128,6 +140,9 @@ pub struct ControlPlane {
     sessions: Sessions,
     readiness: Arc<Readiness>,
     server: api::Server,
+    channels: Channels,
+    courier: Courier,
+    ingress: Option<Ingress>,
     protection: Protection,
     preparing: Task<()>,
     background: Task<()>,
@@ -156,6 +171,12 @@ impl ControlPlane {
         }
         let wall = Wall::of_this_process(config.sandbox_uid_base);
         let (listener, mut claimed) = listen(&config, wall)?;
+        let hooks = match config.ingress {
+            Some(address) => {
+                Some(TcpListener::bind(address).map_err(|error| StartError::Ingress(address, error))?)
+            }
+            None => None,
+        };
         let address = listener
             .local_addr()
             .map_err(|error| StartError::System("the API's address cannot be read back", error))?;
@@ -218,8 +239,11 @@ impl ControlPlane {
             wall,
             ModelBroker::new(),
         );
-        let tokens = Tokens::open(&ledger, &token)?;
         let gateway = Gateway::new(ledger.clone(), desk, sessions.clone());
+        let inbound = Inbound::new(ledger.clone(), keyring.clone(), sessions.clone(), gateway.clone());
+        let channels = Channels::new(&config.accounts, &inbound).map_err(StartError::Channel)?;
+        let courier = Courier::start(ledger.clone(), keyring.clone(), channels.clone(), &sessions);
+        let tokens = Tokens::open(&ledger, &token)?;
         let token_file = (token.path().map(Path::to_owned), token.was_minted());
         server.open(Api::new(
             ledger.clone(),
@@ -228,10 +252,23 @@ impl ControlPlane {
             audit.clone(),
             tokens,
             gateway.clone(),
+            inbound,
+            channels.clone(),
+            courier.clone(),
             config.door.token_rate,
             server.closing(),
         ));
         log::info("api.listening", &[("address", &address), ("state", &state.path().display())]);
+        channels.start();
+        let ingress = match hooks {
+            Some(listener) => {
+                let ingress = Ingress::start(listener, channels.clone())
+                    .map_err(|error| StartError::System("the ingress's listener cannot be used", error))?;
+                log::info("ingress.listening", &[("address", &ingress.address())]);
+                Some(ingress)
+            }
+            None => None,
+        };
 
         let preparing =
             tasks::spawn(prepare_runtime(choice, claim, limits, sessions.clone(), readiness.clone()));
@@ -248,6 +285,9 @@ impl ControlPlane {
             sessions,
             readiness,
             server,
+            channels,
+            courier,
+            ingress,
             protection: config.door.protection.clone(),
             preparing,
             background,
@@ -295,9 +335,14 @@ impl ControlPlane {
 
     /// Stops it: no new request, then no sandbox, then no unsaved row.
     pub async fn stop(self) {
+        if let Some(ingress) = self.ingress {
+            ingress.stop().await;
+        }
         self.server.stop().await;
         drop(self.background);
+        self.channels.stop();
         self.sessions.close().await;
+        self.courier.stop().await;
         // A self-test under way has processes that must not be left behind; it ends by itself.
         self.preparing.await;
         self.audit.flush_logins().await;
@@ -511,6 +556,8 @@ async fn slow_pass(interval: Duration, ledger: Ledger, sessions: Sessions, gatew
                 retention::prune_history(tx, Millis(now.0 - retention::HISTORY_MILLIS), PRUNED_AT_ONCE)?;
             let events =
                 retention::prune_events(tx, Millis(now.0 - retention::EVENTS_MILLIS), PRUNED_AT_ONCE)?;
+            retention::prune_attention(tx, now, PRUNED_AT_ONCE)?;
+            retention::prune_held(tx, now, PRUNED_AT_ONCE)?;
             Ok((history, events))
         });
         match pruned.await {

@@ -2,6 +2,7 @@
 //! way to write a small file durably or to read a private one. Touches the file system below the two
 //! directories (and makes missing parents), nothing else.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -394,14 +395,18 @@ fn set_directory(path: &Path, wall: Wall, modes: (u32, u32)) -> Result<(), State
     Ok(())
 }
 
+/// The file of the accounts on platforms, in a state directory.
+pub const CHANNELS: &str = "channels.toml";
+
 /// Finds or makes the marker, and locks it. The marker of an empty directory is made and locked before it is
 /// filled, so that of two first starts one wins and the other sees a lock, not a foreign directory.
 fn lock(path: &Path, wall: Wall) -> Result<Held, StateError> {
     let marker = path.join(MARKER);
     if fs::symlink_metadata(&marker).is_err() {
         let mut entries = fs::read_dir(path).map_err(failed("read", path))?;
-        let only_a_marker = |entry: io::Result<fs::DirEntry>| entry.is_ok_and(|e| e.file_name() == MARKER);
-        if !entries.all(only_a_marker) {
+        // Who writes down the accounts before the first start has done nothing wrong.
+        let is_known = |name: &OsStr| name == MARKER || name == CHANNELS;
+        if !entries.all(|entry| entry.is_ok_and(|entry| is_known(&entry.file_name()))) {
             return Err(StateError::NotOurs(path.to_path_buf()));
         }
     }

@@ -26,6 +26,11 @@ const TOPICS: &[(&str, &str, &str)] = &[
         "how what an agent may do is asked for and decided; roles, tokens, policy",
         include_str!("../help/changes.md"),
     ),
+    (
+        "channels",
+        "platforms on which people talk to agents: accounts, who is heard, what is brought",
+        include_str!("../help/channels.md"),
+    ),
     ("keys", "master key, token, what is encrypted with what", include_str!("../help/keys.md")),
     (
         "audit",

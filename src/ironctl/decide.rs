@@ -36,6 +36,34 @@ pub(super) struct Approve {
     json: bool,
 }
 
+/// Admit somebody who was told a code in a chat, after showing what that does.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "pair")]
+pub(super) struct Pair {
+    /// the code
+    #[argh(positional)]
+    code: String,
+    /// what to call you; whose token it is counts
+    #[argh(option, default = "String::new()")]
+    by: String,
+    /// a word to go with the decision
+    #[argh(option, default = "String::new()")]
+    note: String,
+    /// do not ask
+    #[argh(switch)]
+    yes: bool,
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// `ctl pair`
+pub(super) fn pair(client: &Client, asked: Pair) -> Result<(), Failure> {
+    let Pair { code, by, note, yes, json } = asked;
+    let found = client.post("/v1/pairings", &Value::object([("code", Value::from(code))]))?;
+    approve(client, &Approve { id: text(&found, "change").to_owned(), by, note, digest: None, yes, json })
+}
+
 /// Asks on a terminal; elsewhere only `--yes` goes on.
 pub(super) fn confirmed(question: &str, yes: bool) -> Result<bool, Failure> {
     if yes {

@@ -54,6 +54,9 @@ pub(super) struct Doctor {
     api_public_url: Option<String>,
     /// as for `ironclaw serve`
     #[argh(option)]
+    ingress_addr: Option<String>,
+    /// as for `ironclaw serve`
+    #[argh(option)]
     policy: Option<String>,
     /// as for `ironclaw serve`
     #[argh(option)]
@@ -229,8 +232,26 @@ pub(super) fn ask(client: &Client) -> Vec<Value> {
     });
     if me.is_ok() {
         checks.push(audit(client));
+        checks.extend(channels(client));
     }
     checks
+}
+
+/// The accounts on platforms, where there are some and the token may see them.
+fn channels(client: &Client) -> Option<Value> {
+    const NAME: &str = "channels";
+    let document = client.get("/v1/channels").ok()?;
+    let accounts = document.get("channels").and_then(Value::as_array).filter(|all| !all.is_empty())?;
+    let named = |account: &Value| format!("{} {}", cell(account, "channel"), cell(account, "instance"));
+    let wrong = accounts.iter().find(|one| matches!(cell(one, "state").as_str(), "auth_failed" | "degraded"));
+    Some(match wrong {
+        None => ok(NAME, format!("{} accounts, and none of them is refused or cut off", accounts.len())),
+        Some(account) => {
+            let (state, reason) = (cell(account, "state"), cell(account, "reason"));
+            let seen = format!("{} is {state}: {reason}", named(account).trim_end());
+            fail(NAME, seen, "see `ironctl channel list` and `ironclaw help channels`")
+        }
+    })
 }
 
 fn readiness(client: &Client) -> Value {
@@ -309,6 +330,7 @@ fn local(words: &Doctor) -> Result<Vec<Value>, Failure> {
         ("--tls-cert", &words.tls_cert),
         ("--tls-key", &words.tls_key),
         ("--api-public-url", &words.api_public_url),
+        ("--ingress-addr", &words.ingress_addr),
         ("--policy", &words.policy),
         ("--change-lifetime", &words.change_lifetime),
         ("--token-rate", &words.token_rate),

@@ -59,6 +59,7 @@ pub(super) fn flags(asked: &Submit) -> Result<Option<Value>, Failure> {
         (&["wiring", "create_agent"], "--engage", asked.engage.is_some()),
         (&["wiring", "create_agent"], "--pattern", asked.pattern.is_some()),
         (&["wiring", "create_agent"], "--senders", asked.senders.is_some()),
+        (&["wiring", "create_agent"], "--unknown", asked.unknown.is_some()),
         (&["wiring", "create_agent"], "--ignored", asked.ignored.is_some()),
         (&["wiring", "create_agent"], "--sessions", asked.sessions.is_some()),
         (&["wiring", "create_agent"], "--destination", !asked.destination.is_empty()),
@@ -145,10 +146,11 @@ fn created(asked: &Submit) -> Result<Value, Failure> {
 
 /// The chats to listen and write to, each on the terms that were given.
 fn wired(asked: &Submit) -> Result<Value, Failure> {
-    let terms: [Text<'_>; 5] = [
+    let terms: [Text<'_>; 6] = [
         ("engage", &asked.engage),
         ("pattern", &asked.pattern),
         ("senders", &asked.senders),
+        ("unknown", &asked.unknown),
         ("ignored", &asked.ignored),
         ("sessions", &asked.sessions),
     ];

@@ -37,11 +37,12 @@ pub(super) fn all(client: &Client, path: &str, key: &str) -> Result<Vec<Value>, 
         let query = if after.is_empty() { String::new() } else { format!("{mark}after={}", encode(&after)) };
         let page = client.get(&format!("{path}{query}"))?;
         found.extend_from_slice(page.get(key).and_then(Value::as_array).unwrap_or_default());
-        match page.get("next").and_then(Value::as_str) {
-            // A cursor that stands still would make this endless.
-            Some(next) if next != after => after = next.to_owned(),
-            _ => return Ok(found),
+        let next = cell(&page, "next");
+        // A cursor that stands still would make this endless.
+        if next.is_empty() || next == after {
+            return Ok(found);
         }
+        after = next;
     }
 }
 

@@ -4,11 +4,13 @@
 mod agent;
 mod audit;
 mod change;
+mod channels;
 mod chat;
 mod client;
 mod completions;
 mod create;
 mod decide;
+mod deliveries;
 mod destinations;
 mod doctor;
 mod events;
@@ -100,6 +102,10 @@ enum Command {
     Wiring(places::Wiring),
     Group(places::Group),
     Destination(destinations::Destination),
+    Channel(channels::Channel),
+    Route(channels::Route),
+    Delivery(deliveries::Delivery),
+    Pair(decide::Pair),
     Tools(tools::Tools),
     Whoami(people::Whoami),
     Audit(Audit),
@@ -240,7 +246,7 @@ struct Status {
 struct Version {}
 
 /// Commands of later builds.
-const ABSENT: &[&str] = &["skill", "mcp", "vault", "registry", "channel", "task"];
+const ABSENT: &[&str] = &["skill", "mcp", "vault", "registry", "task"];
 
 /// The options that every command takes, each with a value.
 const GLOBALS: &[(&str, &str)] = &[
@@ -303,6 +309,10 @@ pub fn run(words: &[&str]) -> Result<(), Failure> {
         Command::Wiring(words) => places::wirings(&client()?, words),
         Command::Group(words) => places::groups(&client()?, words),
         Command::Destination(words) => destinations::run(&client()?, words),
+        Command::Channel(words) => channels::channels(&client()?, words),
+        Command::Route(words) => channels::routes(&client()?, words),
+        Command::Pair(words) => decide::pair(&client()?, words),
+        Command::Delivery(words) => deliveries::run(&client()?, words),
         Command::Tools(words) => tools::run(&words),
         Command::Whoami(words) => people::whoami(&client()?, &words),
         Command::Audit(Audit { limit, follow, json, verb: None }) => {

@@ -62,6 +62,9 @@ struct WiringAdd {
     /// whom it answers: members or anyone (members)
     #[argh(option)]
     senders: Option<String>,
+    /// what becomes of people who are no members: strict, request_approval or public (strict; with anyone public)
+    #[argh(option)]
+    unknown: Option<String>,
     /// what becomes of the rest: drop or accumulate (drop)
     #[argh(option)]
     ignored: Option<String>,
@@ -151,6 +154,7 @@ pub(super) fn wirings(client: &Client, words: Wiring) -> Result<(), Failure> {
                 ("engage", asked.engage),
                 ("pattern", asked.pattern),
                 ("senders", asked.senders),
+                ("unknown", asked.unknown),
                 ("ignored", asked.ignored),
                 ("sessions", asked.sessions),
             ];
@@ -198,6 +202,7 @@ fn list(client: &Client, group: Option<&str>, output: Output) -> Result<(), Fail
         ("ENGAGE", "engage"),
         ("PATTERN", "pattern"),
         ("SENDERS", "senders"),
+        ("STRANGERS", "unknown"),
         ("IGNORED", "ignored"),
         ("SESSIONS", "sessions"),
     ];

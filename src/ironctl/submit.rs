@@ -96,6 +96,9 @@ pub(super) struct Submit {
     /// with --wire: whom it answers: members or anyone (members)
     #[argh(option)]
     pub(super) senders: Option<String>,
+    /// with --wire: what becomes of strangers: strict, request_approval or public
+    #[argh(option)]
+    pub(super) unknown: Option<String>,
     /// with --wire: what becomes of the rest: drop or accumulate (drop)
     #[argh(option)]
     pub(super) ignored: Option<String>,

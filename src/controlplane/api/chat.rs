@@ -151,6 +151,7 @@ fn read(agent: &str, document: &Value) -> Result<NewInbound, Problem> {
         in_reply_to: None,
         source_session: None,
         hop: 0,
+        platform_message: None,
     })
 }
 

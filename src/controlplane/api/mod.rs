@@ -5,7 +5,9 @@ mod agents;
 mod audit;
 mod certificate;
 mod changes;
+mod channels;
 mod chat;
+mod deliveries;
 mod destinations;
 #[cfg(test)]
 mod document;
@@ -15,6 +17,7 @@ mod fair;
 mod feed;
 mod handshake;
 mod lists;
+mod pairings;
 mod people;
 mod places;
 mod problem;
@@ -42,10 +45,13 @@ pub use self::server::{Entrance, Server};
 use self::throttle::Source;
 use super::audit::Audit;
 use super::bell::Bell;
+use super::channels::supervisor::Channels;
+use super::delivery::Courier;
 use super::gateway::Gateway;
 use super::http::{self, Body, Closing};
 use super::keys::Keyring;
 use super::principals::{self, Principal, Scope, Standing};
+use super::router::Inbound;
 use super::session::Sessions;
 use super::store::{Ledger, groups, sessions};
 use super::telemetry::metrics::{self, METRICS};
@@ -64,12 +70,17 @@ pub struct Api {
     audit: Audit,
     tokens: Tokens,
     gateway: Gateway,
+    inbound: Inbound,
+    channels: Channels,
+    courier: Courier,
     closing: Closing,
     failures: throttle::Failures,
     rates: rate::Rates,
     /// Rings when somebody may have less than before: open streams look again whether they may go on.
     rights: Arc<Bell>,
     streams: Seats,
+    /// Wrong codes of late.
+    codes: pairings::Tries,
 }
 
 impl Api {
@@ -83,6 +94,9 @@ impl Api {
         audit: Audit,
         tokens: Tokens,
         gateway: Gateway,
+        inbound: Inbound,
+        channels: Channels,
+        courier: Courier,
         token_rate: u32,
         closing: Closing,
     ) -> Self {
@@ -94,10 +108,14 @@ impl Api {
             tokens,
             rights: gateway.rights().clone(),
             gateway,
+            inbound,
+            channels,
+            courier,
             closing,
             failures: throttle::Failures::default(),
             rates: rate::Rates::new(token_rate),
             streams: Seats::new(STREAMS),
+            codes: pairings::Tries::default(),
         }
     }
 
@@ -154,6 +172,29 @@ impl Api {
             Guarded::Wirings => agents::wirings(self, &principal, query).await,
             Guarded::Destinations => destinations::list(self, &principal, query).await,
             Guarded::MayReach => destinations::check(self, &principal, query).await,
+            Guarded::Channels => {
+                Query::read(query, &[])?;
+                Ok(channels::list(self))
+            }
+            Guarded::TryRoute => {
+                Query::read(query, &[])?;
+                channels::try_route(self, &principal, request).await
+            }
+            Guarded::Pair => {
+                Query::read(query, &[])?;
+                pairings::find(self, &principal, request).await
+            }
+            Guarded::Deliveries => deliveries::list(self, &principal, query).await,
+            Guarded::RetryDelivery { id } => {
+                Query::read(query, &[])?;
+                no_fields(request).await?;
+                deliveries::retry(self, principal, &id).await
+            }
+            Guarded::DiscardDelivery { id } => {
+                Query::read(query, &[])?;
+                no_fields(request).await?;
+                deliveries::discard(self, principal, &id).await
+            }
             Guarded::MessagingGroups => agents::messaging_groups(self, query).await,
             Guarded::Submit => {
                 Query::read(query, &[])?;

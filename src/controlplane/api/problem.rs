@@ -199,6 +199,29 @@ impl Problem {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", "The body must be JSON", detail)
     }
 
+    pub(super) fn no_code() -> Self {
+        let detail =
+            "no such code is valid now; one lasts ten minutes, and a new message of the sender gets another";
+        Self::new(StatusCode::NOT_FOUND, "no_such_code", "No such code", detail)
+    }
+
+    pub(super) fn too_many_codes(wait: Duration) -> Self {
+        let detail = "too many wrong codes; the change itself is in `ironctl change pending`";
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        let problem = Self::new(status, "too_many_codes", "Too many wrong codes", detail);
+        Self { retry_after: Some(wait.as_secs().max(1)), ..problem }
+    }
+
+    pub(super) fn no_delivery(name: &str) -> Self {
+        let detail = format!("there is no delivery {}; see `ironctl delivery list`", plain::line(name));
+        Self::new(StatusCode::NOT_FOUND, "no_such_delivery", "no such delivery", detail)
+    }
+
+    pub(super) fn not_deliverable(state: &str) -> Self {
+        let detail = format!("it is {state}, so there is nothing to do");
+        Self::new(StatusCode::CONFLICT, "not_deliverable", "not on its way", detail)
+    }
+
     pub(super) fn not_parked() -> Self {
         let detail = "only a parked session can be released; `ironclaw ctl session list` shows the states";
         Self::new(StatusCode::CONFLICT, "not_parked", "The session is not parked", detail)

@@ -30,6 +30,12 @@ pub(super) enum Guarded {
     Destinations,
     MayReach,
     MessagingGroups,
+    Channels,
+    TryRoute,
+    Pair,
+    Deliveries,
+    RetryDelivery { id: String },
+    DiscardDelivery { id: String },
     Submit,
     Pending,
     ChangeHistory,
@@ -64,6 +70,7 @@ impl Guarded {
             self,
             Self::Metrics
                 | Self::MessagingGroups
+                | Self::Channels
                 | Self::Users
                 | Self::PutUser
                 | Self::DeleteUser { .. }
@@ -101,10 +108,12 @@ impl Guarded {
             Self::Submit
             | Self::Withdraw { .. }
             | Self::Release { .. }
+            | Self::RetryDelivery { .. }
+            | Self::DiscardDelivery { .. }
             | Self::EditAgent { .. }
             | Self::DeleteAgent { .. } => Scope::Operate,
             Self::AuditAcknowledge => Scope::Admin,
-            Self::Decide { .. } | Self::Retry { .. } => Scope::Approve,
+            Self::Decide { .. } | Self::Retry { .. } | Self::Pair => Scope::Approve,
             Self::PutUser
             | Self::DeleteUser { .. }
             | Self::Tokens
@@ -139,6 +148,14 @@ pub(super) fn route(method: &Method, path: &str) -> Result<Route, Problem> {
         ["v1", "destinations"] => (guarded(Guarded::Destinations), None, None),
         ["v1", "destinations", "check"] => (guarded(Guarded::MayReach), None, None),
         ["v1", "messaging_groups"] => (guarded(Guarded::MessagingGroups), None, None),
+        ["v1", "channels"] => (guarded(Guarded::Channels), None, None),
+        ["v1", "routes", "test"] => (None, guarded(Guarded::TryRoute), None),
+        ["v1", "pairings"] => (None, guarded(Guarded::Pair), None),
+        ["v1", "deliveries"] => (guarded(Guarded::Deliveries), None, None),
+        ["v1", "deliveries", id, "retry"] => (None, guarded(Guarded::RetryDelivery { id: owned(id) }), None),
+        ["v1", "deliveries", id, "discard"] => {
+            (None, guarded(Guarded::DiscardDelivery { id: owned(id) }), None)
+        }
         ["v1", "changes"] => (None, guarded(Guarded::Submit), None),
         ["v1", "changes", "pending"] => (guarded(Guarded::Pending), None, None),
         ["v1", "changes", "history"] => (guarded(Guarded::ChangeHistory), None, None),

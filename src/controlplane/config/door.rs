@@ -54,6 +54,22 @@ pub enum Protection {
     Proxy(Host),
 }
 
+/// Where platforms reach this machine. What they send is signed, but not all of it is secret only then: so it stays on
+/// this machine, where a proxy that ends TLS may pass it on.
+pub(super) fn ingress(flags: &Flags) -> Result<Option<SocketAddr>, ConfigError> {
+    let Some(text) = flags.ingress_addr.as_deref() else { return Ok(None) };
+    let wrong = || usage("--ingress-addr", &format!("{text:?} is no address; expected IP:PORT"));
+    let address: SocketAddr = text.parse().map_err(|_| wrong())?;
+    if !is_loopback(address.ip()) && !flags.api_behind_proxy {
+        let wrong = format!(
+            "{address} can be listened in on; name an address of 127.0.0.0/8 and let a proxy that ends TLS pass requests \
+             on to it, or say with --api-behind-proxy that one stands before all of them"
+        );
+        return Err(usage("--ingress-addr", &wrong));
+    }
+    Ok(Some(address))
+}
+
 /// Reads the door's settings.
 pub(super) fn door(flags: &Flags) -> Result<Door, ConfigError> {
     let protection = protection(flags)?;

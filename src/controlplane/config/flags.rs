@@ -57,6 +57,8 @@ settings! {
     api_public_url, "--api-public-url", "IRONCLAW_API_PUBLIC_URL";
     /// another name by which this machine is reached; may be repeated, or name several with commas between
     api_host, "--api-host", "IRONCLAW_API_HOST";
+    /// where platforms reach this machine, IP:PORT; beyond loopback only with --api-behind-proxy (nowhere)
+    ingress_addr, "--ingress-addr", "IRONCLAW_INGRESS_ADDR";
     /// a directory below which agents may be granted mounts; may be repeated (none: no mounts)
     mount_root, "--mount-root", "IRONCLAW_MOUNT_ROOT";
     /// what is approved without a person, and who approves what: a JSON file (nothing, and whoever has the role)

@@ -1,6 +1,359 @@
-//! What goes out to people and what comes in with it: texts cut to the size a platform takes, and files that are what
-//! their bytes say. Pure.
+//! Brings what agents and the host say to the chats of platforms: in order in each chat, side by side in all. A message
+//! leaves the ledger's list when the platform took it, is put off when it may take it later, and is given up, for
+//! somebody to look at, when it never will. Touches the ledger and, through their channels, platforms.
 
 pub mod chunks;
 pub mod fences;
+mod retries;
 pub mod sniff;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use smol::channel::{Receiver, Sender};
+use smol::future::FutureExt;
+use smol::lock::Semaphore;
+use smol::{Task, Timer};
+
+use self::retries::{Next, part_of};
+use super::bell::Bell;
+use super::channels::supervisor::Channels;
+use super::channels::{SendError, descriptor};
+use super::keys::Keyring;
+use super::session::Sessions;
+use super::store::deliveries::{self, Chat, Delivery, State};
+use super::store::{Ledger, Step, StoreError, history, messaging_groups};
+use super::tasks;
+use super::telemetry::log;
+use super::telemetry::metrics::METRICS;
+use crate::contract::time::Millis;
+
+/// Parts under way at once, of all chats.
+const AT_ONCE: usize = 48;
+/// Chats of one account that are written to at once.
+const AT_ONCE_OF_ONE: usize = 16;
+/// Rows looked at in one query.
+const PAGE: usize = 1000;
+/// When the ledger cannot be read or written, it is tried again after this time.
+const LEDGER_PAUSE: Duration = Duration::from_secs(1);
+/// The slow look for what no bell told of.
+const SLOW: Duration = Duration::from_secs(60);
+/// How long what is under way is waited for when the control plane ends.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Brings what is said. Clones are handles to the same.
+#[derive(Clone)]
+pub struct Courier {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    ledger: Ledger,
+    keyring: Keyring,
+    channels: Channels,
+    /// The chats that have a worker; `true` when something came for one since it last looked.
+    working: Mutex<HashMap<Chat, Working>>,
+    all: Semaphore,
+    of_one: Mutex<HashMap<(String, String), Arc<Semaphore>>>,
+    closing: (Sender<()>, Receiver<()>),
+    looking: Mutex<Option<Task<()>>>,
+    /// Rings when the last worker ended.
+    idle: Bell,
+}
+
+impl Inner {
+    fn working(&self) -> MutexGuard<'_, HashMap<Chat, Working>> {
+        self.working.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A worker ended.
+    fn ended(&self, working: &mut HashMap<Chat, Working>, chat: &Chat) {
+        working.remove(chat);
+        METRICS.delivering.dec();
+        if working.is_empty() {
+            self.idle.ring();
+        }
+    }
+}
+
+struct Working {
+    has_more: bool,
+    /// Wakes a worker that waits for a message's time.
+    hurry: Sender<()>,
+}
+
+impl Courier {
+    /// Begins: what was left by an earlier daemon is brought first.
+    pub fn start(ledger: Ledger, keyring: Keyring, channels: Channels, sessions: &Sessions) -> Self {
+        let courier = Self {
+            inner: Arc::new(Inner {
+                ledger,
+                keyring,
+                channels,
+                working: Mutex::default(),
+                all: Semaphore::new(AT_ONCE),
+                of_one: Mutex::default(),
+                closing: smol::channel::bounded(1),
+                looking: Mutex::default(),
+                idle: Bell::default(),
+            }),
+        };
+        let looking = tasks::spawn(courier.clone().look(sessions.watch_all()));
+        *courier.inner.looking.lock().unwrap_or_else(PoisonError::into_inner) = Some(looking);
+        courier
+    }
+
+    /// Something is to be brought to a chat, perhaps at once.
+    pub fn ring(&self, chat: &Chat) {
+        let mut working = self.inner.working();
+        if self.inner.closing.0.is_closed() {
+            return;
+        }
+        match working.get_mut(chat) {
+            Some(worker) => {
+                worker.has_more = true;
+                let _ = worker.hurry.try_send(());
+            }
+            None => {
+                let (hurry, hurried) = smol::channel::bounded(1);
+                working.insert(chat.clone(), Working { has_more: false, hurry });
+                METRICS.delivering.inc();
+                tasks::spawn(self.clone().work(chat.clone(), hurried)).detach();
+            }
+        }
+    }
+
+    /// Brings no more, and waits a moment for what is under way: what the platform took is to be written down.
+    pub async fn stop(&self) {
+        drop(self.inner.looking.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.inner.closing.0.close();
+        let idle = self.inner.idle.watch();
+        if !self.inner.working().is_empty() {
+            let grace = async {
+                Timer::after(GRACE).await;
+                Ok(())
+            };
+            let _ = idle.recv().or(grace).await;
+        }
+    }
+
+    /// Looks for chats to which something came, whenever something was said anywhere.
+    async fn look(self, said: Receiver<()>) {
+        let mut last = 0;
+        loop {
+            let found = self.inner.ledger.read(move |conn| deliveries::chats_since(conn, last, PAGE)).await;
+            match found {
+                Ok((chats, seen)) => {
+                    let is_more = seen > last;
+                    last = seen;
+                    for chat in &chats {
+                        self.ring(chat);
+                    }
+                    if is_more {
+                        continue;
+                    }
+                }
+                Err(error) => {
+                    log::warn("delivery.not_read", &[("error", &error)]);
+                    Timer::after(LEDGER_PAUSE).await;
+                    continue;
+                }
+            }
+            let slow = async {
+                Timer::after(SLOW).await;
+                Ok(())
+            };
+            // Where there is no account, nothing goes to a platform but what an earlier one left.
+            let bell = async {
+                if self.inner.channels.is_empty() {
+                    smol::future::pending::<()>().await;
+                }
+                said.recv().await
+            };
+            if bell.or(slow).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Brings what waits for one chat, until nothing does.
+    async fn work(self, chat: Chat, hurried: Receiver<()>) {
+        loop {
+            let pause = match self.bring(&chat).await {
+                Ok(Next::Nothing) if self.retires(&chat) => return,
+                Ok(Next::Nothing | Next::Now) => Duration::ZERO,
+                Ok(Next::After(pause)) => pause,
+                Ok(Next::Well) => {
+                    let well = self.inner.channels.well(&chat.channel, &chat.instance);
+                    if self.is_over(well).await {
+                        break;
+                    }
+                    continue;
+                }
+                Err(error) => {
+                    log::warn("delivery.not_noted", &[("error", &error)]);
+                    LEDGER_PAUSE
+                }
+            };
+            let wait = async {
+                if !pause.is_zero() {
+                    let hurry = async {
+                        let _ = hurried.recv().await;
+                    };
+                    let wait = async {
+                        Timer::after(pause).await;
+                    };
+                    hurry.or(wait).await;
+                }
+            };
+            if self.is_over(wait).await {
+                break;
+            }
+        }
+        self.inner.ended(&mut self.inner.working(), &chat);
+    }
+
+    /// Waits; says whether the control plane ended meanwhile.
+    async fn is_over(&self, wait: impl Future<Output = ()>) -> bool {
+        let over = async {
+            let _ = self.inner.closing.1.recv().await;
+            true
+        };
+        over.or(async {
+            wait.await;
+            self.inner.closing.0.is_closed()
+        })
+        .await
+    }
+
+    /// The worker of a chat has nothing to do; says whether that is still so.
+    fn retires(&self, chat: &Chat) -> bool {
+        let mut working = self.inner.working();
+        if let Some(worker) = working.get_mut(chat).filter(|worker| worker.has_more) {
+            worker.has_more = false;
+            return false;
+        }
+        // In the same moment: what comes next gets a worker of its own.
+        self.inner.ended(&mut working, chat);
+        true
+    }
+
+    /// Brings the next part of the first message that waits for a chat.
+    async fn bring(&self, chat: &Chat) -> Result<Next, StoreError> {
+        let (key, keyring) = (chat.clone(), self.inner.keyring.clone());
+        let found = self.inner.ledger.read(move |conn| {
+            let Some(delivery) = deliveries::next(conn, &key)? else { return Ok(None) };
+            let text = history::words(conn, &keyring, &delivery.session, delivery.position);
+            Ok(Some((delivery, text)))
+        });
+        let Some((delivery, text)) = found.await? else { return Ok(Next::Nothing) };
+        let now = Millis::now();
+        if delivery.due > now {
+            let wait = u64::try_from(delivery.due.0 - now.0).unwrap_or(0);
+            return Ok(Next::After(Duration::from_millis(wait)));
+        }
+        let part = match (text, descriptor::find(&chat.channel)) {
+            (Ok(Some(text)), Some(platform)) => {
+                let limit = platform.limit;
+                let parts = smol::unblock(move || chunks::chunks(&text, limit)).await;
+                part_of(&delivery, parts)
+            }
+            (Ok(Some(_)), None) => Err("this build has no such platform".to_owned()),
+            (Ok(None), _) => return self.end(&delivery, State::Discarded, "its text was erased").await,
+            (Err(StoreError::Key(error)), _) => Err(format!("its text cannot be read: {error}")),
+            (Err(error), _) => return Err(error),
+        };
+        let part = match part {
+            Ok(part) => part,
+            Err(why) => return self.end(&delivery, State::Dead, &why).await,
+        };
+        let _of_one = self.of_one(chat).acquire_arc().await;
+        let _all = self.inner.all.acquire().await;
+        let began = Instant::now();
+        let sent = self.inner.channels.send(&chat.channel, &chat.instance, &part).await;
+        let took = began.elapsed().as_millis();
+        match sent {
+            Ok(receipt) => {
+                let is_last = part.number + 1 == part.of;
+                let message = delivery.message.clone();
+                let noted = self.inner.ledger.write_step(Step::Deliver, move |tx| {
+                    deliveries::brought(tx, &delivery, &receipt.0, is_last)
+                });
+                noted.await?;
+                METRICS.deliveries.inc();
+                let (number, of) = (part.number + 1, part.of);
+                log::info(
+                    "delivery.sent",
+                    &[
+                        ("message", &message),
+                        ("channel", &chat.channel),
+                        ("part", &number),
+                        ("of", &of),
+                        ("ms", &took),
+                    ],
+                );
+                Ok(Next::Now)
+            }
+            Err(SendError::Auth(_)) => Ok(Next::Well),
+            Err(SendError::Moved(to)) => {
+                let (old, there) = (chat.clone(), Chat { chat: to.clone(), ..chat.clone() });
+                let noted = self.inner.ledger.write_step(Step::Deliver, move |tx| {
+                    messaging_groups::rename(tx, &old.channel, &old.instance, &old.chat, &to)?;
+                    deliveries::rename(tx, &old, &to)
+                });
+                noted.await?;
+                self.ring(&there);
+                Ok(Next::Now)
+            }
+            Err(SendError::Permanent(why)) => self.end(&delivery, State::Dead, &why).await,
+            Err(SendError::Retry(hint, why)) => {
+                let Some(pause) = retries::pause(delivery.attempts, hint) else {
+                    return self.end(&delivery, State::Dead, &why).await;
+                };
+                METRICS.delivery_retries.inc();
+                let due = Millis(Millis::now().0 + i64::try_from(pause.as_millis()).unwrap_or(i64::MAX));
+                log::info(
+                    "delivery.put_off",
+                    &[("message", &delivery.message), ("channel", &chat.channel), ("reason", &why)],
+                );
+                let noted = self
+                    .inner
+                    .ledger
+                    .write_step(Step::Deliver, move |tx| deliveries::put_off(tx, &delivery, due, &why));
+                noted.await?;
+                Ok(Next::After(pause))
+            }
+        }
+    }
+
+    async fn end(&self, delivery: &Delivery, state: State, why: &str) -> Result<Next, StoreError> {
+        let (message, reason) = (delivery.message.clone(), why.to_owned());
+        let noted = self
+            .inner
+            .ledger
+            .write_step(Step::Deliver, move |tx| deliveries::end(tx, &message, state, Some(&reason)));
+        noted.await?;
+        if state == State::Dead {
+            METRICS.dead_letters.inc();
+        }
+        let word = state.as_str();
+        log::warn(
+            "delivery.ended",
+            &[
+                ("message", &delivery.message),
+                ("channel", &delivery.place.channel),
+                ("state", &word),
+                ("reason", &why),
+            ],
+        );
+        Ok(Next::Now)
+    }
+
+    fn of_one(&self, chat: &Chat) -> Arc<Semaphore> {
+        let mut all = self.inner.of_one.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (chat.channel.clone(), chat.instance.clone());
+        all.entry(key).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE_OF_ONE))).clone()
+    }
+}

@@ -9,7 +9,7 @@ use crate::controlplane::store::destinations;
 use crate::controlplane::store::grants::{self, Sort};
 use crate::controlplane::store::groups::{self, AgentGroup, NewGroup, Tools};
 use crate::controlplane::store::roles;
-use crate::controlplane::store::{StoreError, members, revisions, users, wirings};
+use crate::controlplane::store::{StoreError, held, members, revisions, users, wirings};
 
 /// Why a step cannot be done any more.
 const GONE: StoreError = StoreError::Conflict("what this change is about is not there any more");
@@ -135,6 +135,7 @@ impl Effect {
             Self::SetMember { group, user, given: true } => {
                 users::put(tx, user, "")?;
                 members::add(tx, group, user)?;
+                held::admit(tx, group, user)?;
             }
             Self::SetMember { group, user, given: false } => {
                 members::remove(tx, group, user)?;

@@ -490,6 +490,7 @@ fn tell(
         in_reply_to: None,
         source_session: None,
         hop: 0,
+        platform_message: None,
     };
     match inbox::accept(tx, keyring, &message) {
         Ok(_) => Ok(Some(session)),

@@ -210,8 +210,14 @@ fn tools_line(tools: &Tools) -> String {
 fn terms_line(terms: &Terms) -> String {
     let pattern =
         terms.pattern.as_ref().map_or_else(String::new, |pattern| format!(" {}", plain::word(pattern)));
+    let strangers = match terms.unknown.as_str() {
+        "strict" => "never reach it",
+        "request_approval" => "wait to be admitted",
+        _ if terms.senders == "anyone" => "are answered",
+        _ => "are read, not answered",
+    };
     format!(
-        "answers {}{pattern}; hears {}; what it does not answer: {}; conversations: {}",
+        "answers {}{pattern}; hears {}; strangers {strangers}; what it does not answer: {}; conversations: {}",
         terms.engage, terms.senders, terms.ignored, terms.sessions
     )
 }
@@ -282,6 +288,7 @@ mod tests {
             engage: "pattern".into(),
             pattern: Some(".; hears members; what it does not answer: drop; conversations: shared".into()),
             senders: "anyone".into(),
+            unknown: "strict".into(),
             ignored: "drop".into(),
             sessions: "shared".into(),
         };

@@ -406,20 +406,30 @@ pub fn terms_value(terms: &Terms) -> Value {
         ("engage", Value::from(terms.engage.as_str())),
         ("pattern", terms.pattern.as_deref().map_or(Value::Null, Value::from)),
         ("senders", Value::from(terms.senders.as_str())),
+        ("unknown", Value::from(terms.unknown.as_str())),
         ("ignored", Value::from(terms.ignored.as_str())),
         ("sessions", Value::from(terms.sessions.as_str())),
     ])
 }
 
 fn terms_from(value: &Value) -> Result<Terms, Refusals> {
-    fields(value, &["engage", "pattern", "senders", "ignored", "sessions"])?;
+    fields(value, &["engage", "pattern", "senders", "unknown", "ignored", "sessions"])?;
+    let senders = text(value, "senders", 64)?;
+    // What was asked for before there was a choice meant this.
+    let unknown = optional(value, "unknown", 64)?.unwrap_or_else(|| usual_unknown(&senders).to_owned());
     Ok(Terms {
         engage: text(value, "engage", 64)?,
         pattern: optional(value, "pattern", usize::MAX)?,
-        senders: text(value, "senders", 64)?,
+        senders,
+        unknown,
         ignored: text(value, "ignored", 64)?,
         sessions: text(value, "sessions", 64)?,
     })
+}
+
+/// What becomes of strangers where nothing is said of it: who hears anyone hears them.
+pub fn usual_unknown(senders: &str) -> &'static str {
+    if senders == "anyone" { "public" } else { "strict" }
 }
 
 /// Where a destination leads, as the interface writes it.

@@ -51,6 +51,11 @@ pub enum Origin {
         /// Its group: an agent asks for itself only.
         group: GroupName,
     },
+    /// The host itself, for somebody who spoke on a platform and is not admitted there.
+    Channel {
+        /// The platform.
+        channel: &'static str,
+    },
 }
 
 impl Origin {
@@ -59,6 +64,7 @@ impl Origin {
         match self {
             Self::Person { principal, .. } => principal.user.to_string(),
             Self::Agent { group, .. } => format!("agent:{group}"),
+            Self::Channel { channel } => format!("channel:{channel}"),
         }
     }
 
@@ -67,6 +73,7 @@ impl Origin {
         match self {
             Self::Person { principal, .. } => principal.via(),
             Self::Agent { session, .. } => format!("session:{session}"),
+            Self::Channel { .. } => String::new(),
         }
     }
 }
@@ -194,6 +201,8 @@ fn allowed(
             return Ok(Err(NotSubmitted::Unsupported(why.to_owned())));
         }
         Origin::Agent { .. } => {}
+        Origin::Channel { .. } if kind != Kind::Permissions => return Ok(Err(NotSubmitted::Forbidden)),
+        Origin::Channel { .. } => {}
     }
     for (name, text, most) in [
         ("reason", request.reason.as_str(), MOST_REASON),
@@ -255,6 +264,7 @@ pub fn submit(
             }
             MOST_PENDING
         }
+        Origin::Channel { .. } => MOST_PENDING,
         Origin::Person { .. } => MOST_PENDING_PERSON,
     };
     if changes::pending_of(tx, &name)? >= most {
@@ -274,6 +284,11 @@ pub fn submit(
         && let Some(change) = changes::twin(tx, group, &name, &via, kind.as_str(), &payload)?
     {
         remember(tx, session, request, digest, &change.id)?;
+        return Ok(Ok(Submitted { change, is_repeat: true, outcome: None }));
+    }
+    if matches!(origin, Origin::Channel { .. })
+        && let Some(change) = changes::twin(tx, group, &name, &via, kind.as_str(), &payload)?
+    {
         return Ok(Ok(Submitted { change, is_repeat: true, outcome: None }));
     }
     let id = ChangeId::mint();
@@ -320,7 +335,9 @@ pub fn submit(
             ]),
         },
     )?;
-    if !policy.approves(kind) || proposal.effects.iter().any(Effect::is_for_humans_only) {
+    // Whom a stranger's own message asks to admit is for people to say.
+    let is_strangers = matches!(origin, Origin::Channel { .. });
+    if is_strangers || !policy.approves(kind) || proposal.effects.iter().any(Effect::is_for_humans_only) {
         return Ok(Ok(Submitted { change, is_repeat: false, outcome: None }));
     }
     let outcome = decide::by_policy(tx, keyring, &change, kind, &proposal)?;
@@ -346,6 +363,7 @@ fn earlier(
             let Some(call) = calls::find(conn, session, key)? else { return Ok(None) };
             Ok(changes::get(conn, &call.change)?.map(|change| (change, call.request)))
         }
+        Origin::Channel { .. } => Ok(None),
     }
 }
 

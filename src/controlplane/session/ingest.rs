@@ -270,6 +270,10 @@ fn store(
                     // The host gave the message up, and told the person, while the answer was under way.
                     continue;
                 }
+                if let Some(refused) = letters::unwired(tx, session, row.seq, &origin.place)? {
+                    answers.push(refused);
+                    continue;
+                }
                 outbox::store(
                     tx,
                     &desk.keyring,

@@ -22,9 +22,11 @@ use crate::controlplane::store::destinations::{self, Target};
 use crate::controlplane::store::inbox::{Found, State};
 use crate::controlplane::store::outbox::{self, Output};
 use crate::controlplane::store::sessions::{self, Partition, Place};
-use crate::controlplane::store::{StoreError, groups};
+use crate::controlplane::store::{StoreError, groups, wirings};
 use crate::controlplane::telemetry::log;
 
+/// How an answer is called among what agents do.
+const REPLY: &str = "reply";
 const MINUTE: Duration = Duration::from_secs(60);
 /// Messages to other chats that the agents of a group send in a minute: nobody there asked for them.
 const MOST_A_MINUTE: u32 = 60;
@@ -177,6 +179,32 @@ pub(super) fn take(
     let told = Value::object([("message", Value::from(stored.message.as_str()))]);
     let delivered = Delivered { session: there, is_new, message: stored.message };
     Ok((Answer::done(outcome(true, told)), Some(delivered)))
+}
+
+/// An answer to a chat of a platform from which its agent was taken away meanwhile, and to which it has no destination,
+/// goes nowhere. `None` where it may go.
+pub(super) fn unwired(
+    tx: &Transaction<'_>,
+    session: &SessionId,
+    seq: u64,
+    place: &Place,
+) -> Result<Option<Answer>, StoreError> {
+    if !doors::is_platform(&place.channel) {
+        return Ok(None);
+    }
+    let row = sessions::get(tx, session)?.ok_or(StoreError::BadRow("a session"))?;
+    let group = row.partition.group;
+    let chat = (place.channel.as_str(), place.instance.as_str(), place.chat.as_str());
+    let leads_there = |target: &Target| target.instance == place.instance;
+    if wirings::find(tx, &group, chat)?.is_some()
+        || destinations::leading_to(tx, &group, &place.channel, &place.chat)?
+            .is_some_and(|found| leads_there(&found.target))
+    {
+        return Ok(None);
+    }
+    let why = refusal("not_wired", "the agent was taken away from that chat; nothing was sent");
+    let outcome = |told| Outcome { name: REPLY.to_owned(), call: seq.to_string(), ok: false, result: told };
+    Ok(Some(Answer::refused(why, group, REPLY, outcome)))
 }
 
 impl Sessions {

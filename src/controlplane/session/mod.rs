@@ -334,6 +334,16 @@ impl Sessions {
         if let Some(session) = &outcome.answered {
             self.wake(session);
         }
+        if !outcome.changed.is_empty() {
+            // Whoever was admitted may have been waiting to be heard.
+            let sessions = self.clone();
+            tasks::spawn(async move {
+                if let Err(error) = sessions.wake_owed().await {
+                    log::warn("sessions.not_woken", &[("error", &error)]);
+                }
+            })
+            .detach();
+        }
     }
 
     /// Tells each actor what is for those of its group.

@@ -6,12 +6,12 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rusqlite::{Connection, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
-use super::inbox::State;
+use super::inbox::{self, State};
 use super::secrets::Texts;
-use super::sessions::{self, Partition};
-use super::{StoreError, check_length};
+use super::sessions::{self, Partition, Place};
+use super::{StoreError, check_length, deliveries};
 use crate::contract::ids::{MessageId, SessionId};
 use crate::contract::outbound::BYTES_A_VALUE;
 use crate::contract::time::Millis;
@@ -145,13 +145,80 @@ pub fn notice(
     in_reply_to: Option<&MessageId>,
     text: &str,
 ) -> Result<u64, StoreError> {
+    let (position, id) = say(tx, keyring, session, in_reply_to, text)?;
+    // It goes where what it is about came from, else to the chat of the conversation.
+    let cause = match in_reply_to {
+        Some(cause) => inbox::find(tx, session, cause)?.map(|found| (cause, found)),
+        None => None,
+    };
+    match cause {
+        Some((cause, found)) => {
+            deliveries::add(tx, position, &id, session, &found.place, Some((cause, found.platform_message)))?;
+        }
+        None => {
+            if let Some(row) = sessions::get(tx, session)? {
+                deliveries::add(tx, position, &id, session, &row.partition.place, None)?;
+            }
+        }
+    }
+    Ok(position)
+}
+
+/// Adds the host's own words to somebody in one place of the conversation.
+///
+/// # Errors
+/// As [`notice`].
+pub fn notice_at(
+    tx: &Transaction<'_>,
+    keyring: &Keyring,
+    session: &SessionId,
+    place: &Place,
+    text: &str,
+) -> Result<(), StoreError> {
+    let (position, id) = say(tx, keyring, session, None, text)?;
+    deliveries::add(tx, position, &id, session, place, None)
+}
+
+fn say(
+    tx: &Transaction<'_>,
+    keyring: &Keyring,
+    session: &SessionId,
+    in_reply_to: Option<&MessageId>,
+    text: &str,
+) -> Result<(u64, MessageId), StoreError> {
     check_length("notice", text, BYTES_A_VALUE)?;
     let id = MessageId::mint();
     let sealed = Texts::to_write(tx, keyring, session)?.seal(id.as_str(), text)?;
     let position = add(tx, session, "notice", &id, in_reply_to.map(MessageId::as_str))?;
     tx.prepare_cached("INSERT INTO notices (position, id, session, text) VALUES (?1, ?2, ?3, ?4)")?
         .execute(params![position, id.as_str(), session.as_str(), sealed])?;
-    Ok(position)
+    Ok((position, id))
+}
+
+/// What the host brings to a chat: the words of an agent or its own, by their place in the history. `None` when they
+/// were erased or are gone.
+///
+/// # Errors
+/// [`StoreError::Key`] when they are damaged, or SQLite's.
+pub fn words(
+    conn: &Connection,
+    keyring: &Keyring,
+    session: &SessionId,
+    position: u64,
+) -> Result<Option<String>, StoreError> {
+    let sql = "SELECT h.message, coalesce(o.text, n.text) FROM history h
+               LEFT JOIN outbox o ON h.kind = 'out' AND o.position = h.position
+               LEFT JOIN notices n ON h.kind = 'notice' AND n.position = h.position
+               WHERE h.position = ?1 AND h.session = ?2";
+    let mut query = conn.prepare_cached(sql)?;
+    let key = params![super::stored(position), session.as_str()];
+    let found: Option<(String, Option<Vec<u8>>)> =
+        query.query_row(key, |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    let (Some((message, Some(sealed))), Some(texts)) = (found, Texts::to_read(conn, keyring, session)?)
+    else {
+        return Ok(None);
+    };
+    texts.open(position, &message, &sealed)
 }
 
 /// What [`read`] reads, and where it is.

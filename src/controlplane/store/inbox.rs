@@ -72,6 +72,8 @@ pub struct NewInbound {
     pub source_session: Option<SessionId>,
     /// How many agents it passed through.
     pub hop: u32,
+    /// The platform's own name of it, which an answer quotes.
+    pub platform_message: Option<String>,
 }
 
 /// What became of it.
@@ -124,6 +126,8 @@ pub struct Found {
     pub state: State,
     /// Where it was said.
     pub place: Place,
+    /// The platform's own name of it.
+    pub platform_message: Option<String>,
 }
 
 /// Accepts a message: the session and its secret are made when there are none; an event that was accepted in
@@ -132,6 +136,20 @@ pub struct Found {
 /// # Errors
 /// [`StoreError::NoGroup`], [`StoreError::Crowded`], [`StoreError::TooLong`], or SQLite's.
 pub fn accept(tx: &Transaction<'_>, keyring: &Keyring, new: &NewInbound) -> Result<Accepted, StoreError> {
+    if let Some(accepted) = seen(tx, &new.place, &new.event_id)? {
+        return Ok(accepted);
+    }
+    let accepted = add(tx, keyring, new)?;
+    note(tx, &new.place, &new.event_id, &accepted)?;
+    Ok(accepted)
+}
+
+/// Adds a message to one session; the same event may be a message to several. Whether the event came before is for
+/// the caller to ask, and to [`note`].
+///
+/// # Errors
+/// As [`accept`].
+pub fn add(tx: &Transaction<'_>, keyring: &Keyring, new: &NewInbound) -> Result<Accepted, StoreError> {
     for name in [&new.event_id, &new.sender_id, &new.sender_name] {
         check_length("name of the event or sender", name, MOST_NAME)?;
     }
@@ -143,25 +161,41 @@ pub fn accept(tx: &Transaction<'_>, keyring: &Keyring, new: &NewInbound) -> Resu
         }
     }
     check_length("name of what it answers", new.in_reply_to.as_deref().unwrap_or_default(), MOST_NAME)?;
+    check_length(
+        "name of the platform's message",
+        new.platform_message.as_deref().unwrap_or_default(),
+        MOST_NAME,
+    )?;
     check_length("message", &new.text, MOST_TEXT)?;
-    if let Some(accepted) = seen(tx, &new.place, &new.event_id)? {
-        return Ok(accepted);
-    }
     let session = sessions::find_or_create(tx, &new.partition)?;
+    let message = MessageId::mint();
+    let sealed = Texts::to_write(tx, keyring, &session)?.seal(message.as_str(), &new.text)?;
+    insert(tx, &session, &message, &sealed, new)
+}
+
+/// Stores a message whose text is sealed already, under its name.
+///
+/// # Errors
+/// [`StoreError::Crowded`], or SQLite's.
+pub(super) fn insert(
+    tx: &Transaction<'_>,
+    session: &SessionId,
+    message: &MessageId,
+    sealed: &[u8],
+    new: &NewInbound,
+) -> Result<Accepted, StoreError> {
     let sql = "SELECT open_messages FROM sessions WHERE id = ?1";
     let open: u64 = tx.prepare_cached(sql)?.query_row([session.as_str()], |row| row.get(0))?;
     if open >= MOST_OPEN {
-        return Err(StoreError::Crowded { session, most: MOST_OPEN });
+        return Err(StoreError::Crowded { session: session.clone(), most: MOST_OPEN });
     }
-    let message = MessageId::mint();
-    let sealed = Texts::to_write(tx, keyring, &session)?.seal(message.as_str(), &new.text)?;
-    let position = history::add(tx, &session, "in", &message, new.in_reply_to.as_deref())?;
+    let position = history::add(tx, session, "in", message, new.in_reply_to.as_deref())?;
     let now = Millis::now().0;
     let sql = "INSERT INTO inbox (position, id, session, seq, kind, engage, channel, instance, chat, thread,
                    sender_id, sender_name, text, source_session, hop, in_reply_to, state, reason, began, deaths,
-                   created_at)
+                   created_at, platform_message)
                VALUES (?1, ?2, ?3, NULL, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, 'open', NULL, 0,
-                   0, ?16)";
+                   0, ?16, ?17)";
     tx.prepare_cached(sql)?.execute(params![
         position,
         message.as_str(),
@@ -178,25 +212,37 @@ pub fn accept(tx: &Transaction<'_>, keyring: &Keyring, new: &NewInbound) -> Resu
         new.source_session.as_ref().map(SessionId::as_str),
         new.hop,
         new.in_reply_to,
-        now
+        now,
+        new.platform_message
     ])?;
+    sessions::count_open(tx, session, new.engage, 1)?;
+    Ok(Accepted { message: message.clone(), session: session.clone(), position, duplicate: false })
+}
+
+/// Notes an event, so that it is not accepted again in the next days; the message is what a repetition is answered with.
+///
+/// # Errors
+/// SQLite's.
+pub fn note(tx: &Transaction<'_>, place: &Place, event_id: &str, first: &Accepted) -> Result<(), StoreError> {
     let sql = "INSERT INTO events (channel, instance, event_id, message, session, position, at)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
     tx.prepare_cached(sql)?.execute(params![
-        new.place.channel,
-        new.place.instance,
-        new.event_id,
-        message.as_str(),
-        session.as_str(),
-        position,
-        now
+        place.channel,
+        place.instance,
+        event_id,
+        first.message.as_str(),
+        first.session.as_str(),
+        first.position,
+        Millis::now().0
     ])?;
-    sessions::count_open(tx, &session, new.engage, 1)?;
-    Ok(Accepted { message, session, position, duplicate: false })
+    Ok(())
 }
 
 /// What became of an event that was accepted before.
-fn seen(conn: &Connection, place: &Place, event_id: &str) -> Result<Option<Accepted>, StoreError> {
+///
+/// # Errors
+/// SQLite's, or [`StoreError::BadRow`].
+pub fn seen(conn: &Connection, place: &Place, event_id: &str) -> Result<Option<Accepted>, StoreError> {
     let sql = "SELECT message, session, position FROM events
                WHERE channel = ?1 AND instance = ?2 AND event_id = ?3";
     let mut query = conn.prepare_cached(sql)?;
@@ -330,8 +376,8 @@ pub fn hand_over(
 /// # Errors
 /// SQLite's, or [`StoreError::BadRow`].
 pub fn find(conn: &Connection, session: &SessionId, id: &MessageId) -> Result<Option<Found>, StoreError> {
-    let sql =
-        "SELECT position, state, channel, instance, chat, thread FROM inbox WHERE id = ?1 AND session = ?2";
+    let sql = "SELECT position, state, channel, instance, chat, thread, platform_message FROM inbox
+         WHERE id = ?1 AND session = ?2";
     let mut query = conn.prepare_cached(sql)?;
     let mut found = query.query_and_then([id.as_str(), session.as_str()], |row| {
         Ok(Found {
@@ -343,6 +389,7 @@ pub fn find(conn: &Connection, session: &SessionId, id: &MessageId) -> Result<Op
                 chat: row.get(4)?,
                 thread: row.get(5)?,
             },
+            platform_message: row.get(6)?,
         })
     })?;
     found.next().transpose()

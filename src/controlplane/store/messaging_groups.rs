@@ -75,6 +75,23 @@ pub fn find(
         .transpose()
 }
 
+/// A chat has another name now. Where that name is known already, both stay as they are.
+///
+/// # Errors
+/// SQLite's.
+pub fn rename(
+    tx: &Transaction<'_>,
+    channel: &str,
+    instance: &str,
+    chat: &str,
+    to: &str,
+) -> Result<(), StoreError> {
+    let sql = "UPDATE OR IGNORE messaging_groups SET chat = ?4
+               WHERE channel = ?1 AND instance = ?2 AND chat = ?3";
+    tx.prepare_cached(sql)?.execute([channel, instance, chat, to])?;
+    Ok(())
+}
+
 /// Up to `limit` chats by id, after one.
 ///
 /// # Errors

@@ -316,6 +316,73 @@ ALTER TABLE agent_groups ADD COLUMN record INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE agent_groups ADD COLUMN reach_record INTEGER NOT NULL DEFAULT 0;
 ",
     },
+    Step {
+        name: "channels",
+        sql: "
+ALTER TABLE wirings ADD COLUMN unknown TEXT NOT NULL DEFAULT 'strict'
+  CHECK (unknown IN ('strict', 'request_approval', 'public'));
+UPDATE wirings SET unknown = 'public' WHERE senders = 'anyone';
+ALTER TABLE inbox ADD COLUMN platform_message TEXT; -- the platform's own name of it, which an answer quotes
+CREATE TABLE channel_state (
+  channel TEXT NOT NULL,
+  instance TEXT NOT NULL,
+  name TEXT NOT NULL,
+  value TEXT NOT NULL,
+  PRIMARY KEY (channel, instance, name)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE attention (
+  wiring TEXT NOT NULL REFERENCES wirings(id) ON DELETE CASCADE,
+  thread TEXT NOT NULL, -- '' is the chat itself
+  until INTEGER NOT NULL,
+  PRIMARY KEY (wiring, thread)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX attention_until ON attention(until);
+CREATE TABLE deliveries (
+  position INTEGER PRIMARY KEY REFERENCES history(position),
+  message TEXT NOT NULL UNIQUE,
+  session TEXT NOT NULL REFERENCES sessions(id), -- with whose secret the text is sealed
+  channel TEXT NOT NULL,
+  instance TEXT NOT NULL,
+  chat TEXT NOT NULL,
+  thread TEXT,
+  quotes TEXT, -- the platform's own name of the message that is answered
+  cause TEXT, -- the ledger's
+  state TEXT NOT NULL CHECK (state IN ('waiting', 'sent', 'dead', 'discarded')),
+  part INTEGER NOT NULL, -- how many were sent
+  attempts INTEGER NOT NULL, -- of the next one
+  due INTEGER NOT NULL,
+  error TEXT,
+  receipts TEXT NOT NULL, -- the platform's own names of the parts, one a line
+  finished_at INTEGER
+) STRICT;
+CREATE INDEX deliveries_waiting ON deliveries(channel, instance, chat, position) WHERE state = 'waiting';
+CREATE INDEX deliveries_state ON deliveries(state, position) WHERE state IN ('waiting', 'dead');
+CREATE TABLE held (
+  id TEXT PRIMARY KEY, -- the message that it becomes
+  wiring TEXT NOT NULL REFERENCES wirings(id) ON DELETE CASCADE,
+  agent_group TEXT NOT NULL REFERENCES agent_groups(name),
+  session TEXT NOT NULL REFERENCES sessions(id),
+  channel TEXT NOT NULL,
+  instance TEXT NOT NULL,
+  chat TEXT NOT NULL,
+  thread TEXT,
+  sender_id TEXT NOT NULL,
+  sender_name TEXT NOT NULL,
+  text BLOB NOT NULL, -- sealed
+  platform_message TEXT,
+  created_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX held_sender ON held(agent_group, sender_id, id);
+CREATE INDEX held_wiring ON held(wiring);
+CREATE INDEX held_at ON held(created_at);
+CREATE TABLE pairings (
+  code BLOB PRIMARY KEY, -- SHA-256
+  change TEXT NOT NULL,
+  expires_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX pairings_change ON pairings(change);
+",
+    },
 ];
 
 /// Runs the steps that are missing.

@@ -2,13 +2,17 @@
 //! noun holds small typed functions over a transaction; one thread writes, four connections read. Touches
 //! `control.db` and nothing else; texts in it are sealed with their session's own key.
 
+pub mod attention;
 pub mod audit;
 pub mod calls;
 pub mod changes;
+pub mod channel_state;
+pub mod deliveries;
 pub mod destinations;
 mod error;
 pub mod grants;
 pub mod groups;
+pub mod held;
 pub mod history;
 pub mod inbox;
 pub mod members;
@@ -16,6 +20,7 @@ pub mod messaging_groups;
 pub mod meta;
 mod migrations;
 pub mod outbox;
+pub mod pairings;
 mod reader;
 pub mod retention;
 pub mod revisions;

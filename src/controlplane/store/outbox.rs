@@ -6,7 +6,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use super::inbox::{MOST_TEXT, message_id};
 use super::secrets::Texts;
 use super::sessions::Place;
-use super::{StoreError, check_length, history, stored};
+use super::{StoreError, check_length, deliveries, history, inbox, stored};
 use crate::contract::ids::{MessageId, SessionId};
 use crate::contract::time::Millis;
 use crate::controlplane::keys::Keyring;
@@ -100,5 +100,13 @@ pub fn store(tx: &Transaction<'_>, keyring: &Keyring, output: &Output) -> Result
         sealed,
         Millis::now().0
     ])?;
+    let cause = match &output.in_reply_to {
+        // What is said elsewhere quotes nothing there.
+        Some(id) if output.shown_in == output.session => {
+            inbox::find(tx, &output.session, id)?.map(|found| (id, found.platform_message))
+        }
+        _ => None,
+    };
+    deliveries::add(tx, position, &message, &output.shown_in, &output.place, cause)?;
     Ok(Stored { message, position, duplicate: false })
 }

@@ -11,7 +11,8 @@ pub const HISTORY_MILLIS: i64 = 90 * DAY;
 /// How long an event is known, so that it is not accepted twice, in milliseconds.
 pub const EVENTS_MILLIS: i64 = 7 * DAY;
 
-/// Deletes up to `most` history entries, with their texts, from before an instant; open messages stay.
+/// Deletes up to `most` history entries, with their texts, from before an instant; open messages, and what
+/// is still to be brought to a chat, stay.
 /// Gives how many: call it again until that is below `most`.
 ///
 /// # Errors
@@ -21,6 +22,7 @@ pub fn prune_history(tx: &Transaction<'_>, before: Millis, most: usize) -> Resul
         "SELECT h.position, h.kind FROM history h
          WHERE h.at < ?1
            AND NOT EXISTS (SELECT 1 FROM inbox i WHERE i.position = h.position AND i.state = 'open')
+           AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.position = h.position AND d.state = 'waiting')
          ORDER BY h.at LIMIT ?2",
     )?;
     let old: Vec<(i64, String)> = query
@@ -35,6 +37,7 @@ pub fn prune_history(tx: &Transaction<'_>, before: Millis, most: usize) -> Resul
         };
         if let Some(table) = table {
             tx.prepare_cached(&format!("DELETE FROM {table} WHERE position = ?1"))?.execute([position])?;
+            tx.prepare_cached("DELETE FROM deliveries WHERE position = ?1")?.execute([position])?;
         }
         tx.prepare_cached("DELETE FROM history WHERE position = ?1")?.execute([position])?;
     }
@@ -49,4 +52,28 @@ pub fn prune_events(tx: &Transaction<'_>, before: Millis, most: usize) -> Result
     let sql = "DELETE FROM events WHERE (channel, instance, event_id) IN
                (SELECT channel, instance, event_id FROM events WHERE at < ?1 ORDER BY at LIMIT ?2)";
     Ok(tx.prepare_cached(sql)?.execute(params![before.0, rows(most)])?)
+}
+
+/// Forgets up to `most` threads in which an agent is not meant any more. Gives how many.
+///
+/// # Errors
+/// SQLite's.
+pub fn prune_attention(tx: &Transaction<'_>, now: Millis, most: usize) -> Result<usize, StoreError> {
+    let sql = "DELETE FROM attention WHERE (wiring, thread) IN
+               (SELECT wiring, thread FROM attention WHERE until < ?1 ORDER BY until LIMIT ?2)";
+    Ok(tx.prepare_cached(sql)?.execute(params![now.0, rows(most)])?)
+}
+
+/// How long a message of somebody who is not admitted is kept, in milliseconds.
+pub const HELD_MILLIS: i64 = DAY;
+
+/// Forgets up to `most` messages of people who were not admitted, and as many codes that are over. Gives how many.
+///
+/// # Errors
+/// SQLite's.
+pub fn prune_held(tx: &Transaction<'_>, now: Millis, most: usize) -> Result<usize, StoreError> {
+    let sql = "DELETE FROM held WHERE id IN (SELECT id FROM held WHERE created_at < ?1 ORDER BY created_at LIMIT ?2)";
+    let held = tx.prepare_cached(sql)?.execute(params![now.0 - HELD_MILLIS, rows(most)])?;
+    let sql = "DELETE FROM pairings WHERE code IN (SELECT code FROM pairings WHERE expires_at < ?1 LIMIT ?2)";
+    Ok(held + tx.prepare_cached(sql)?.execute(params![now.0, rows(most)])?)
 }

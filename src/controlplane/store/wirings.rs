@@ -13,8 +13,10 @@ pub struct Terms {
     pub engage: String,
     /// The pattern, for the engage mode `pattern`.
     pub pattern: Option<String>,
-    /// Whom it hears: `anyone` or `members`.
+    /// Whom it answers: `anyone` or `members`.
     pub senders: String,
+    /// What becomes of people who are no members: `strict`, `request_approval` or `public`.
+    pub unknown: String,
     /// What becomes of messages it does not answer: `drop` or `accumulate`.
     pub ignored: String,
     /// How conversations are cut: `shared`, `per-thread` or `agent-shared`.
@@ -42,7 +44,7 @@ pub struct Wiring {
 
 const SELECT: &str =
     "SELECT w.id, w.agent_group, m.channel, m.instance, m.chat, w.engage, w.pattern, w.senders,
-    w.ignored, w.sessions, w.created_at FROM wirings w JOIN messaging_groups m ON m.id = w.messaging_group";
+    w.ignored, w.sessions, w.created_at, w.unknown FROM wirings w JOIN messaging_groups m ON m.id = w.messaging_group";
 
 fn read(row: &Row<'_>) -> Result<Wiring, StoreError> {
     Ok(Wiring {
@@ -56,6 +58,7 @@ fn read(row: &Row<'_>) -> Result<Wiring, StoreError> {
             engage: row.get(5)?,
             pattern: row.get(6)?,
             senders: row.get(7)?,
+            unknown: row.get(11)?,
             ignored: row.get(8)?,
             sessions: row.get(9)?,
         },
@@ -75,10 +78,10 @@ pub fn put(
 ) -> Result<(), StoreError> {
     let messaging_group = super::messaging_groups::ensure(tx, channel, instance, chat)?;
     let sql = "INSERT INTO wirings (id, agent_group, messaging_group, engage, pattern, senders, ignored, sessions,
-                   created_at)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+                   created_at, unknown)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
                ON CONFLICT (agent_group, messaging_group) DO UPDATE SET engage = ?4, pattern = ?5, senders = ?6,
-                   ignored = ?7, sessions = ?8";
+                   ignored = ?7, sessions = ?8, unknown = ?10";
     tx.prepare_cached(sql)?.execute(params![
         WiringId::mint().as_str(),
         group.as_str(),
@@ -88,7 +91,8 @@ pub fn put(
         terms.senders,
         terms.ignored,
         terms.sessions,
-        Millis::now().0
+        Millis::now().0,
+        terms.unknown
     ])?;
     Ok(())
 }
@@ -120,6 +124,21 @@ pub fn find(
         format!("{SELECT} WHERE w.agent_group = ?1 AND m.channel = ?2 AND m.instance = ?3 AND m.chat = ?4");
     let mut query = conn.prepare_cached(&sql)?;
     query.query_and_then([group.as_str(), channel, instance, chat], read)?.next().transpose()
+}
+
+/// How a chat is wired, to every group that listens there, in the order in which they came: at most `most`.
+///
+/// # Errors
+/// SQLite's, or [`StoreError::BadRow`].
+pub fn of_chat(
+    conn: &Connection,
+    (channel, instance, chat): (&str, &str, &str),
+    most: usize,
+) -> Result<Vec<Wiring>, StoreError> {
+    let sql =
+        format!("{SELECT} WHERE m.channel = ?1 AND m.instance = ?2 AND m.chat = ?3 ORDER BY w.id LIMIT ?4");
+    let values = params![channel, instance, chat, super::rows(most)];
+    conn.prepare_cached(&sql)?.query_and_then(values, read)?.collect()
 }
 
 /// The names of the other groups that are wired to a chat.

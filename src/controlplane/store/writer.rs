@@ -37,6 +37,8 @@ pub enum Step {
     Decide,
     /// What an approved change does outside the ledger is done.
     Apply,
+    /// What became of a message on its way to a platform is noted.
+    Deliver,
     /// Any other write: no crash point.
     Other,
 }
@@ -53,6 +55,7 @@ impl Step {
             Self::Submit => fault::point("submit.before_commit"),
             Self::Decide => fault::point("decide.before_commit"),
             Self::Apply => fault::point("apply.before_commit"),
+            Self::Deliver => fault::point("deliver.before_commit"),
             Self::Other => {}
         }
     }
@@ -68,6 +71,7 @@ impl Step {
             Self::Submit => fault::point("submit.after_commit"),
             Self::Decide => fault::point("decide.after_commit"),
             Self::Apply => fault::point("apply.after_commit"),
+            Self::Deliver => fault::point("deliver.after_commit"),
             Self::Other => {}
         }
     }

@@ -249,11 +249,17 @@ metrics! {
     duplicates: Counter = Counter::new(), "ironclaw_messages_duplicate_total", "Messages sent again with a known event id.";
     finished: Counter = Counter::new(), "ironclaw_messages_finished_total", "Messages finished.";
     failed: Counter = Counter::new(), "ironclaw_messages_failed_total", "Messages given up after five deaths.";
+    deliveries: Counter = Counter::new(), "ironclaw_deliveries_total", "Parts of messages that platforms took.";
+    delivery_retries: Counter = Counter::new(), "ironclaw_delivery_retries_total", "Attempts to bring a message that are to be repeated.";
+    dead_letters: Counter = Counter::new(), "ironclaw_dead_letters_total", "Messages that were given up on their way to a platform.";
+    delivering: Gauge = Gauge::new(), "ironclaw_chats_delivering", "Chats of platforms to which something is on its way.";
     violations: Counter = Counter::new(), "ironclaw_violations_total", "Sandboxes stopped for breaking the rules of doorbell or conveyor.";
     model_requests: Counter = Counter::new(), "ironclaw_model_requests_total", "Requests on model sockets.";
     model_refusals: Counter = Counter::new(), "ironclaw_model_refusals_total", "Requests on model sockets that were refused.";
     http_requests: Counter = Counter::new(), "ironclaw_http_requests_total", "Requests to the API.";
     http_errors: Counter = Counter::new(), "ironclaw_http_errors_total", "Requests to the API answered with 400 or more.";
+    ingress_requests: Counter = Counter::new(), "ironclaw_ingress_requests_total", "Requests of platforms.";
+    ingress_refusals: Counter = Counter::new(), "ironclaw_ingress_refusals_total", "Requests of platforms answered with 400 or more.";
     failed_logins: Counter = Counter::new(), "ironclaw_failed_logins_total", "Requests with a missing or wrong token.";
     http_connections: Gauge = Gauge::new(), "ironclaw_http_connections", "Open connections to the API.";
     open_messages: Gauge = Gauge::new(), "ironclaw_open_messages", "Messages accepted and not finished.";

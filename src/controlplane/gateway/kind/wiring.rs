@@ -1,14 +1,16 @@
-//! `wiring`: `{"add"?: [{"channel","instance"?,"chat","engage"?,"pattern"?,"senders"?,"ignored"?,"sessions"?}],
+//! `wiring`: `{"add"?: [{"channel","instance"?,"chat","engage"?,"pattern"?,"senders"?,"unknown"?,"ignored"?,"sessions"?}],
 //! "remove"?: [{"channel","instance"?,"chat"}], "destinations"?: […], "remove_destinations"?: [NAME]}`. Adding a chat that
 //! is wired changes how; adding a destination that is there lets it lead elsewhere.
 
 use super::{Reading, destinations};
 use crate::contract::ids::GroupName;
 use crate::contract::json::Value;
+use crate::contract::plain;
 use crate::controlplane::gateway::effect::{Chat, Effect};
 use crate::controlplane::gateway::payload::{
     Refusal, Refusals, choice, fields, optional, optional_list, text,
 };
+use crate::controlplane::router::pattern;
 use crate::controlplane::store::wirings::Terms;
 
 /// Steps of one kind in one change: what a person can still read.
@@ -42,7 +44,13 @@ fn terms(item: &Value) -> Result<Terms, Refusals> {
         ("pattern", None) => {
             return Err(vec![Refusal::new("pattern", "the engage mode \"pattern\" needs a pattern")]);
         }
-        ("pattern", Some(_)) | (_, None) => {}
+        ("pattern", Some(pattern)) => {
+            if let Err(wrong) = pattern::compile(pattern) {
+                let why = format!("the pattern cannot be used: {}", plain::line(&wrong));
+                return Err(vec![Refusal::new("pattern", why)]);
+            }
+        }
+        (_, None) => {}
         (_, Some(_)) => {
             return Err(vec![Refusal::new(
                 "pattern",
@@ -50,10 +58,23 @@ fn terms(item: &Value) -> Result<Terms, Refusals> {
             )]);
         }
     }
+    let senders = choice(item, "senders", &["members", "anyone"])?;
+    let mut policies = ["strict", "request_approval", "public"];
+    if senders == "anyone" {
+        policies.rotate_right(1);
+    }
+    let unknown = choice(item, "unknown", &policies)?;
+    if senders == "anyone" && unknown != "public" {
+        let why = format!(
+            "senders anyone hears strangers too, and unknown {unknown} keeps them away; leave one out"
+        );
+        return Err(vec![Refusal::new("unknown", why)]);
+    }
     Ok(Terms {
         engage,
         pattern,
-        senders: choice(item, "senders", &["members", "anyone"])?,
+        senders,
+        unknown,
         ignored: choice(item, "ignored", &["drop", "accumulate"])?,
         sessions: choice(item, "sessions", &["shared", "per-thread", "agent-shared"])?,
     })
@@ -70,6 +91,7 @@ fn written(chat: &Chat, terms: Option<&Terms>) -> Value {
             ("engage", Value::from(terms.engage.as_str())),
             ("pattern", terms.pattern.as_deref().map_or(Value::Null, Value::from)),
             ("senders", Value::from(terms.senders.as_str())),
+            ("unknown", Value::from(terms.unknown.as_str())),
             ("ignored", Value::from(terms.ignored.as_str())),
             ("sessions", Value::from(terms.sessions.as_str())),
         ]);
@@ -87,7 +109,10 @@ pub(super) fn added(
     for item in optional_list(payload, name, MOST)? {
         fields(
             item,
-            &["channel", "instance", "chat", "engage", "pattern", "senders", "ignored", "sessions"],
+            &[
+                "channel", "instance", "chat", "engage", "pattern", "senders", "unknown", "ignored",
+                "sessions",
+            ],
         )?;
         let (chat, terms) = (chat(item)?, terms(item)?);
         shown.push(written(&chat, Some(&terms)));

@@ -110,6 +110,7 @@ impl World {
                 in_reply_to: None,
                 source_session: None,
                 hop: 0,
+                platform_message: None,
             };
             inbox::accept(tx, &keyring, &message)
         })

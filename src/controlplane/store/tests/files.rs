@@ -77,7 +77,9 @@ fn an_older_ledger_is_brought_up_to_date_and_keeps_what_it_holds() {
              INSERT INTO sessions VALUES
                  ('ses_01ARZ3NDEKTSV4RRFFQ69G5FAV', 'a', 'api', '', 'main', '', 1, 5, 6, NULL, 0, NULL, 1, 1, 1, 1);
              INSERT INTO history VALUES (1, 'ses_01ARZ3NDEKTSV4RRFFQ69G5FAV', 'in', 'm', NULL, 1);
-             INSERT INTO inbox VALUES (1, 'm', 'ses_01ARZ3NDEKTSV4RRFFQ69G5FAV', NULL, 'chat', 1, 'api', '', 'main',
+             INSERT INTO inbox (position, id, session, seq, kind, engage, channel, instance, chat, thread, sender_id,
+                 sender_name, text, source_session, hop, in_reply_to, state, reason, began, deaths, created_at)
+                 VALUES (1, 'm', 'ses_01ARZ3NDEKTSV4RRFFQ69G5FAV', NULL, 'chat', 1, 'api', '', 'main',
                  NULL, 'local:owner', 'owner', x'00', NULL, 0, NULL, 'open', NULL, 0, 0, 1);",
         )
         .unwrap();

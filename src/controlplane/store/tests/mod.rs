@@ -117,5 +117,6 @@ pub(super) fn message(chat: &str, event: &str, text: &str) -> NewInbound {
         in_reply_to: None,
         source_session: None,
         hop: 0,
+        platform_message: None,
     }
 }

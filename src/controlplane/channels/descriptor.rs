@@ -1,0 +1,153 @@
+//! What the control plane knows of each platform, in one table: what help, doctor and the interface say of it, what it is
+//! told, and what its chats are called. Pure.
+
+use crate::controlplane::delivery::chunks::{Limit, Unit};
+
+/// A platform.
+#[derive(Debug)]
+pub struct Descriptor {
+    /// Its name, as in `channel`.
+    pub platform: &'static str,
+    /// What people call it.
+    pub title: &'static str,
+    /// What it is told.
+    pub keys: &'static [Key],
+    /// The longest message.
+    pub limit: Limit,
+    /// What it can do beside bringing text both ways.
+    pub abilities: &'static [Ability],
+    /// Whether this is the name of a chat.
+    pub is_chat: fn(&str) -> bool,
+    /// What such a name is, for people.
+    pub chat_form: &'static str,
+    /// Whether this is the name of a thread; `None` where there are none.
+    pub is_thread: Option<fn(&str) -> bool>,
+    /// It is told of what happens by requests to the ingress.
+    pub has_hook: bool,
+}
+
+/// What a platform can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ability {
+    /// What is sent again under the same name arrives once.
+    Idempotent,
+    /// Chats have threads.
+    Threads,
+    /// Messages can name the agent.
+    Mentions,
+    /// It shows that an answer is being written.
+    Typing,
+    /// A message can have buttons.
+    Buttons,
+    /// A message can quote what it answers.
+    Quotes,
+}
+
+impl Ability {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Idempotent => "idempotent",
+            Self::Threads => "threads",
+            Self::Mentions => "mentions",
+            Self::Typing => "typing",
+            Self::Buttons => "buttons",
+            Self::Quotes => "quotes",
+        }
+    }
+}
+
+/// One setting of a platform.
+#[derive(Debug)]
+pub struct Key {
+    /// As in `channels.toml`.
+    pub name: &'static str,
+    /// The variable of the environment for the account without a name.
+    pub variable: &'static str,
+    /// It is never shown, and may come from a file.
+    pub is_secret: bool,
+    /// Without it there is no account.
+    pub is_required: bool,
+    /// What it is, for people.
+    pub help: &'static str,
+}
+
+impl Descriptor {
+    /// Whether it can do this.
+    pub fn can(&self, ability: Ability) -> bool {
+        self.abilities.contains(&ability)
+    }
+}
+
+fn is_hook_chat(chat: &str) -> bool {
+    let plain = |b: u8| {
+        b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b':' | b'/' | b'@' | b'+' | b'#')
+    };
+    (1..=128).contains(&chat.len()) && chat.bytes().all(plain)
+}
+
+/// The platforms of this build.
+pub const ALL: &[Descriptor] = &[Descriptor {
+    platform: "webhook",
+    title: "Signed webhook",
+    keys: &[
+        Key {
+            name: "secret",
+            variable: "IRONCLAW_WEBHOOK_SECRET",
+            is_secret: true,
+            is_required: true,
+            help: "signs what goes both ways: 24 to 64 bytes as whsec_BASE64, or a text of 24 to 128 bytes",
+        },
+        Key {
+            name: "url",
+            variable: "IRONCLAW_WEBHOOK_URL",
+            is_secret: false,
+            is_required: false,
+            help: "where messages are posted: https, or http on this machine; without it only who waits is answered",
+        },
+    ],
+    limit: Limit { size: 256 << 10, unit: Unit::Bytes },
+    abilities: &[Ability::Idempotent, Ability::Threads, Ability::Mentions, Ability::Quotes],
+    is_chat: is_hook_chat,
+    chat_form: "1 to 128 of A-Z a-z 0-9 . _ - : / @ + #",
+    is_thread: Some(is_hook_chat),
+    has_hook: true,
+}];
+
+/// The platform of this name.
+pub fn find(platform: &str) -> Option<&'static Descriptor> {
+    ALL.iter().find(|known| known.platform == platform)
+}
+
+/// Whether an account may be called so; no name is the account that the environment gives.
+pub fn is_instance(instance: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
+    instance.len() <= 63 && instance.bytes().all(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_variables_are_used_once() {
+        let mut names: Vec<&str> = ALL.iter().map(|known| known.platform).collect();
+        let mut variables: Vec<&str> =
+            ALL.iter().flat_map(|known| known.keys).map(|key| key.variable).collect();
+        for all in [&mut names, &mut variables] {
+            let before = all.len();
+            all.sort_unstable();
+            all.dedup();
+            assert_eq!(all.len(), before);
+        }
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        assert!(names.iter().all(|name| name.bytes().all(plain) && *name != "api" && *name != "agent"));
+    }
+
+    #[test]
+    fn chats_of_a_hook_have_plain_names() {
+        for (chat, expected) in [("ops", true), ("a/b:c", true), ("", false), ("a b", false), ("ü", false)] {
+            assert_eq!(is_hook_chat(chat), expected, "{chat}");
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Short requests to platforms: verified TLS, no redirects, no proxy of the environment, a time for each. Touches nothing
+//! by itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::crypto::ring;
+use ureq::tls::{RootCerts, TlsConfig};
+
+/// The longest a request takes, its answer included, unless the platform holds it open on purpose.
+pub const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Makes requests. What is answered with an error status is an answer.
+pub fn agent(https_only: bool, timeout: Duration) -> ureq::Agent {
+    let tls = TlsConfig::builder()
+        .root_certs(RootCerts::WebPki)
+        .unversioned_rustls_crypto_provider(Arc::new(ring::default_provider()))
+        .build();
+    ureq::Agent::config_builder()
+        .tls_config(tls)
+        .timeout_global(Some(timeout))
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .http_status_as_error(false)
+        .https_only(https_only)
+        .proxy(None)
+        .user_agent(concat!("ironclaw/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .into()
+}

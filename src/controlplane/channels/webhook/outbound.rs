@@ -1,0 +1,144 @@
+//! Messages to the configured address: one signed request each, that no redirect leads elsewhere. Touches that address.
+
+use std::io::Read;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ureq::http::Uri;
+
+use super::signature::Secret;
+use crate::contract::address::is_loopback;
+use crate::contract::json::{self, Value};
+use crate::contract::time::Millis;
+use crate::controlplane::channels::{Part, Receipt, SendError, outgoing};
+
+/// More of an answer is not read.
+const ANSWER_BYTES: u64 = 64 << 10;
+/// Longest name that is taken from an answer, in bytes.
+const NAME_BYTES: usize = 200;
+
+/// The configured address.
+pub(super) struct Target {
+    url: String,
+    agent: ureq::Agent,
+}
+
+impl Target {
+    /// Reads an address.
+    ///
+    /// # Errors
+    /// What is wrong with it; never the address itself, which may hold a secret.
+    pub(super) fn parse(url: &str) -> Result<Self, String> {
+        let uri: Uri = url.parse().map_err(|_| "url is no address".to_owned())?;
+        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        let is_near = host == "localhost" || host.parse::<IpAddr>().is_ok_and(is_loopback);
+        match uri.scheme_str() {
+            Some("https") if !host.is_empty() => {}
+            Some("http") if is_near => {}
+            Some("http") => {
+                return Err("url must begin with https:// unless it is on this machine".to_owned());
+            }
+            _ => return Err("url must begin with https://".to_owned()),
+        }
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            return Err("url must hold no user name; the signature shows who sends".to_owned());
+        }
+        let agent = outgoing::agent(!is_near, outgoing::TIMEOUT);
+        Ok(Self { url: url.to_owned(), agent })
+    }
+
+    /// Posts one part.
+    pub(super) async fn post(&self, secret: &Secret, part: &Part) -> Result<Receipt, SendError> {
+        let key = part.key();
+        let body = Value::object([
+            ("id", Value::from(key.as_str())),
+            ("message_id", Value::from(part.message.as_str())),
+            ("part", Value::from(u64::from(part.number))),
+            ("parts", Value::from(u64::from(part.of))),
+            ("chat", Value::from(part.chat.as_str())),
+            ("thread", Value::from(part.thread.clone())),
+            ("in_reply_to", Value::from(part.quotes.clone())),
+            ("text", Value::from(part.text.as_str())),
+        ])
+        .to_string();
+        let at = (Millis::now().0 / 1000).to_string();
+        let signature = secret.sign(&key, &at, body.as_bytes());
+        let (agent, url) = (self.agent.clone(), self.url.clone());
+        smol::unblock(move || {
+            let request = agent
+                .post(&url)
+                .header("content-type", "application/json")
+                .header("webhook-id", &key)
+                .header("webhook-timestamp", &at)
+                .header("webhook-signature", &signature);
+            let mut response = request.send(body.as_bytes()).map_err(|error| retry(&error))?;
+            let status = response.status().as_u16();
+            let hint =
+                response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+            let mut answer = Vec::new();
+            let reading = response.body_mut().as_reader().take(ANSWER_BYTES).read_to_end(&mut answer);
+            match status {
+                // Taken, whatever became of the rest of the answer.
+                200..=299 => Ok(Receipt(name_in(&answer).unwrap_or(key))),
+                408 | 425 | 429 | 500..=599 => {
+                    drop(reading);
+                    Err(SendError::Retry(hint.map(Duration::from_secs), format!("it answers {status}")))
+                }
+                300..=399 => {
+                    Err(SendError::Permanent(format!("it answers {status}: no redirect is followed")))
+                }
+                401 | 403 => {
+                    Err(SendError::Auth(format!("it answers {status}: is the secret the same there?")))
+                }
+                _ => Err(SendError::Permanent(format!("it answers {status}"))),
+            }
+        })
+        .await
+    }
+}
+
+/// What went wrong on the way, without the address.
+fn retry(error: &ureq::Error) -> SendError {
+    let why = match error {
+        ureq::Error::Timeout(_) => "no answer in time".to_owned(),
+        ureq::Error::HostNotFound => "its host is not found".to_owned(),
+        ureq::Error::ConnectionFailed => "it cannot be reached".to_owned(),
+        ureq::Error::Io(error) => format!("it cannot be reached: {}", error.kind()),
+        ureq::Error::Tls(_) | ureq::Error::Rustls(_) => "its certificate is not accepted".to_owned(),
+        _ => "the request failed".to_owned(),
+    };
+    SendError::Retry(None, why)
+}
+
+/// The name that the other side gave it.
+fn name_in(answer: &[u8]) -> Option<String> {
+    let document = json::parse(answer).ok()?;
+    let name = document.get("id")?.as_str()?;
+    let is_name = !name.is_empty() && name.len() <= NAME_BYTES && !name.chars().any(char::is_control);
+    is_name.then(|| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_private_on_its_way() {
+        for good in ["https://x.example/a?b", "http://127.0.0.1:9/x", "http://localhost:9", "http://[::1]:9/"]
+        {
+            assert!(Target::parse(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "x",
+            "ftp://x",
+            "http://x.example",
+            "http://127.0.0.1.x.example",
+            "https://u:p@x.example",
+            "https://",
+        ] {
+            let wrong = Target::parse(bad).err().unwrap();
+            assert!(!wrong.contains("x.example"), "{wrong}");
+        }
+    }
+}
