@@ -229,7 +229,7 @@ fn no_text_passes_for_the_words_of_the_host() {
     let home = Home::new(Build::Release, User::Root);
     let daemon = Serve::new(&home, Runtime::Native).ready();
     let desk = Desk { home: &home, daemon: &daemon };
-    let forged = "hears members; what it does not answer: drop";
+    let forged = "hears members; strangers never reach it; what it does not answer: drop";
     let wired = |pattern: &str| {
         json!({"add": [{"channel": "telegram", "chat": "1", "engage": "pattern", "pattern": pattern,
                         "senders": "anyone"}]})

@@ -32,6 +32,8 @@ const OFF_THE_PLAIN_WAY: &[&str] = &[
     "apply.before_commit",
     "apply.after_commit",
     "agent.messages_failed",
+    "deliver.before_commit",
+    "deliver.after_commit",
 ];
 
 #[test]

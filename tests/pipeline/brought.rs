@@ -1,0 +1,161 @@
+//! What is brought to a platform that is slow, refuses, or breaks: in order, once, and never at the cost of other chats.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::hand::{ctl, refused, said};
+use crate::heard::{ingress, serve, wire};
+use crate::hook::{Hook, Manner};
+use crate::world::{Build, Daemon, Home, Runtime, Serve, User, eventually, marker};
+
+fn deliveries(daemon: &Daemon, state: &str) -> Vec<Value> {
+    daemon.get(&format!("/v1/deliveries?state={state}"))["deliveries"].as_array().unwrap().clone()
+}
+
+#[test]
+fn what_is_not_taken_comes_again_and_what_never_is_is_kept_for_somebody() {
+    let (home, hook, ingress) = (Home::new(Build::Release, User::Root), Hook::start(), ingress());
+    let daemon = serve(&home, Runtime::Native, &hook, ingress).ready();
+    let own = |words: &[&str]| ctl(&home, &daemon, words);
+    wire(&daemon, "mock-agent", "ops", json!({"senders": "anyone"}));
+    let say = |text: &str| assert_eq!(hook.say(ingress, &json!({"text": text, "chat": "ops"})).status, 202);
+    // An error of the moment, a hint, and what was taken although no answer came: each once, under the same name.
+    hook.next("ops", &[Manner::Status(500), Manner::Later(429, 1), Manner::Drop]);
+    say("first");
+    say("second");
+    hook.wait("ops", "second");
+    let taken = hook.taken("ops");
+    assert_eq!(taken.len(), 2, "{taken:?}");
+    assert!(taken[0].text.contains("first") && taken[0].times == 2, "{taken:?}");
+    assert!(taken[1].text.contains("second") && taken[1].times == 1, "in order: {taken:?}");
+    assert_eq!(daemon.metric("ironclaw_delivery_retries_total"), 3.0);
+    // What the platform will never take keeps nothing behind it.
+    hook.next("ops", &[Manner::Status(404), Manner::Status(302)]);
+    let given_up = |count: usize| {
+        eventually("it is given up", || Some(deliveries(&daemon, "dead")).filter(|dead| dead.len() == count))
+    };
+    say("never");
+    given_up(1);
+    say("nor this");
+    let dead = given_up(2);
+    say("after it");
+    hook.wait("ops", "after it");
+    assert!(dead[0]["error"].as_str().unwrap().contains("404"), "{dead:?}");
+    assert!(dead[1]["error"].as_str().unwrap().contains("no redirect"), "{dead:?}");
+    assert_eq!(daemon.metric("ironclaw_dead_letters_total"), 2.0);
+    let (one, other) = (dead[0]["id"].as_str().unwrap(), dead[1]["id"].as_str().unwrap());
+    let table = said(own(&["delivery", "list"]));
+    assert!(table.contains(one) && table.contains("delivery retry"), "{table}");
+    said(own(&["delivery", "retry", one]));
+    hook.wait("ops", "never");
+    said(own(&["delivery", "discard", other]));
+    assert!(said(own(&["delivery", "list"])).contains("nothing was given up"));
+    refused(own(&["delivery", "retry", one]), 1, &["nothing to do"]);
+    refused(own(&["delivery", "retry", other]), 1, &["nothing to do"]);
+    refused(own(&["delivery", "discard", "msg_x"]), 1, &["delivery list"]);
+    let acts: Vec<String> = daemon.get("/v1/audit?limit=20")["records"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|record| record["act"].as_str().unwrap().to_owned())
+        .filter(|act| act.starts_with("delivery."))
+        .collect();
+    assert_eq!(acts, ["delivery.discarded", "delivery.retried"]);
+    say("last");
+    hook.wait("ops", "last");
+    assert!(hook.taken("ops").iter().all(|taken| !taken.text.contains("nor this")));
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn an_account_that_is_refused_waits_and_loses_nothing() {
+    let (home, hook, ingress) = (Home::new(Build::Release, User::Root), Hook::start(), ingress());
+    let daemon = serve(&home, Runtime::Native, &hook, ingress).ready();
+    wire(&daemon, "mock-agent", "ops", json!({"senders": "anyone"}));
+    hook.always("ops", Some(Manner::Status(401)));
+    hook.say(ingress, &json!({"text": "kept", "chat": "ops"}));
+    let state =
+        |daemon: &Daemon| daemon.get("/v1/channels")["channels"][0]["state"].as_str().unwrap().to_owned();
+    eventually("the account is known to be refused", || (state(&daemon) == "auth_failed").then_some(()));
+    assert_eq!(deliveries(&daemon, "waiting").len(), 1);
+    assert!(deliveries(&daemon, "dead").is_empty());
+    let asked = hook.requests();
+    assert!(daemon.stop().success(), "it does not wait for the platform");
+    assert_eq!(hook.requests(), asked, "and does not try again and again");
+    hook.always("ops", None);
+    let daemon = serve(&home, Runtime::Native, &hook, ingress).ready();
+    hook.wait("ops", "kept");
+    assert_eq!(state(&daemon), "connected");
+    assert!(daemon.stop().success());
+}
+
+/// One chat always fails, one hangs, one is flooded: every other is brought what it is due while they do.
+#[test]
+fn a_bad_chat_keeps_no_other_waiting() {
+    let (home, hook, ingress) = (Home::new(Build::Release, User::Root), Hook::start(), ingress());
+    let daemon = serve(&home, Runtime::Native, &hook, ingress).ready();
+    for chat in ["fails", "hangs", "good"] {
+        wire(&daemon, "mock-agent", chat, json!({"senders": "anyone"}));
+    }
+    hook.always("fails", Some(Manner::Status(503)));
+    hook.always("hangs", Some(Manner::Slow(Duration::from_secs(14))));
+    let say = |chat: &str, text: &str| {
+        assert_eq!(hook.say(ingress, &json!({"text": text, "chat": chat})).status, 202);
+    };
+    for number in 0..3 {
+        say("fails", &format!("f{number}"));
+        say("hangs", &format!("h{number}"));
+    }
+    eventually("both are stuck", || {
+        let stuck = deliveries(&daemon, "waiting");
+        let is_stuck = |chat: &str| stuck.iter().any(|one| one["chat"] == chat);
+        (is_stuck("fails") && is_stuck("hangs")).then_some(())
+    });
+    for _ in 0..5 {
+        let text = marker();
+        say("good", &text);
+        hook.wait("good", &text);
+    }
+    assert!(hook.taken("fails").is_empty());
+    assert!(hook.taken("hangs").len() < 3, "it hangs still");
+    hook.always("fails", None);
+    hook.wait("fails", "f2");
+    // What waited together may be answered together; in order all the same.
+    let order: String = hook.taken("fails").into_iter().map(|taken| taken.text + "\n").collect();
+    let at = |text: &str| order.find(text).unwrap_or_else(|| panic!("no {text} in {order}"));
+    assert!(at("f0") < at("f1") && at("f1") < at("f2"), "{order}");
+    assert!(daemon.stop().success());
+}
+
+/// An agent that is taken away from a chat while it answers there says nothing there any more.
+#[test]
+fn an_answer_to_a_chat_that_was_taken_away_goes_nowhere() {
+    let (home, hook, ingress) = (Home::new(Build::Faults, User::Root), Hook::start(), ingress());
+    let gates = home.root.join("gates");
+    std::fs::create_dir(&gates).unwrap();
+    let daemon =
+        serve(&home, Runtime::Native, &hook, ingress).fault(format!("mock-gate={}", gates.display())).ready();
+    wire(&daemon, "mock-agent", "ops", json!({"senders": "anyone"}));
+    wire(&daemon, "mock-agent", "other", json!({"senders": "anyone"}));
+    hook.say(ingress, &json!({"text": "hold:answer slowly", "chat": "ops"}));
+    eventually("the model is asked", || (daemon.metric("ironclaw_model_requests_total") > 0.0).then_some(()));
+    let gone = json!({"remove": [{"channel": "webhook", "chat": "ops"}]});
+    let change = crate::hand::submit(&daemon, "wiring", "mock-agent", &gone).ok();
+    assert_eq!(crate::hand::approve(&daemon, &change).status, 200);
+    std::fs::write(gates.join("answer"), "").unwrap();
+    eventually("its turn is over", || {
+        let sessions = daemon.get("/v1/sessions")["sessions"].as_array().unwrap().clone();
+        sessions.iter().all(|session| session["open_messages"] == 0).then_some(())
+    });
+    hook.say(ingress, &json!({"text": "here", "chat": "other"}));
+    hook.wait("other", "here");
+    assert!(hook.taken("ops").is_empty(), "{:?}", hook.taken("ops"));
+    assert!(daemon.stop().success());
+    let daemon = Serve::new(&home, Runtime::Native).ready();
+    let records = daemon.get("/v1/audit?limit=100")["records"].as_array().unwrap().clone();
+    let refused =
+        records.iter().find(|record| record["act"] == "action.refused").expect("it is in the audit");
+    assert_eq!((&refused["object"], &refused["detail"]["why"]), (&json!("reply"), &json!("not_wired")));
+    assert!(daemon.stop().success());
+}
