@@ -8,7 +8,7 @@ CREATE TABLE agent_groups (
   host_id INTEGER UNIQUE,
   created_at INTEGER NOT NULL,
   revision INTEGER NOT NULL
-, identity TEXT NOT NULL DEFAULT '', soul TEXT NOT NULL DEFAULT '', instructions TEXT NOT NULL DEFAULT '', deleted_at INTEGER, record INTEGER NOT NULL DEFAULT 0, reach_record INTEGER NOT NULL DEFAULT 0) STRICT;
+, identity TEXT NOT NULL DEFAULT '', soul TEXT NOT NULL DEFAULT '', instructions TEXT NOT NULL DEFAULT '', deleted_at INTEGER, record INTEGER NOT NULL DEFAULT 0, reach_record INTEGER NOT NULL DEFAULT 0, turn_seconds INTEGER, quota_bytes INTEGER, quota_files INTEGER) STRICT;
 CREATE TABLE sessions (
   id TEXT PRIMARY KEY,
   agent_group TEXT NOT NULL REFERENCES agent_groups(name),

@@ -17,6 +17,7 @@ pub mod paths;
 pub mod places;
 pub mod plain;
 pub mod time;
+pub mod values;
 
 #[cfg(test)]
 mod cipher_exchange;

@@ -4,7 +4,6 @@
 mod door;
 mod flags;
 mod host;
-mod values;
 
 use std::fmt;
 use std::io::Read;
@@ -21,6 +20,7 @@ use super::isolation::{GVISOR_PIDS, Limits};
 use super::telemetry::log::{Format, Level};
 use crate::contract::json::{self, Value};
 use crate::contract::places;
+use crate::contract::values;
 use crate::controlplane::keys::ApiToken;
 use crate::controlplane::state::CHANNELS;
 

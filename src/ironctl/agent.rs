@@ -13,6 +13,7 @@ use super::{Failure, create};
 use crate::contract::catalogue::TEMPLATES;
 use crate::contract::json::Value;
 use crate::contract::plain;
+use crate::contract::values;
 
 /// Look at agents, make them, end them.
 #[derive(FromArgs, ArgsInfo)]
@@ -55,7 +56,8 @@ struct Show {
     json: bool,
 }
 
-/// Call an agent something else. Its name stays; anything else of it changes by `change submit`.
+/// Call an agent something else, or limit what it may take. Its name stays; anything else of it changes by
+/// `change submit`.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "edit")]
 struct Edit {
@@ -64,7 +66,16 @@ struct Edit {
     name: String,
     /// what people call it
     #[argh(option)]
-    title: String,
+    title: Option<String>,
+    /// how long a turn of it may take, as in 30s or 2h; `default` is what the control plane allows every agent
+    #[argh(option)]
+    turn_timeout: Option<String>,
+    /// bytes that its files may take, as in 64MiB; or `default`
+    #[argh(option)]
+    quota_bytes: Option<String>,
+    /// how many files it may keep; or `default`
+    #[argh(option)]
+    quota_files: Option<String>,
     /// print JSON
     #[argh(switch)]
     json: bool,
@@ -100,7 +111,10 @@ pub(super) fn run(client: impl Fn() -> Result<Client, Failure>, agent: Agent) ->
         Verb::List(List { json }) => list(&client()?, Output::of(json)),
         Verb::Show(Show { name, json }) => show(&client()?, &name, Output::of(json)),
         Verb::Create(words) => create::run(client, words),
-        Verb::Edit(Edit { name, title, json }) => edit(&client()?, &name, &title, Output::of(json)),
+        Verb::Edit(words) => {
+            let asked = asked(&words)?;
+            edit(&client()?, &words.name, &asked, Output::of(words.json))
+        }
         Verb::Delete(Delete { name, yes, json }) => delete(&client()?, &name, yes, Output::of(json)),
         Verb::Templates(Templates { json }) => templates(Output::of(json)),
     }
@@ -132,6 +146,19 @@ fn show(client: &Client, name: &str, output: Output) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The limits of an agent: what people call each, and its field.
+const LIMITS: [(&str, &str); 3] =
+    [("turn limit", "turn_seconds"), ("max bytes", "quota_bytes"), ("max files", "quota_files")];
+
+/// A limit for people.
+fn limit(agent: &Value, key: &str) -> String {
+    match agent.get(key).and_then(Value::as_u64) {
+        Some(seconds) if key == "turn_seconds" => format!("{seconds} s"),
+        Some(limit) => limit.to_string(),
+        None => "the control plane's default".to_owned(),
+    }
+}
+
 /// An agent for people: its fields, then each document under its heading.
 fn page(agent: &Value) -> String {
     let mut page = String::new();
@@ -146,6 +173,9 @@ fn page(agent: &Value) -> String {
         let value = cell(agent, key);
         let value = if value.is_empty() { "-" } else { &value };
         page.push_str(&format!("{title:<10} {}\n", plain::line(value)));
+    }
+    for (what, key) in LIMITS {
+        page.push_str(&format!("{what:<10} {}\n", limit(agent, key)));
     }
     for (title, key) in [("package", "packages"), ("mount", "mounts")] {
         for grant in agent.get(key).and_then(Value::as_array).unwrap_or_default() {
@@ -179,13 +209,58 @@ fn granted(grant: &Value) -> String {
     line
 }
 
-fn edit(client: &Client, name: &str, title: &str, output: Output) -> Result<(), Failure> {
-    let agent = client.post(&path(name), &Value::object([("title", Value::from(title))]))?;
+/// The body of an edit.
+fn asked(words: &Edit) -> Result<Value, Failure> {
+    let limit = |flag: &str, text: &Option<String>, read: &dyn Fn(&str) -> Result<u64, String>| match text
+        .as_deref()
+    {
+        None => Ok(None),
+        Some("default") => Ok(Some(Value::Null)),
+        Some(text) => {
+            let wrong = |wrong| Failure::usage(format!("{flag}: {wrong}, or `default`"));
+            read(text).map(|limit| Some(Value::from(limit))).map_err(wrong)
+        }
+    };
+    let seconds = |text: &str| {
+        let asked = values::duration(text)?;
+        if asked.subsec_millis() > 0 {
+            Err(format!("{text:?} is not in whole seconds"))
+        } else {
+            Ok(asked.as_secs())
+        }
+    };
+    let asked = [
+        ("title", words.title.as_deref().map(Value::from)),
+        ("turn_seconds", limit("--turn-timeout", &words.turn_timeout, &seconds)?),
+        ("quota_bytes", limit("--quota-bytes", &words.quota_bytes, &values::size)?),
+        (
+            "quota_files",
+            limit("--quota-files", &words.quota_files, &|text| values::count(text, 0, u64::MAX))?,
+        ),
+    ];
+    let asked: Vec<(&str, Value)> =
+        asked.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    if asked.is_empty() {
+        return Err(Failure::usage("give --title, --turn-timeout, --quota-bytes or --quota-files"));
+    }
+    Ok(Value::object(asked))
+}
+
+fn edit(client: &Client, name: &str, asked: &Value, output: Output) -> Result<(), Failure> {
+    let agent = client.post(&path(name), asked)?;
     if output == Output::Json {
         return out(&agent);
     }
     let (name, title) = (cell(&agent, "name"), cell(&agent, "title"));
-    writeln!(io::stdout(), "{} is called {} now", plain::line(&name), plain::line(&title))?;
+    let shown = plain::line(&name);
+    if asked.get("title").is_some() {
+        writeln!(io::stdout(), "{shown} is called {} now", plain::line(&title))?;
+    }
+    for (what, key) in LIMITS {
+        if asked.get(key).is_some() {
+            writeln!(io::stdout(), "{shown}: {what} {}", limit(&agent, key))?;
+        }
+    }
     Ok(())
 }
 

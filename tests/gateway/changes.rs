@@ -194,13 +194,14 @@ fn inv_036_a_capability_changes_by_the_gateway_only() {
     assert_eq!(daemon.get("/v1/agents/dev-agent"), before);
     // What is left to write directly, and the record of each.
     daemon.send(Request::post("/v1/agents/dev-agent", &json!({"title": "Dev"}))).ok();
+    daemon.send(Request::post("/v1/agents/dev-agent", &json!({"turn_seconds": 60}))).ok();
     daemon.send(Request::post("/v1/users", &json!({"id": "local:ann"}))).ok();
     daemon.send(Request::post("/v1/tokens", &json!({"name": "one"}))).ok();
     for path in ["/v1/tokens/one", "/v1/users/local:ann", "/v1/agents/mock-agent"] {
         daemon.send(Request { method: "DELETE", ..Request::get(path) }).ok();
     }
     for (object, expected) in [
-        ("dev-agent", &["agent.renamed"][..]),
+        ("dev-agent", &["agent.renamed", "agent.limited"][..]),
         ("local:ann", &["user.added", "user.deleted"]),
         ("one", &["token.made", "token.revoked"]),
         ("mock-agent", &["agent.deleted"]),

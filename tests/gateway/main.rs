@@ -24,6 +24,7 @@ mod door;
 mod ended;
 mod events;
 mod hand;
+mod limits;
 mod models;
 mod mounts;
 mod packages;

@@ -1,6 +1,7 @@
-//! One agent: what it is, what it is called, and its end; and the chats that agents are wired to. What an agent can
+//! One agent: what it is, what it is called and may take, and its end; and the chats that agents are wired to. What an agent can
 //! do changes through the gateway only. Touches the ledger.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -24,9 +25,10 @@ use crate::controlplane::http::{Body, json_response};
 use crate::controlplane::principals::{self, Principal, Scope};
 use crate::controlplane::store::grants::{Grant, Sort, What};
 use crate::controlplane::store::groups::{self, AgentGroup};
+use crate::controlplane::store::limits::GroupLimits;
 use crate::controlplane::store::{
-    Ledger, Step, StoreError, destinations, grants, inbox, members, messaging_groups, revisions, roles,
-    wirings,
+    Ledger, Step, StoreError, destinations, grants, inbox, limits, members, messaging_groups, revisions,
+    roles, wirings,
 };
 use crate::controlplane::tasks;
 use crate::controlplane::telemetry::log;
@@ -35,6 +37,11 @@ use crate::controlplane::telemetry::log;
 const BODY_BYTES: usize = 8 << 10;
 /// Messages of a deleted agent that are failed in one transaction, so that nobody waits long for the writer.
 const FAILED_AT_ONCE: usize = 100;
+/// What a group's own limits may be: the least is that of the daemon's settings, the most a year and what a number in
+/// JSON holds exactly.
+const TURN_SECONDS: RangeInclusive<u64> = 1..=365 * 24 * 3600;
+const QUOTA_BYTES: RangeInclusive<u64> = 1 << 20..=(1 << 53) - 1;
+const QUOTA_FILES: RangeInclusive<u64> = 100..=100_000_000;
 /// Until a ledger that could not be written is tried again.
 const AGAIN: Duration = Duration::from_secs(10);
 
@@ -48,7 +55,78 @@ fn agent_json(group: &AgentGroup) -> Value {
         ("identity", Value::from(group.persona.identity.as_str())),
         ("soul", Value::from(group.persona.soul.as_str())),
         ("instructions", Value::from(group.persona.instructions.as_str())),
+        ("turn_seconds", Value::from(group.limits.turn_seconds)),
+        ("quota_bytes", Value::from(group.limits.quota_bytes)),
+        ("quota_files", Value::from(group.limits.quota_files)),
         ("created_at", Value::from(group.created_at.to_rfc3339())),
+    ])
+}
+
+/// What an edit asks for.
+struct Edit {
+    title: Option<String>,
+    /// Those that it names: `None` of one is the daemon's own.
+    turn_seconds: Option<Option<u64>>,
+    quota_bytes: Option<Option<u64>>,
+    quota_files: Option<Option<u64>>,
+}
+
+impl Edit {
+    fn read(document: &Value) -> Result<Self, Problem> {
+        known(document, &["title", "turn_seconds", "quota_bytes", "quota_files"])?;
+        let title = field(document, "title")?.map(|title| title.trim().to_owned());
+        if title.as_ref().is_some_and(|title| title.is_empty() || title.len() > TITLE_BYTES) {
+            return Err(Problem::invalid(format!("title must have 1 to {TITLE_BYTES} bytes")));
+        }
+        let limit = |name: &str, range: RangeInclusive<u64>| match document.get(name) {
+            None => Ok(None),
+            Some(Value::Null) => Ok(Some(None)),
+            Some(value) => value
+                .as_u64()
+                .filter(|limit| range.contains(limit))
+                .map(|limit| Some(Some(limit)))
+                .ok_or_else(|| {
+                    let (least, most) = range.into_inner();
+                    Problem::invalid(format!(
+                        "{name} must be a whole number from {least} to {most}, or null for the daemon's own"
+                    ))
+                }),
+        };
+        let edit = Self {
+            title,
+            turn_seconds: limit("turn_seconds", TURN_SECONDS)?,
+            quota_bytes: limit("quota_bytes", QUOTA_BYTES)?,
+            quota_files: limit("quota_files", QUOTA_FILES)?,
+        };
+        if edit.title.is_none() && !edit.limits_too() {
+            return Err(Problem::invalid(
+                "nothing is given: title, turn_seconds, quota_bytes or quota_files; anything else of an agent changes \
+                 by `ironctl change submit`",
+            ));
+        }
+        Ok(edit)
+    }
+
+    fn limits_too(&self) -> bool {
+        self.turn_seconds.is_some() || self.quota_bytes.is_some() || self.quota_files.is_some()
+    }
+
+    /// The limits that come of it.
+    fn of(&self, now: GroupLimits) -> GroupLimits {
+        GroupLimits {
+            turn_seconds: self.turn_seconds.unwrap_or(now.turn_seconds),
+            quota_bytes: self.quota_bytes.unwrap_or(now.quota_bytes),
+            quota_files: self.quota_files.unwrap_or(now.quota_files),
+        }
+    }
+}
+
+/// The limits for the audit.
+fn limits_json(limits: GroupLimits) -> Value {
+    Value::object([
+        ("turn_seconds", Value::from(limits.turn_seconds)),
+        ("quota_bytes", Value::from(limits.quota_bytes)),
+        ("quota_files", Value::from(limits.quota_files)),
     ])
 }
 
@@ -99,42 +177,55 @@ pub(super) async fn show(api: &Api, principal: &Principal, name: &str) -> Result
     Ok(json_response(StatusCode::OK, &agent))
 }
 
-/// `POST /v1/agents/{name}`: its title, which is no capability.
+/// `POST /v1/agents/{name}`: its title and its limits, which are no capabilities.
 pub(super) async fn edit(
     api: &Api,
     principal: Principal,
     name: &str,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Problem> {
-    let document = body(request, BODY_BYTES).await?;
-    known(&document, &["title"])?;
-    let title = field(&document, "title")?.map(str::trim).unwrap_or_default().to_owned();
-    if title.is_empty() || title.len() > TITLE_BYTES {
-        return Err(Problem::invalid(format!(
-            "title must have 1 to {TITLE_BYTES} bytes; anything else of an agent changes by `ironctl change submit`"
-        )));
-    }
+    let edit = Edit::read(&body(request, BODY_BYTES).await?)?;
     let group = GroupName::parse(name).map_err(|_| Problem::no_agent(name))?;
-    let edited = api
-        .audit
-        .act(Step::Other, move |tx| {
-            if !principals::may(tx, &principal, Scope::Operate, Some(&group))? {
-                return Ok(None);
-            }
-            if groups::live(tx, &group)?.is_none() {
-                return Ok(Some(None));
-            }
-            groups::set_title(tx, &group, &title)?;
-            note(tx, &principal, "agent.renamed", group.as_str(), Value::Null)?;
-            groups::live(tx, &group).map(Some)
-        })
-        .await
-        .map_err(|error| Problem::not_acted(error, name, "renamed"))?;
-    match edited {
+    let (audit, actors, limited) = (api.audit.clone(), api.actors.clone(), edit.limits_too());
+    // Whoever asks may go away; what runs hears of it all the same.
+    let editing = tasks::unbroken(async move {
+        let name = group.clone();
+        let edited = audit.act(Step::Other, move |tx| edit_in(tx, &principal, &group, &edit)).await;
+        if limited && !matches!(edited, Err(ActError::Store(_))) {
+            actors.reconfigure(&name);
+        }
+        edited
+    });
+    let edited = editing.await.ok_or_else(Problem::internal)?;
+    match edited.map_err(|error| Problem::not_acted(error, name, "edited"))? {
         Some(Some(group)) => Ok(json_response(StatusCode::OK, &agent_json(&group))),
         Some(None) => Err(Problem::no_agent(name)),
         None => Err(Problem::forbidden(format!("your roles do not allow this for {name}"))),
     }
+}
+
+/// `None` without the right, `Some(None)` without the agent.
+fn edit_in(
+    tx: &Transaction<'_>,
+    principal: &Principal,
+    group: &GroupName,
+    edit: &Edit,
+) -> Result<Option<Option<AgentGroup>>, StoreError> {
+    if !principals::may(tx, principal, Scope::Operate, Some(group))? {
+        return Ok(None);
+    }
+    let Some(before) = groups::live(tx, group)? else { return Ok(Some(None)) };
+    if let Some(title) = &edit.title {
+        groups::set_title(tx, group, title)?;
+        note(tx, principal, "agent.renamed", group.as_str(), Value::Null)?;
+    }
+    if edit.limits_too() {
+        let after = edit.of(before.limits);
+        limits::set(tx, group, after)?;
+        let detail = Value::object([("before", limits_json(before.limits)), ("after", limits_json(after))]);
+        note(tx, principal, "agent.limited", group.as_str(), detail)?;
+    }
+    groups::live(tx, group).map(Some)
 }
 
 /// `DELETE /v1/agents/{name}`: it answers no more.

@@ -4,8 +4,9 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use super::{ConfigError, Flags, absolute, usage, values};
+use super::{ConfigError, Flags, absolute, usage};
 use crate::contract::address::{Host, Name, is_loopback, is_tailnet};
+use crate::contract::values;
 
 /// The port that everybody expects.
 const PORT: u16 = 8787;

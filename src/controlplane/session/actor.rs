@@ -238,9 +238,9 @@ impl Actor {
         run.measuring = true;
         let (paths, group, number, sender) =
             (run.paths.clone(), run.group.clone(), run.number, self.sender.clone());
-        let (context, id) = (self.sessions.context().clone(), self.id.clone());
+        let (context, id, allowed) = (self.sessions.context().clone(), self.id.clone(), run.allowed);
         tasks::spawn(async move {
-            let usage = disk::measure(&context, &group, &id, &paths).await;
+            let usage = disk::measure(&context, &group, &id, &paths, allowed).await;
             let _ = sender.try_send(Event::Measured(number, usage));
         })
         .detach();

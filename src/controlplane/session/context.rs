@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use smol::lock::Semaphore;
 
@@ -20,12 +21,17 @@ use crate::controlplane::grants::Host;
 use crate::controlplane::isolation::{IsolationPaths, Isolator, Limits};
 use crate::controlplane::keys::Keyring;
 use crate::controlplane::state::Wall;
+use crate::controlplane::store::groups::AgentGroup;
 use crate::controlplane::store::{Ledger, sessions};
 
-/// How much an agent group may keep.
+/// What an agent group may take: its own limits, and the daemon's where it has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Quota {
+pub(super) struct Allowed {
+    /// How long a turn may take.
+    pub(super) turn: Duration,
+    /// How much it may keep.
     pub(super) bytes: u64,
+    /// How many files.
     pub(super) files: u64,
 }
 
@@ -114,14 +120,18 @@ impl Context {
         *self.runtime.write().unwrap_or_else(PoisonError::into_inner) = runtime;
     }
 
-    pub(super) fn quota(&self) -> Quota {
-        Quota { bytes: self.config.group_quota_bytes, files: self.config.group_quota_files }
+    pub(super) fn allowed(&self, group: &AgentGroup) -> Allowed {
+        let own = group.limits;
+        Allowed {
+            turn: own.turn_seconds.map_or(self.config.turn_timeout, Duration::from_secs),
+            bytes: own.quota_bytes.unwrap_or(self.config.group_quota_bytes),
+            files: own.quota_files.unwrap_or(self.config.group_quota_files),
+        }
     }
 
     pub(super) fn times(&self) -> Times {
         Times {
             launch: self.config.launch_timeout,
-            turn: self.config.turn_timeout,
             stall: self.config.stall_timeout,
             linger: self.config.linger,
         }

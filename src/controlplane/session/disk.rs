@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::context::Context;
+use super::context::{Allowed, Context};
 use crate::contract::ids::{GroupName, SessionId};
 use crate::contract::inbound::Usage;
 use crate::controlplane::config::MinFree;
@@ -74,8 +74,8 @@ pub(super) async fn measure(
     group: &GroupName,
     session: &SessionId,
     paths: &SessionPaths,
+    quota: Allowed,
 ) -> Usage {
-    let quota = context.quota();
     let others = context.uncounted(group).await;
     let top = paths.session_root.parent().map(Path::to_owned).unwrap_or_default();
     let (workspace, memory, own) =

@@ -96,7 +96,10 @@ pub(super) async fn pump(actor: &mut Actor) -> Result<(), Ending> {
         run.model
             .grant(&group.provider, &group.model, true)
             .map_err(|error| Ending::Host(error.to_string()))?;
-        let config = told(&group, run.places.clone(), run.usage, context.config.turn_timeout);
+        run.allowed = context.allowed(&group);
+        run.usage.bytes_limit = run.allowed.bytes;
+        run.usage.files_limit = run.allowed.files;
+        let config = told(&group, run.places.clone(), run.usage, run.allowed.turn);
         let told = told_all(config, &destinations);
         let rest = seqs.split_off(told.len().min(seqs.len()));
         rows.extend(seqs.into_iter().zip(told).map(|(seq, body)| InboundRow { seq, body }));

@@ -165,6 +165,7 @@ pub(super) async fn launch(
         idle_since: None,
         measure_at: now + MEASURE_EVERY,
         measuring: false,
+        allowed: context.allowed(&order.group),
         usage,
         grants,
         left_out,
@@ -205,10 +206,11 @@ async fn prepare(
     smol::unblock(move || isolation::prepare(&prepared).map_err(|error| error.to_string()))
         .await
         .map_err(Unlaunched::Machine)?;
-    let usage = disk::measure(context, &order.group.name, session, &paths).await;
+    let allowed = context.allowed(&order.group);
+    let usage = disk::measure(context, &order.group.name, session, &paths, allowed).await;
 
     let (inbound, listeners) = {
-        let rows = snapshot(&order, places.clone(), usage, context.config.turn_timeout);
+        let rows = snapshot(&order, places.clone(), usage, allowed.turn);
         let identity = order.identity;
         let key = order.key.file_key(ConveyorFile::Inbound);
         smol::unblock(move || {

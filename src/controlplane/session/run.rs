@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use smol::Task;
 
+use super::context::Allowed;
 use super::doorbell::Doorbell;
 use super::held::Held;
 use super::ingest::{Failure, Ingested, Spent};
@@ -136,6 +137,8 @@ impl Pace {
 pub(super) struct Run {
     /// Tells this run's events from an earlier one's.
     pub(super) number: u64,
+    /// What its agent group may take; told with the configuration, and replaced with it.
+    pub(super) allowed: Allowed,
     /// The agent group's room as it was last measured.
     pub(super) usage: Usage,
     /// A change that was decided is to be told with the next messages.
@@ -252,9 +255,9 @@ impl Run {
 
     /// When it has had its time. One that is idle has all of it before it; one that holds nothing that starts a
     /// turn and yet has something to say has not.
-    fn turn_ends(&self, times: &Times) -> Option<Instant> {
+    fn turn_ends(&self) -> Option<Instant> {
         let runs = !self.open.is_empty() && self.idle_since.is_none();
-        runs.then(|| self.turn_at.unwrap_or(self.waiting_since) + times.turn)
+        runs.then(|| self.turn_at.unwrap_or(self.waiting_since) + self.allowed.turn)
     }
 
     /// The next instant at which something may have to be done.
@@ -266,7 +269,7 @@ impl Run {
         } else if self.is_unacknowledged() {
             at(self.rung_at + if self.stalled { times.stall } else { times.stall.min(STALLED_AFTER) });
         }
-        if let Some(end) = self.turn_ends(times) {
+        if let Some(end) = self.turn_ends() {
             at(end);
         }
         if let Some(closed) = self.closed_at {
@@ -289,7 +292,7 @@ impl Run {
         if self.welcomed && self.is_unacknowledged() && now >= self.rung_at + times.stall {
             return Some(Ending::Stalled);
         }
-        if self.turn_ends(times).is_some_and(|end| now >= end) {
+        if self.turn_ends().is_some_and(|end| now >= end) {
             return Some(Ending::Overran);
         }
         if self.closed_at.is_some_and(|closed| now >= closed + super::limits::CLOSED_GRACE) {
@@ -306,7 +309,6 @@ impl Run {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
     pub(super) launch: Duration,
-    pub(super) turn: Duration,
     /// Without an acknowledgement for so long it is stopped, and that counts as a death.
     pub(super) stall: Duration,
     pub(super) linger: Duration,

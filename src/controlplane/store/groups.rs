@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
+use super::limits::GroupLimits;
 use super::{StoreError, meta};
 use crate::contract::ids::GroupName;
 use crate::contract::json::Value;
@@ -161,6 +162,8 @@ pub struct AgentGroup {
     pub record: u64,
     /// The same of its tools and destinations alone.
     pub reach_record: u64,
+    /// What an operator allows it, where that is not what the daemon allows every agent.
+    pub limits: GroupLimits,
 }
 
 impl AgentGroup {
@@ -186,7 +189,7 @@ impl AgentGroup {
 
 const COLUMNS: &str =
     "name, title, provider, model, tools, host_id, created_at, revision, identity, soul, instructions,
-    deleted_at, record, reach_record";
+    deleted_at, record, reach_record, turn_seconds, quota_bytes, quota_files";
 
 fn read(row: &Row<'_>) -> Result<AgentGroup, StoreError> {
     Ok(AgentGroup {
@@ -203,6 +206,11 @@ fn read(row: &Row<'_>) -> Result<AgentGroup, StoreError> {
         deleted_at: row.get::<_, Option<i64>>(11)?.map(Millis),
         record: row.get(12)?,
         reach_record: row.get(13)?,
+        limits: GroupLimits {
+            turn_seconds: row.get(14)?,
+            quota_bytes: row.get(15)?,
+            quota_files: row.get(16)?,
+        },
     })
 }
 

@@ -383,6 +383,15 @@ CREATE TABLE pairings (
 CREATE INDEX pairings_change ON pairings(change);
 ",
     },
+    // NULL is the daemon's own.
+    Step {
+        name: "limits of agents",
+        sql: "
+ALTER TABLE agent_groups ADD COLUMN turn_seconds INTEGER;
+ALTER TABLE agent_groups ADD COLUMN quota_bytes INTEGER;
+ALTER TABLE agent_groups ADD COLUMN quota_files INTEGER;
+",
+    },
 ];
 
 /// Runs the steps that are missing.

@@ -15,6 +15,7 @@ pub mod groups;
 pub mod held;
 pub mod history;
 pub mod inbox;
+pub mod limits;
 pub mod members;
 pub mod messaging_groups;
 pub mod meta;

@@ -11,7 +11,9 @@ use crate::contract::cipher::{self, FileKey, Role};
 use crate::contract::ids::{GroupName, MessageId};
 use crate::controlplane::keys::LedgerState;
 use crate::controlplane::state::StateDir;
-use crate::controlplane::store::{Ledger, StoreError, changes, grants, groups, meta, migrations, sessions};
+use crate::controlplane::store::{
+    Ledger, StoreError, changes, grants, groups, limits, meta, migrations, sessions,
+};
 
 /// A state directory whose ledger was made, filled, and closed.
 fn made() -> (Scratch, StateDir) {
@@ -100,6 +102,7 @@ fn an_older_ledger_is_brought_up_to_date_and_keeps_what_it_holds() {
         let group = groups::get(&conn, &GroupName::parse("a").unwrap()).unwrap().unwrap();
         assert_eq!((group.title.as_str(), group.host_id, group.revision), ("A", Some(7), 3));
         assert_eq!((group.persona, group.deleted_at), (groups::Persona::default(), None));
+        assert_eq!(group.limits, limits::GroupLimits::default(), "from version {version}");
         assert_eq!(sessions::owed(&conn).unwrap().len(), 1, "from version {version}");
         let broken: i64 =
             conn.query_row("SELECT count(*) FROM pragma_foreign_key_check", [], |row| row.get(0)).unwrap();

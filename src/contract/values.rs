@@ -1,9 +1,12 @@
-//! Texts into quantities: durations, sizes and counts, strictly. Pure.
+//! Texts into quantities: durations, sizes and counts, strictly; both ends of the command line read them. Pure.
 
 use std::time::Duration;
 
 /// `500ms`, `30s`, `10m`, `2h`: digits and one unit, no sign, no fraction, no space.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+///
+/// # Errors
+/// What was expected.
+pub fn duration(text: &str) -> Result<Duration, String> {
     let expected =
         || format!("{text:?} is not a duration; expected digits and a unit, as in 500ms, 30s, 10m or 2h");
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -24,7 +27,10 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// `4096`, `64KiB`, `256MiB`, `2GiB`: bytes, in powers of 1024.
-pub(super) fn size(text: &str) -> Result<u64, String> {
+///
+/// # Errors
+/// What was expected.
+pub fn size(text: &str) -> Result<u64, String> {
     let expected = || format!("{text:?} is not a size; expected bytes, as in 1048576, 64KiB, 256MiB or 2GiB");
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -44,7 +50,10 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
 }
 
 /// A whole number from `low` to `high`.
-pub(super) fn count(text: &str, low: u64, high: u64) -> Result<u64, String> {
+///
+/// # Errors
+/// What was expected.
+pub fn count(text: &str, low: u64, high: u64) -> Result<u64, String> {
     text.parse::<u64>()
         .ok()
         .filter(|number| text.bytes().all(|b| b.is_ascii_digit()) && (low..=high).contains(number))
