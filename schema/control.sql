@@ -297,3 +297,5 @@ CREATE TABLE pairings (
   expires_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX pairings_change ON pairings(change);
+CREATE INDEX changes_finished ON changes(finished_at) WHERE finished_at IS NOT NULL;
+CREATE INDEX calls_change ON calls(change);

@@ -184,7 +184,7 @@ pub(super) async fn submit(
         Err(NotSubmitted::Forbidden) => Err(Problem::forbidden(
             "your role and your token do not let you ask for this; see `ironctl whoami`",
         )),
-        Err(NotSubmitted::TooMany(most) | NotSubmitted::TooOften(most)) => {
+        Err(NotSubmitted::TooMany(most) | NotSubmitted::TooOften(most) | NotSubmitted::TooMuch(most)) => {
             Err(Problem::too_many_pending(most))
         }
         Err(NotSubmitted::KeyReused(id)) => Err(Problem::key_reused(id.as_str())),

@@ -25,6 +25,8 @@ use crate::controlplane::store::changes::{self, Change, State};
 pub const MOST_PENDING: u64 = 100;
 /// Changes that one agent may ask for in a day, decided or not: each stays in the ledger.
 pub const MOST_A_DAY: u64 = 200;
+/// Bytes of the payloads that one agent may ask for in a day, beside their number.
+pub const MOST_BYTES_A_DAY: u64 = 4 << 20;
 /// Pending changes that one person may have: scripts make mistakes too.
 const MOST_PENDING_PERSON: u64 = 10_000;
 /// Longest reason, in bytes.
@@ -120,6 +122,8 @@ pub enum NotSubmitted {
     TooMany(u64),
     /// This agent has asked as often as it may in a day.
     TooOften(u64),
+    /// What this agent has asked for in a day has as many bytes as it may have.
+    TooMuch(u64),
     /// The key was used for something else.
     KeyReused(ChangeId),
 }
@@ -259,8 +263,13 @@ pub fn submit(
                 remember(tx, session, request, digest, &change.id)?;
                 return Ok(Ok(Submitted { change, is_repeat: true, outcome: None }));
             }
-            if changes::asked_since(tx, &name, Millis(now.0 - DAY))? >= MOST_A_DAY {
+            let (asked, bytes) = changes::asked_since(tx, &name, Millis(now.0 - DAY))?;
+            if asked >= MOST_A_DAY {
                 return Ok(Err(NotSubmitted::TooOften(MOST_A_DAY)));
+            }
+            let more = request.payload.to_string().len() as u64;
+            if bytes.saturating_add(more) > MOST_BYTES_A_DAY {
+                return Ok(Err(NotSubmitted::TooMuch(MOST_BYTES_A_DAY)));
             }
             MOST_PENDING
         }

@@ -247,6 +247,12 @@ fn not_submitted(not: NotSubmitted) -> Refusal {
             "too_many_requests",
             format!("this agent has asked {most} times in a day, as often as it may; ask tomorrow"),
         ),
+        NotSubmitted::TooMuch(most) => refusal(
+            "too_many_bytes",
+            format!(
+                "what this agent asks for in a day may have {most} bytes, and this would be more; ask tomorrow"
+            ),
+        ),
         NotSubmitted::KeyReused(id) => {
             refusal("call_reused", format!("this call was made before, for something else: {id}"))
         }

@@ -235,13 +235,15 @@ pub fn pending_of(conn: &Connection, requested_by: &str) -> Result<u64, StoreErr
     Ok(conn.prepare_cached(sql)?.query_row([requested_by], |row| row.get(0)).optional()?.unwrap_or_default())
 }
 
-/// How many changes an asker has submitted since then, for any group.
+/// How many changes an asker has submitted since then, for any group, and how many bytes their payloads have.
 ///
 /// # Errors
 /// SQLite's.
-pub fn asked_since(conn: &Connection, requested_by: &str, since: Millis) -> Result<u64, StoreError> {
-    let sql = "SELECT count(*) FROM changes WHERE requested_by = ?1 AND submitted_at > ?2";
-    Ok(conn.prepare_cached(sql)?.query_row(params![requested_by, since.0], |row| row.get(0))?)
+pub fn asked_since(conn: &Connection, requested_by: &str, since: Millis) -> Result<(u64, u64), StoreError> {
+    let sql = "SELECT count(*), coalesce(sum(octet_length(payload)), 0) FROM changes
+               WHERE requested_by = ?1 AND submitted_at > ?2";
+    let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    Ok(conn.prepare_cached(sql)?.query_row(params![requested_by, since.0], read)?)
 }
 
 /// How many changes are pending.

@@ -383,13 +383,15 @@ CREATE TABLE pairings (
 CREATE INDEX pairings_change ON pairings(change);
 ",
     },
-    // NULL is the daemon's own.
+    // NULL is the daemon's own. And old changes are found to be deleted.
     Step {
-        name: "limits of agents",
+        name: "limits of agents, and the age of changes",
         sql: "
 ALTER TABLE agent_groups ADD COLUMN turn_seconds INTEGER;
 ALTER TABLE agent_groups ADD COLUMN quota_bytes INTEGER;
 ALTER TABLE agent_groups ADD COLUMN quota_files INTEGER;
+CREATE INDEX changes_finished ON changes(finished_at) WHERE finished_at IS NOT NULL;
+CREATE INDEX calls_change ON calls(change);
 ",
     },
 ];
@@ -450,4 +452,11 @@ pub(super) fn as_of(connection: &Connection, version: usize) {
         connection.execute_batch(step.sql).unwrap();
     }
     connection.pragma_update(None, "user_version", i64::try_from(version).unwrap()).unwrap();
+}
+
+/// What each step says, as SHA-256.
+#[cfg(test)]
+pub(super) fn digests() -> Vec<String> {
+    use crate::contract::chain;
+    STEPS.iter().map(|step| chain::hex(&chain::hash(step.sql))).collect()
 }

@@ -8,6 +8,8 @@ use crate::contract::time::Millis;
 const DAY: i64 = 24 * 60 * 60 * 1000;
 /// How long history is kept unless configured, in milliseconds.
 pub const HISTORY_MILLIS: i64 = 90 * DAY;
+/// How long a change is kept after it was decided or done, in milliseconds. Its records stay in the audit for ever.
+pub const CHANGES_MILLIS: i64 = 90 * DAY;
 /// How long an event is known, so that it is not accepted twice, in milliseconds.
 pub const EVENTS_MILLIS: i64 = 7 * DAY;
 
@@ -76,4 +78,24 @@ pub fn prune_held(tx: &Transaction<'_>, now: Millis, most: usize) -> Result<usiz
     let held = tx.prepare_cached(sql)?.execute(params![now.0 - HELD_MILLIS, rows(most)])?;
     let sql = "DELETE FROM pairings WHERE code IN (SELECT code FROM pairings WHERE expires_at < ?1 LIMIT ?2)";
     Ok(held + tx.prepare_cached(sql)?.execute(params![now.0, rows(most)])?)
+}
+
+/// Deletes up to `most` changes that came to their end before an instant, with their idempotency keys and the calls
+/// that asked for them. One that is pending or not done yet has come to none, and no grant refers to a change. Gives
+/// how many.
+///
+/// # Errors
+/// SQLite's.
+pub fn prune_changes(tx: &Transaction<'_>, before: Millis, most: usize) -> Result<usize, StoreError> {
+    let mut query = tx.prepare_cached(
+        "SELECT id FROM changes WHERE finished_at < ?1 AND state IN ('rejected', 'withdrawn', 'expired', 'applied')
+         ORDER BY finished_at LIMIT ?2",
+    )?;
+    let old: Vec<String> =
+        query.query_map(params![before.0, rows(most)], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    for id in &old {
+        tx.prepare_cached("DELETE FROM calls WHERE change = ?1")?.execute([id])?;
+        tx.prepare_cached("DELETE FROM changes WHERE id = ?1")?.execute([id])?;
+    }
+    Ok(old.len())
 }

@@ -17,7 +17,7 @@ use crate::controlplane::gateway::decide::{self, Decide, NotDecided, Verdict};
 use crate::controlplane::gateway::desk::Desk;
 use crate::controlplane::gateway::facts::Facts;
 use crate::controlplane::gateway::policy::Policy;
-use crate::controlplane::gateway::submit::{MOST_A_DAY, MOST_PENDING};
+use crate::controlplane::gateway::submit::{MOST_A_DAY, MOST_BYTES_A_DAY, MOST_PENDING};
 use crate::controlplane::grants::Host;
 use crate::controlplane::keys::{self, FileMaster};
 use crate::controlplane::principals::Principal;
@@ -425,6 +425,35 @@ fn inv_040_a_flood_of_proposals_is_answered_and_fills_nothing() {
     // A day later it may again.
     world.write(|tx| Ok(tx.execute("UPDATE changes SET submitted_at = ?1", [Millis::now().0 - 86_400_001])?));
     assert!(world.ask(&session, "tomorrow", "persona", r#"{"soul":"tomorrow"}"#).ok);
+}
+
+/// Few requests, each as large as it may be: what they have together is bounded as well.
+#[test]
+fn an_agent_asks_for_no_more_bytes_a_day_than_it_may() {
+    let world = World::new();
+    let session = world.session("a");
+    let large = |at: u64| {
+        let text = format!("{at:06}{}", "x".repeat(30_000));
+        format!(r#"{{"identity":"{text}","soul":"{text}","instructions":"{text}"}}"#)
+    };
+    let mut bytes = 0;
+    let mut asked = 0;
+    let refused = loop {
+        let payload = large(asked);
+        let outcome = world.ask(&session, &format!("call-{asked}"), "persona", &payload);
+        if !outcome.ok {
+            break outcome;
+        }
+        bytes += payload.len() as u64;
+        asked += 1;
+        assert!(bytes <= MOST_BYTES_A_DAY, "{bytes}");
+    };
+    assert!(why(&refused).starts_with("too_many_bytes"), "{}", why(&refused));
+    assert!(bytes + large(0).len() as u64 > MOST_BYTES_A_DAY && asked < MOST_PENDING, "{asked}");
+    // A small one still fits, and another agent has its own.
+    assert!(world.ask(&session, "small", "persona", r#"{"soul":"x"}"#).ok);
+    world.write(|tx| Ok(tx.execute("UPDATE changes SET submitted_at = ?1", [Millis::now().0 - 86_400_001])?));
+    assert!(world.ask(&session, "tomorrow", "persona", &large(9999)).ok);
 }
 
 #[test]

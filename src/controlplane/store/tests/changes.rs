@@ -1,11 +1,14 @@
-//! Held changes: how much an asker has pending is kept, not counted, and must be what counting gives.
+//! Held changes: how much an asker has pending is kept, not counted, and must be what counting gives; and how long they
+//! are kept.
 
 use rusqlite::Connection;
 
 use super::World;
 use crate::contract::ids::{ChangeId, GroupName};
 use crate::contract::time::Millis;
+use crate::controlplane::store::calls::{self, Call};
 use crate::controlplane::store::changes::{self, Change, Decision, State};
+use crate::controlplane::store::retention;
 
 fn asked(by: &str, state: State) -> Change {
     Change {
@@ -89,4 +92,50 @@ fn what_is_kept_of_pending_changes_is_what_counting_gives() {
     let left: u64 =
         world.read(|conn| Ok(conn.query_row("SELECT count(*) FROM askers", [], |row| row.get(0))?));
     assert_eq!(left, 0);
+}
+
+/// What has come to its end goes, the oldest first and so many at once, with its key and its call. What waits for a
+/// person or for its work stays, however old it is.
+#[test]
+fn what_was_decided_long_ago_goes_and_what_waits_stays() {
+    let world = World::new();
+    let session = world.accept("main", "1", "x").session;
+    let mut ends = Vec::new();
+    for (at, state) in State::ALL.into_iter().flat_map(|state| [(10, state), (1000, state)]) {
+        let change =
+            Change { idempotency_key: Some(format!("{at} {state:?}")), ..asked("ann", State::Pending) };
+        let (id, session) = (change.id.clone(), session.clone());
+        world.write(move |tx| {
+            changes::add(tx, &change)?;
+            let call = Call { request: String::new(), change: id.clone() };
+            calls::add(tx, &session, id.as_str(), &call)?;
+            if state != State::Pending {
+                let decision = Decision { by: "owner".to_owned(), via: String::new(), at: Millis(at) };
+                assert!(changes::decide(tx, &id, (State::Pending, state), &decision, "")?);
+            }
+            Ok(())
+        });
+        ends.push((at, state));
+    }
+    let is_over = |state: State| !matches!(state, State::Pending | State::Approved);
+    let left = || -> Vec<String> {
+        world.read(|conn| {
+            let mut query = conn.prepare("SELECT idempotency_key FROM changes ORDER BY id").unwrap();
+            let keys = query.query_map([], |row| row.get(0)).unwrap();
+            Ok(keys.collect::<Result<_, _>>().unwrap())
+        })
+    };
+    let prune = |most| world.write(move |tx| retention::prune_changes(tx, Millis(1000), most));
+    let old = ends.iter().filter(|(at, state)| *at == 10 && is_over(*state)).count();
+    assert_eq!((prune(0), prune(old - 1), prune(100), prune(100)), (0, old - 1, 1, 0));
+    let mut expected: Vec<String> = ends
+        .iter()
+        .filter(|(at, state)| *at == 1000 || !is_over(*state))
+        .map(|(at, state)| format!("{at} {state:?}"))
+        .collect();
+    let mut kept = left();
+    expected.sort();
+    kept.sort();
+    assert_eq!(kept, expected);
+    assert_eq!(world.read(|conn| calls::count(conn, &session)), kept.len() as u64);
 }

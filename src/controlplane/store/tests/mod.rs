@@ -3,6 +3,7 @@
 mod changes;
 mod conversations;
 mod files;
+mod migrations;
 mod power;
 mod writing;
 

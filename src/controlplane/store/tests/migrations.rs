@@ -1,0 +1,124 @@
+//! A ledger of every version that ever was, with a row in each of its tables, is brought up to date and keeps them all;
+//! and a step that was released stays as it was.
+
+use std::path::PathBuf;
+
+use rusqlite::Connection;
+use rusqlite::types::Value;
+
+use crate::controlplane::keys::LedgerState;
+use crate::controlplane::store::migrations;
+
+/// The steps that were released. Add the digest of a new one; never change one that is here: the ledgers that took that
+/// step do not take it again.
+const RELEASED: [&str; 10] = [
+    "041d6b8241d5f57d6780272a2632c6f4bb34ff16fedfc7795b02179b53e97bc1",
+    "35c83d459cd3d493c3e8e6be691e27fe894776a8942971ec998f47a17acc5c0f",
+    "42c4e62bdc3fb36b99e5229de5140d638e19dae0237a2b14a3066fd9d3df0879",
+    "197b54cc18382afd32708c9f8a74d0f865e0c28eaad6197a61b071add9b8178a",
+    "70c231a46d75156ba4fc6bafcfa821fc654ff8cb8b46f86066790ff88647dcce",
+    "aa5bf8397da98dfa9528387e9dbaeccfe30ce46d6105389c7d0165ea9858dd24",
+    "51d24a3e7e4a97f13cfe7460a916cd7dd82f530c2577bc5defaf60763da7c311",
+    "d9f3cd4a0160c3e8d07dcd12bc5ed3ecaa67cd1d9d27deb679f5271351a7c643",
+    "af4e29ed7a26499aab908637b302ac50a08104ff0e72c44d57420fe0fd062497",
+    "6b80d6cc098a2c24b2410f568cc01f82b648cfe595b265bb35e5a796d2372039",
+];
+
+#[test]
+fn a_step_that_was_released_is_never_edited() {
+    assert_eq!(migrations::digests(), RELEASED);
+}
+
+const SESSION: &str = "ses_01ARZ3NDEKTSV4RRFFQ69G5FAV";
+
+/// The version from which a table is there, its name, and a row of it in the columns of that version.
+const ROWS: [(usize, &str, &str); 21] = [
+    (1, "meta", "(name, value) VALUES ('n', 'v')"),
+    (1, "agent_groups", "(name, title, provider, model, tools, host_id, created_at, revision)
+        VALUES ('a', 'A', 'mock', 'mock', 'all', 7, 1, 3)"),
+    (1, "sessions", "(id, agent_group, channel, instance, chat, thread, epoch, out_cursor, in_seq, parked,
+        launch_deaths, wait_reason, open_messages, open_engaging, created_at, last_active)
+        VALUES ('SES', 'a', 'api', '', 'main', '', 1, 5, 6, 'p', 2, 'w', 1, 1, 1, 1)"),
+    (1, "session_secrets", "(session, sealed, since) VALUES ('SES', x'01', 4)"),
+    (1, "history", "(position, session, kind, message, in_reply_to, at) VALUES
+        (1, 'SES', 'in', 'm', NULL, 1), (2, 'SES', 'out', 'o', 'm', 2), (3, 'SES', 'notice', 'n', 'm', 3)"),
+    (1, "inbox", "(position, id, session, seq, kind, engage, channel, instance, chat, thread, sender_id, sender_name,
+        text, source_session, hop, in_reply_to, state, reason, began, deaths, created_at)
+        VALUES (1, 'm', 'SES', 2, 'chat', 1, 'api', '', 'main', 't', 'local:owner', 'owner', x'00', 's', 1, 'r', 'open',
+        'why', 1, 1, 1)"),
+    (1, "events", "(channel, instance, event_id, message, session, position, at)
+        VALUES ('api', '', 'e', 'm', 'SES', 1, 1)"),
+    (1, "outbox", "(position, id, session, epoch, seq, ordinal, in_reply_to, channel, instance, chat, thread, text,
+        created_at) VALUES (2, 'o', 'SES', 1, 3, 0, 'm', 'api', '', 'main', NULL, x'02', 2)"),
+    (1, "notices", "(position, id, session, text) VALUES (3, 'n', 'SES', x'03')"),
+    (3, "revisions", "(object, revision) VALUES ('agent/a', 3)"),
+    (3, "users", "(id, name, created_at) VALUES ('local:owner', 'owner', 1)"),
+    (3, "roles", "(user, role, scope, since) VALUES ('local:owner', 'owner', '', 1)"),
+    (3, "members", "(agent_group, user, since) VALUES ('a', 'local:owner', 1)"),
+    (3, "messaging_groups", "(id, channel, instance, chat, title, created_at) VALUES ('mg', 'api', '', 'c', 't', 1)"),
+    (3, "wirings", "(id, agent_group, messaging_group, engage, pattern, senders, ignored, sessions, created_at)
+        VALUES ('wr', 'a', 'mg', 'pattern', 'p', 'anyone', 'drop', 'shared', 1)"),
+    (3, "changes", "(id, kind, agent_group, state, requested_by, via, label, reason, payload, effects, diff, base, digest,
+        idempotency_key, request, submitted_at, expires_at, decided_by, decided_via, decided_at, note, failure, finished_at)
+        VALUES ('chg', 'persona', 'a', 'pending', 'agent:a', 'v', 'l', 'r', '{}', '[]', 'd', '{}', 'dg', 'k', 'rq', 1, 2,
+        'by', 'dv', 3, 'n', 'f', NULL), ('old', 'persona', 'a', 'applied', 'agent:a', 'v', 'l', 'r', '{}', '[]', 'd', '{}',
+        'dg', 'k2', 'rq', 1, 2, 'by', 'dv', 3, 'n', NULL, 4)"),
+    (3, "tokens", "(name, user, scopes, digest, created_at, expires_at, revoked_at)
+        VALUES ('t', 'local:owner', 'read', x'04', 1, 2, 3)"),
+    (3, "audit", "(seq, previous, hash, line) VALUES (1, x'05', x'06', '{}')"),
+    (4, "calls", "(session, call, request, change) VALUES ('SES', 'c', 'r', 'chg')"),
+    (5, "grants", "(agent_group, kind, name, source, digest, device, inode, since)
+        VALUES ('a', 'package', 'p', '1', 'd', NULL, NULL, 1), ('a', 'mount', 'm', '/m', NULL, 1, 2, 1)"),
+    (8, "destinations", "(agent_group, name, display_name, messaging_group, thread, created_at)
+        VALUES ('a', 'ops', 'Ops', 'mg', 't', 1)"),
+];
+
+fn tables(conn: &Connection) -> Vec<String> {
+    let sql =
+        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name";
+    let mut query = conn.prepare(sql).unwrap();
+    query.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+}
+
+fn columns(conn: &Connection, table: &str) -> Vec<String> {
+    let mut query = conn.prepare("SELECT name FROM pragma_table_info(?1)").unwrap();
+    query.query_map([table], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+}
+
+fn rows(conn: &Connection, table: &str, columns: &[String]) -> Vec<Vec<Value>> {
+    let sql = format!("SELECT {} FROM {table} ORDER BY 1, 2", columns.join(", "));
+    let mut query = conn.prepare(&sql).unwrap();
+    let rows = query.query_map([], |row| (0..columns.len()).map(|at| row.get(at)).collect()).unwrap();
+    rows.collect::<Result<_, _>>().unwrap()
+}
+
+#[test]
+fn a_row_in_every_table_of_every_version_is_kept() {
+    let path = PathBuf::from("control.db");
+    let latest = usize::try_from(migrations::steps()).unwrap();
+    for version in 1..=latest {
+        let mut conn = Connection::open_in_memory().unwrap();
+        conn.pragma_update(None, "foreign_keys", true).unwrap();
+        migrations::as_of(&conn, version);
+        for (_, table, row) in ROWS.iter().filter(|(since, ..)| *since <= version) {
+            let row = row.replace("SES", SESSION);
+            conn.execute_batch(&format!("INSERT INTO {table} {row}")).unwrap();
+        }
+        let before: Vec<_> = tables(&conn)
+            .into_iter()
+            .map(|table| {
+                let columns = columns(&conn, &table);
+                let rows = rows(&conn, &table, &columns);
+                assert!(!rows.is_empty(), "version {version}: no row for {table}");
+                (table, columns, rows)
+            })
+            .collect();
+        migrations::bring_up_to_date(&mut conn, &path, LedgerState::Made).unwrap();
+        for (table, columns, expected) in before {
+            assert_eq!(rows(&conn, &table, &columns), expected, "{table} of version {version}");
+        }
+        let broken: i64 =
+            conn.query_row("SELECT count(*) FROM pragma_foreign_key_check", [], |row| row.get(0)).unwrap();
+        assert_eq!(broken, 0, "version {version}");
+    }
+}
