@@ -28,7 +28,7 @@ pub fn weakened(control: &'static str) -> bool {
 }
 
 #[cfg(feature = "faults")]
-pub use on::{all, set, value, wait};
+pub use on::{all, panic, set, value, wait};
 
 #[cfg(feature = "faults")]
 mod on {
@@ -59,6 +59,11 @@ mod on {
         while value(key).is_some_and(|gate| std::path::Path::new(gate).exists()) {
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
+    }
+
+    /// Panics, as a mistake in the code would.
+    pub fn panic() -> ! {
+        panic!("told to panic")
     }
 
     pub(super) fn listed(key: &str, name: &str) -> bool {

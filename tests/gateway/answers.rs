@@ -121,3 +121,27 @@ fn tools_are_told_in_one_form() {
     }
     assert!(daemon.stop().success());
 }
+
+/// A mistake in the code is a problem document like every other error, and costs nobody else anything.
+#[test]
+fn a_panic_is_answered_and_the_daemon_goes_on() {
+    let home = Home::new(Build::Faults, User::Root);
+    let daemon = Serve::new(&home, Runtime::Native).fault("panic-at=/v1/whoami").ready();
+    for _ in 0..3 {
+        let answer = daemon.send(Request::get("/v1/whoami"));
+        assert_eq!((answer.status, answer.header("content-type")), (500, Some("application/problem+json")));
+        let problem = answer.json();
+        assert_eq!((&problem["type"], &problem["title"]), (&json!("internal"), &json!("Internal error")));
+        let id = problem["request_id"].as_str().unwrap().to_owned();
+        assert_eq!(answer.header("x-request-id"), Some(id.as_str()));
+        for event in ["\"api.panic\"", "\"api.request\""] {
+            daemon.log.wait_for("of this request", |line| line.contains(event) && line.contains(&id));
+        }
+        for (name, value) in ALWAYS {
+            assert_eq!(answer.header(name), Some(value));
+        }
+    }
+    assert_eq!(daemon.send(Request::get("/v1/agents")).status, 200);
+    assert!(daemon.chat("mock-agent", "main").ask("hello").contains("hello"));
+    assert!(daemon.stop().success());
+}

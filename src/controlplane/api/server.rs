@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::net::{TcpListener, TcpStream};
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -25,6 +26,8 @@ use super::router::{self, Query, Route};
 use super::throttle::{Source, Told};
 use super::tls::Certificate;
 use super::{Api, agents, handshake};
+#[cfg(feature = "faults")]
+use crate::contract::fault;
 use crate::contract::ids::UserId;
 use crate::contract::json::Value;
 use crate::contract::time::Millis;
@@ -205,7 +208,12 @@ impl Front {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let _work = visitor.works();
         let noted = OnceLock::new();
-        let (mut response, code) = match self.respond(request, &visitor, &noted).await {
+        let answering = AssertUnwindSafe(self.respond(request, &visitor, &noted)).catch_unwind();
+        let answered = answering.await.unwrap_or_else(|_| {
+            log::error("api.panic", &[("request", &id), ("method", &method), ("path", &path)]);
+            Err(Problem::internal())
+        });
+        let (mut response, code) = match answered {
             Ok(response) => (response, "ok"),
             Err(problem) => {
                 METRICS.http_errors.inc();
@@ -274,6 +282,8 @@ impl Front {
             Route::Health => Query::read(query, &[]).map(|_| health()),
             Route::Ready => Query::read(query, &[]).map(|_| ready(self.readiness.get(), self.held())),
             Route::Guarded(route) => match self.api.get() {
+                #[cfg(feature = "faults")]
+                Some(_) if fault::value("panic-at") == Some(request.uri().path()) => fault::panic(),
                 Some(api) => {
                     let source = match self.entrance.site.is_behind_proxy() {
                         true => Source::Near,
