@@ -47,6 +47,8 @@ const RELOAD: Duration = Duration::from_secs(10);
 
 /// Rows pruned in one transaction, so that nobody waits long for the writer.
 const PRUNED_AT_ONCE: usize = 500;
+/// Changes pruned in one transaction; each may be a thousand times as large as a message.
+const CHANGES_AT_ONCE: usize = 100;
 
 /// Why the control plane did not start. Each message ends with the next step where there is one.
 #[derive(Debug)]
@@ -165,6 +167,9 @@ impl ControlPlane {
             Some(path) => Policy::load(path).map_err(StartError::Policy)?,
             None => Policy::default(),
         };
+        if let Some(path) = &config.policy {
+            log::info("policy.read", &[("path", &path.display()), ("sha256", &policy.digest())]);
+        }
         let choice = runtime_choice(&config.runtime);
         if matches!(config.runtime, Runtime::Runsc | Runtime::Path(_)) {
             isolation::find_runtime(&choice).map_err(StartError::Runtime)?;
@@ -210,11 +215,14 @@ impl ControlPlane {
         let keyring = keys::open(&state, master_key(&config, state.path()).as_ref())?;
         let ledger = Ledger::open(&state, &keyring)?;
         let token = ApiToken::open(&state, config.api_token.as_ref().map(|token| token.expose()))?;
+        let audit = start_audit(&config, &ledger, &state, &readiness)?;
+        tell_audit(&audit, "daemon.started", vec![("policy", Value::from(policy.digest()))]).await;
         if config.dev {
             seed(&ledger)?;
         }
-        let audit = start_audit(&config, &ledger, &state, &readiness)?;
-        tell_audit(&audit, "daemon.started").await;
+        let tokens = Tokens::open(&ledger, &token)?;
+        // What these two recorded.
+        audit.nudge();
         let paths = IsolationPaths {
             state_dir: state.path().to_owned(),
             bundle_root: config.bundle_root.clone().unwrap_or_else(|| state.join("bundles")),
@@ -243,7 +251,6 @@ impl ControlPlane {
         let inbound = Inbound::new(ledger.clone(), keyring.clone(), sessions.clone(), gateway.clone());
         let channels = Channels::new(&config.accounts, &inbound).map_err(StartError::Channel)?;
         let courier = Courier::start(ledger.clone(), keyring.clone(), channels.clone(), &sessions);
-        let tokens = Tokens::open(&ledger, &token)?;
         let token_file = (token.path().map(Path::to_owned), token.was_minted());
         server.open(Api::new(
             ledger.clone(),
@@ -347,7 +354,7 @@ impl ControlPlane {
         self.preparing.await;
         self.audit.flush_logins().await;
         self.audit.flush_refusals().await;
-        tell_audit(&self.audit, "daemon.stopped").await;
+        tell_audit(&self.audit, "daemon.stopped", Vec::new()).await;
         self.audit.stop().await;
         let ledger = self.ledger.clone();
         smol::unblock(move || ledger.stop()).await;
@@ -375,9 +382,10 @@ fn start_audit(
 }
 
 /// Records what the host itself did. A chain that cannot be written now does not keep it from that.
-async fn tell_audit(audit: &Audit, act: &'static str) {
+async fn tell_audit(audit: &Audit, act: &'static str, more: Vec<(&'static str, Value)>) {
     let noted = audit.note(move |tx| {
-        let detail = Value::object([("version", Value::from(env!("CARGO_PKG_VERSION")))]);
+        let version = ("version", Value::from(env!("CARGO_PKG_VERSION")));
+        let detail = Value::object(std::iter::once(version).chain(more));
         audit::record(tx, &Record { act, actor: "host", via: "", group: None, object: "daemon", detail })
     });
     if let Err(error) = noted.await {
@@ -461,16 +469,17 @@ fn seed(ledger: &Ledger) -> Result<(), StoreError> {
     ledger.write_blocking(super::store::Step::Other, |tx| {
         for (name, title) in [("dev-agent", "Dev Agent"), ("mock-agent", "Mock Agent (offline)")] {
             let Ok(name) = GroupName::parse(name) else { continue };
-            groups::ensure(
-                tx,
-                &NewGroup {
-                    name,
-                    title: title.to_owned(),
-                    provider: "mock".to_owned(),
-                    model: "mock".to_owned(),
-                    tools: Tools::All,
-                },
-            )?;
+            let new = NewGroup {
+                name,
+                title: title.to_owned(),
+                provider: "mock".to_owned(),
+                model: "mock".to_owned(),
+                tools: Tools::All,
+            };
+            if groups::ensure(tx, &new)? {
+                let detail = Value::object([("by", Value::from("--dev"))]);
+                audit::of_host(tx, "agent.seeded", new.name.as_str(), detail)?;
+            }
         }
         Ok(())
     })
@@ -558,11 +567,16 @@ async fn slow_pass(interval: Duration, ledger: Ledger, sessions: Sessions, gatew
                 retention::prune_events(tx, Millis(now.0 - retention::EVENTS_MILLIS), PRUNED_AT_ONCE)?;
             retention::prune_attention(tx, now, PRUNED_AT_ONCE)?;
             retention::prune_held(tx, now, PRUNED_AT_ONCE)?;
-            Ok((history, events))
+            let changes =
+                retention::prune_changes(tx, Millis(now.0 - retention::CHANGES_MILLIS), CHANGES_AT_ONCE)?;
+            Ok((history, events, changes))
         });
         match pruned.await {
-            Ok((0, 0)) => {}
-            Ok((history, events)) => log::info("pass.pruned", &[("messages", &history), ("events", &events)]),
+            Ok((0, 0, 0)) => {}
+            Ok((history, events, changes)) => log::info(
+                "pass.pruned",
+                &[("messages", &history), ("events", &events), ("changes", &changes)],
+            ),
             Err(error) => log::warn("pass.failed", &[("error", &error)]),
         }
     }

@@ -524,17 +524,19 @@ pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
     Ok(rustix::fs::fsync(directory)?)
 }
 
-/// Who else may read a private file.
+/// Who else may read a file that nobody else may write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readers {
     /// Nobody but its owner.
     OwnerOnly,
     /// Its group too: systemd hands credentials to a service user by an access list, which shows as group bits.
     GroupToo,
+    /// Everybody: it is no secret, but nobody else may write it.
+    Everybody,
 }
 
-/// Reads a small file that must be private: a regular file, no symbolic link, owned by this user or root,
-/// with no right for others. `None` when there is none.
+/// Reads a small file that must be this user's own: a regular file, no symbolic link, owned by this user or root,
+/// with no right for others but that of its `readers`. `None` when there is none.
 ///
 /// # Errors
 /// [`StateError::NotPrivate`] with what is wrong and how to mend it, or what the system said.
@@ -554,6 +556,7 @@ pub fn read_private(path: &Path, most_bytes: usize, readers: Readers) -> Result<
     let forbidden = match readers {
         Readers::OwnerOnly => 0o077,
         Readers::GroupToo => 0o027,
+        Readers::Everybody => 0o022,
     };
     if !meta.is_file() {
         return Err(wrong("is not a regular file; put a regular file there".to_owned()));
@@ -564,7 +567,12 @@ pub fn read_private(path: &Path, most_bytes: usize, readers: Readers) -> Result<
     }
     if meta.mode() & forbidden != 0 {
         let mode = meta.mode() & 0o777;
-        return Err(wrong(format!("has mode {mode:04o}, so other users may use it; run chmod 600 on it")));
+        return Err(wrong(match readers {
+            Readers::Everybody => {
+                format!("has mode {mode:04o}, so other users may write it; run chmod go-w on it")
+            }
+            _ => format!("has mode {mode:04o}, so other users may use it; run chmod 600 on it"),
+        }));
     }
     let mut bytes = Vec::with_capacity(most_bytes.min(4096));
     let most = u64::try_from(most_bytes).unwrap_or(u64::MAX);

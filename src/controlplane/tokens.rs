@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rusqlite::Transaction;
 
+use super::audit;
 use super::keys::ApiToken;
 use super::principals::{Principal, Scope};
 use super::store::roles::{self, Role};
@@ -15,6 +16,7 @@ use super::store::{Ledger, Step, StoreError, users};
 use super::tasks;
 use super::telemetry::log;
 use crate::contract::ids::UserId;
+use crate::contract::json::Value;
 use crate::contract::time::Millis;
 
 /// After so long it is tried again to read them.
@@ -111,33 +113,35 @@ fn introduce(tx: &Transaction<'_>, name: &str, digest: &[u8; 32]) -> Result<(), 
     if roles::owners(tx)? == 0 {
         users::put(tx, &owner, "owner")?;
         roles::grant(tx, &owner, Role::Owner, None)?;
+        audit::of_host(tx, "owner.seeded", OWNER, Value::Null)?;
     }
     // One that the environment gives no more opens nothing any more.
-    if name != tokens::FROM_ENVIRONMENT {
-        tokens::revoke(tx, tokens::FROM_ENVIRONMENT)?;
+    if name != tokens::FROM_ENVIRONMENT && tokens::revoke(tx, tokens::FROM_ENVIRONMENT)? {
+        audit::of_host(tx, "token.revoked", tokens::FROM_ENVIRONMENT, Value::Null)?;
     }
     // The same token may be in the file and in the environment.
     if tokens::valid(tx)?.iter().any(|token| token.digest == *digest) {
         return Ok(());
     }
+    let scopes = Scope::write_all(&Scope::ALL);
     match tokens::get(tx, name)? {
         // Revoked or not, it stays as the operator left it.
-        Some(token) if token.digest == *digest && name == tokens::FROM_FILE => Ok(()),
-        Some(_) => tokens::replace(tx, name, &owner, &Scope::write_all(&Scope::ALL), digest),
+        Some(token) if token.digest == *digest && name == tokens::FROM_FILE => return Ok(()),
+        Some(_) => tokens::replace(tx, name, &owner, &scopes, digest)?,
         None => {
             users::put(tx, &owner, "owner")?;
-            tokens::add(
-                tx,
-                &Token {
-                    name: name.to_owned(),
-                    user: owner,
-                    scopes: Scope::write_all(&Scope::ALL),
-                    digest: *digest,
-                    created_at: Millis::now(),
-                    expires_at: None,
-                    revoked_at: None,
-                },
-            )
+            let new = Token {
+                name: name.to_owned(),
+                user: owner,
+                scopes: scopes.clone(),
+                digest: *digest,
+                created_at: Millis::now(),
+                expires_at: None,
+                revoked_at: None,
+            };
+            tokens::add(tx, &new)?;
         }
     }
+    let detail = Value::object([("user", Value::from(OWNER)), ("scopes", Value::from(scopes))]);
+    audit::of_host(tx, "token.seeded", name, detail).map(drop)
 }

@@ -140,18 +140,21 @@ fn starts_stops_and_failed_logins_are_recorded() {
     assert!(daemon.stop().success());
     let daemon = Serve::new(&home, Runtime::Native).ready();
     let mut events = Events::open(
-        Request::get("/v1/audit/events").token(&daemon.token()).header("Last-Event-ID", "1"),
+        Request::get("/v1/audit/events").token(&daemon.token()).header("Last-Event-ID", "5"),
         daemon.address,
     );
     let login = events.next().unwrap();
-    assert_eq!((login.id.as_str(), login.name.as_str()), ("2", "record"));
+    assert_eq!((login.id.as_str(), login.name.as_str()), ("6", "record"));
     let login: Value = serde_json::from_str(&login.data).unwrap();
     assert_eq!((&login["act"], &login["object"]), (&json!("login.failed"), &json!("127.0.0.1")));
     assert_eq!(login["detail"]["count"], 3);
     assert!(!fs::read_to_string(file(&home)).unwrap().contains("wrong-"), "a token is in the file");
-    assert_eq!(events.next().unwrap().id, "3");
+    assert_eq!(events.next().unwrap().id, "7");
     assert!(events.next().unwrap().data.contains("daemon.started"));
-    assert_eq!(acts(&daemon), ["daemon.started", "login.failed", "daemon.stopped", "daemon.started"]);
+    let seeded = ["agent.seeded", "agent.seeded", "owner.seeded", "token.seeded"];
+    let acts = acts(&daemon);
+    assert_eq!((acts[0].as_str(), &acts[1..5]), ("daemon.started", &seeded.map(str::to_owned)[..]));
+    assert_eq!(acts[5..], ["login.failed", "daemon.stopped", "daemon.started"]);
     whole(&home, &daemon);
     // Nobody without the token reads it.
     for path in ["/v1/audit", "/v1/audit/events", "/v1/audit/verify"] {

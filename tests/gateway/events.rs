@@ -324,7 +324,9 @@ fn the_command_follows_across_a_restart() {
     let mut next = || serde_json::from_str::<Value>(&lines.next().expect("it ended").unwrap()).unwrap();
     assert_eq!(next()["data"]["act"], "daemon.started");
     let change = submit(&daemon, "persona", "dev-agent", &json!({"soul": "x"})).json();
-    let told = next();
+    let told = std::iter::repeat_with(&mut next)
+        .find(|told| !told["data"]["act"].as_str().is_some_and(|act| act.ends_with(".seeded")))
+        .unwrap();
     assert_eq!((&told["event"], &told["data"]["object"]), (&json!("approval"), &change["id"]));
     assert!(daemon.stop().success());
     let daemon = serve();

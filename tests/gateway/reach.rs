@@ -11,7 +11,7 @@ use crate::world::{Build, Daemon, Home, Runtime, Serve, User};
 
 /// A person with roles by a change of this agent, and a token of all scopes.
 #[track_caller]
-fn person(daemon: &Daemon, user: &str, agent: &str, permissions: &Value) -> String {
+pub(crate) fn person(daemon: &Daemon, user: &str, agent: &str, permissions: &Value) -> String {
     daemon.send(Request::post("/v1/users", &json!({"id": user}))).ok();
     assert_eq!(approve(daemon, &submit(daemon, "permissions", agent, permissions).ok()).status, 200);
     let scopes = ["read", "operate", "approve", "admin", "metrics", "chat"];
@@ -19,7 +19,7 @@ fn person(daemon: &Daemon, user: &str, agent: &str, permissions: &Value) -> Stri
     daemon.send(Request::post("/v1/tokens", &body)).ok()["token"].as_str().unwrap().to_owned()
 }
 
-fn approver(user: &str) -> Value {
+pub(crate) fn approver(user: &str) -> Value {
     json!({"grant": [{"user": user, "role": "approver"}]})
 }
 

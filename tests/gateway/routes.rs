@@ -130,13 +130,18 @@ fn undone(home: &Home, daemon: &Daemon) -> String {
 
 /// Method and template of every operation that has an end.
 fn operations() -> Vec<String> {
+    all_operations().into_iter().filter(|operation| !operation.ends_with("/events")).collect()
+}
+
+/// Method and template of every operation of the document.
+pub(crate) fn all_operations() -> Vec<String> {
     let (mut path, mut found) = ("", Vec::new());
     let document = include_str!("../../schema/openapi.yaml");
     for line in document.lines().take_while(|line| *line != "components:") {
         let Some(word) = line.strip_suffix(':') else { continue };
         match (word.len() - word.trim_start().len(), word.trim_start()) {
             (2, template) => path = template,
-            (4, method @ ("get" | "post" | "delete")) if !path.ends_with("/events") => {
+            (4, method @ ("get" | "post" | "delete")) => {
                 found.push(format!("{} {path}", method.to_uppercase()));
             }
             _ => {}

@@ -197,3 +197,36 @@ fn a_repeated_call_is_answered_only_once_the_first_one_is_recorded() {
     assert_eq!(daemon.get("/v1/changes/history")["changes"].as_array().unwrap().len(), 1);
     assert!(daemon.stop().success());
 }
+
+/// A sandbox that runs and is about to be told what its agent is now: it is told nothing of what is not recorded, is
+/// handed no message with it, and its successor waits.
+#[test]
+fn who_runs_is_not_told_what_is_not_recorded() {
+    let home = Home::new(Build::Faults, User::Root);
+    let shared = Shared::new();
+    let daemon = serve(&home, &shared).flag("--linger", "1h").ready();
+    let chat = daemon.chat("mock-agent", "main");
+    let tools = |name: &str| submit(&daemon, "enabled_tools", "mock-agent", &json!({"tools": [name]})).ok();
+    assert!(chat.ask("one").contains("one"));
+    // Recorded, and to be told with the next message.
+    assert_eq!(approve(&daemon, &tools("read_file")).status, 200);
+    let more = tools("write_file");
+    fs::write(gate(&home), "").unwrap();
+    let answer = approve(&daemon, &more);
+    assert_eq!((answer.status, answer.json()["committed"].clone()), (503, json!(true)), "{}", answer.text());
+    let write = format!("tool:write_file {}", json!({"path": "note", "content": "x"}));
+    let sent = chat.say(&write);
+    let why = eventually("it waits", || {
+        let answered =
+            chat.history().iter().any(|entry| entry.position > sent.position && entry.direction == "out");
+        assert!(!answered, "it was handed over: {:?}", chat.history());
+        waits(&daemon, "main")
+    });
+    assert!(why.contains("mock-agent is not in the audit files"), "{why}");
+    assert!(daemon.log.any(|line| line.contains("\"sandbox.ended\"") && line.contains(&sent.session_id)));
+    fs::remove_file(gate(&home)).unwrap();
+    let answer = chat.answer_after(sent.position).text;
+    assert!(answer.contains("tool result"), "{answer}");
+    assert_eq!(daemon.get("/v1/audit/verify")["ok"], true);
+    assert!(daemon.stop().success());
+}

@@ -64,6 +64,19 @@ pub struct By {
     pub via: String,
 }
 
+/// Adds the record of something that the host did by itself.
+///
+/// # Errors
+/// As [`record`].
+pub fn of_host(
+    tx: &Transaction<'_>,
+    act: &'static str,
+    object: &str,
+    detail: Value,
+) -> Result<u64, StoreError> {
+    record(tx, &Record { act, actor: "host", via: "", group: None, object, detail })
+}
+
 /// Adds a record in the transaction of its act. Gives its number.
 ///
 /// # Errors

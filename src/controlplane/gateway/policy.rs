@@ -2,17 +2,19 @@
 //! says otherwise, and some kinds are never approved by it. Touches the file it is told to read.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
+use std::fs;
 use std::path::Path;
+
+use ring::digest::{SHA256, digest};
 
 use super::kind::Kind;
 use crate::contract::json::{self, Value};
 use crate::contract::plain;
+use crate::controlplane::state::{self, Readers};
 use crate::controlplane::store::roles::Role;
 
 /// A policy is a few lines; more than this is some other file.
-const FILE_BYTES: u64 = 64 << 10;
+const FILE_BYTES: usize = 64 << 10;
 
 /// What the file says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub struct Policy {
     auto_approve: Vec<Kind>,
     approvers: Vec<(Kind, Vec<Role>)>,
     four_eyes: bool,
+    /// SHA-256 of the file; empty without one.
+    digest: String,
 }
 
 /// Why a file is no policy.
@@ -37,19 +41,21 @@ impl std::error::Error for PolicyError {}
 impl Policy {
     /// Reads the file: `{"auto_approve": [KIND], "approver_roles": {KIND: [ROLE]}, "four_eyes": BOOL}`.
     ///
+    /// Whoever may write it decides what is approved, so it must be root's or this user's, and nobody else's to write.
+    ///
     /// # Errors
     /// What is wrong with it, and what to do.
     pub fn load(path: &Path) -> Result<Self, PolicyError> {
         let failed =
             |error: String| PolicyError(format!("the policy {} cannot be used: {error}", path.display()));
-        let mut text = Vec::new();
-        File::open(path)
-            .and_then(|file| file.take(FILE_BYTES + 1).read_to_end(&mut text))
-            .map_err(|error| failed(format!("{error}; check --policy")))?;
-        if text.len() as u64 > FILE_BYTES {
-            return Err(failed(format!("it is larger than {FILE_BYTES} bytes")));
-        }
-        Self::parse(&text).map_err(failed)
+        // A link may lead to it; it is the file itself that counts.
+        let real = fs::canonicalize(path).map_err(|error| failed(format!("{error}; check --policy")))?;
+        let text = state::read_private(&real, FILE_BYTES, Readers::Everybody)
+            .map_err(|error| failed(error.to_string()))?
+            .ok_or_else(|| failed("it is gone; check --policy".to_owned()))?;
+        let policy = Self::parse(&text).map_err(failed)?;
+        let digest = digest(&SHA256, &text).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Self { digest, ..policy })
     }
 
     fn parse(text: &[u8]) -> Result<Self, String> {
@@ -104,6 +110,11 @@ impl Policy {
     /// The roles of which an approver of this kind must have one; `None` when any that may decide will do.
     pub fn approvers(&self, kind: Kind) -> Option<&[Role]> {
         self.approvers.iter().find(|(known, _)| *known == kind).map(|(_, roles)| roles.as_slice())
+    }
+
+    /// SHA-256 of the file as it was read, in hexadecimal digits; empty without one.
+    pub fn digest(&self) -> &str {
+        &self.digest
     }
 
     /// Whether nobody may approve what they asked for themselves.

@@ -190,16 +190,18 @@ fn a_private_file_is_read_only_when_it_is_private() {
     assert!(matches!(read(Readers::OwnerOnly), Ok(None)));
     write_durably(&path, 0o600, b"secret").unwrap();
     assert_eq!(read(Readers::OwnerOnly).unwrap().unwrap(), b"secret");
-    for (mode, owner_only, group_too) in [
-        (0o640, false, true),
-        (0o660, false, false),
-        (0o604, false, false),
-        (0o602, false, false),
-        (0o400, true, true),
+    for (mode, owner_only, group_too, everybody) in [
+        (0o640, false, true, true),
+        (0o660, false, false, false),
+        (0o604, false, false, true),
+        (0o644, false, false, true),
+        (0o602, false, false, false),
+        (0o400, true, true, true),
     ] {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         assert_eq!(read(Readers::OwnerOnly).is_ok(), owner_only, "{mode:o}");
         assert_eq!(read(Readers::GroupToo).is_ok(), group_too, "{mode:o}");
+        assert_eq!(read(Readers::Everybody).is_ok(), everybody, "{mode:o}");
     }
     write_durably(&path, 0o600, b"longer than ten").unwrap();
     assert!(matches!(read(Readers::OwnerOnly), Err(StateError::NotPrivate { .. })));

@@ -11,7 +11,7 @@ use crate::controlplane::store::migrations;
 
 /// The steps that were released. Add the digest of a new one; never change one that is here: the ledgers that took that
 /// step do not take it again.
-const RELEASED: [&str; 10] = [
+const RELEASED: [&str; 11] = [
     "041d6b8241d5f57d6780272a2632c6f4bb34ff16fedfc7795b02179b53e97bc1",
     "35c83d459cd3d493c3e8e6be691e27fe894776a8942971ec998f47a17acc5c0f",
     "42c4e62bdc3fb36b99e5229de5140d638e19dae0237a2b14a3066fd9d3df0879",
@@ -21,6 +21,7 @@ const RELEASED: [&str; 10] = [
     "51d24a3e7e4a97f13cfe7460a916cd7dd82f530c2577bc5defaf60763da7c311",
     "d9f3cd4a0160c3e8d07dcd12bc5ed3ecaa67cd1d9d27deb679f5271351a7c643",
     "af4e29ed7a26499aab908637b302ac50a08104ff0e72c44d57420fe0fd062497",
+    "061e9cd51e970febf4eb3823a0f8e260aaec8864294054ee74f2b07f1e0832c4",
     "6b80d6cc098a2c24b2410f568cc01f82b648cfe595b265bb35e5a796d2372039",
 ];
 
@@ -32,7 +33,7 @@ fn a_step_that_was_released_is_never_edited() {
 const SESSION: &str = "ses_01ARZ3NDEKTSV4RRFFQ69G5FAV";
 
 /// The version from which a table is there, its name, and a row of it in the columns of that version.
-const ROWS: [(usize, &str, &str); 21] = [
+const ROWS: [(usize, &str, &str); 26] = [
     (1, "meta", "(name, value) VALUES ('n', 'v')"),
     (1, "agent_groups", "(name, title, provider, model, tools, host_id, created_at, revision)
         VALUES ('a', 'A', 'mock', 'mock', 'all', 7, 1, 3)"),
@@ -71,6 +72,15 @@ const ROWS: [(usize, &str, &str); 21] = [
         VALUES ('a', 'package', 'p', '1', 'd', NULL, NULL, 1), ('a', 'mount', 'm', '/m', NULL, 1, 2, 1)"),
     (8, "destinations", "(agent_group, name, display_name, messaging_group, thread, created_at)
         VALUES ('a', 'ops', 'Ops', 'mg', 't', 1)"),
+    (10, "channel_state", "(channel, instance, name, value) VALUES ('telegram', '', 'offset', '7')"),
+    (10, "attention", "(wiring, thread, until) VALUES ('wr', '', 9)"),
+    (10, "deliveries", "(position, message, session, channel, instance, chat, thread, quotes, cause, state, part, attempts,
+        due, error, receipts, finished_at)
+        VALUES (2, 'o', 'SES', 'api', '', 'main', NULL, 'q', 'm', 'waiting', 0, 1, 5, 'e', '', NULL)"),
+    (10, "held", "(id, wiring, agent_group, session, channel, instance, chat, thread, sender_id, sender_name, text,
+        platform_message, created_at)
+        VALUES ('h', 'wr', 'a', 'SES', 'telegram', '', 'c', NULL, 'telegram:1', 'n', x'07', 'p', 1)"),
+    (10, "pairings", "(code, change, expires_at) VALUES (x'08', 'chg', 9)"),
 ];
 
 fn tables(conn: &Connection) -> Vec<String> {
