@@ -15,7 +15,7 @@ pub use door::{Door, Listen, Protection};
 pub use flags::Flags;
 
 use super::audit;
-use super::channels::settings::{self, Account};
+use super::channels::settings::{self, Account, SettingsError};
 use super::isolation::{GVISOR_PIDS, Limits};
 use super::telemetry::log::{Format, Level};
 use crate::contract::json::{self, Value};
@@ -34,8 +34,8 @@ pub struct Config {
     pub door: Door,
     /// Where platforms reach this machine, if anywhere.
     pub ingress: Option<SocketAddr>,
-    /// The accounts on platforms.
-    pub accounts: Vec<Account>,
+    /// The accounts on platforms, or what is wrong with them.
+    pub accounts: Result<Vec<Account>, SettingsError>,
     /// The state directory, absolute.
     pub state_dir: PathBuf,
     /// The directory in which the run directory is made, absolute.
@@ -313,8 +313,7 @@ fn validate(
     Ok(Config {
         door: door::door(&flags)?,
         ingress: door::ingress(&flags)?,
-        accounts: settings::load(&state_dir.join(CHANNELS), environment)
-            .map_err(|error| ConfigError::File(error.to_string()))?,
+        accounts: settings::load(&state_dir.join(CHANNELS), environment),
         state_dir,
         run_base,
         runtime,

@@ -65,7 +65,7 @@ pub enum StartError {
     Listen(SocketAddr, std::io::Error),
     /// The ingress's address.
     Ingress(SocketAddr, std::io::Error),
-    /// What an account on a platform is told.
+    /// What an account on a platform is told, or where that stands.
     Channel(String),
     /// There is no tunnel with the address to listen on.
     Tailnet(String),
@@ -163,6 +163,8 @@ impl ControlPlane {
             .map_err(|error| StartError::System("children cannot be collected by this process", error))?;
         process::raise_open_files();
         memory::share_heaps(2);
+        let accounts =
+            config.accounts.as_ref().map_err(|error| StartError::Channel(error.to_string()))?.clone();
         let policy = match &config.policy {
             Some(path) => Policy::load(path).map_err(StartError::Policy)?,
             None => Policy::default(),
@@ -249,7 +251,7 @@ impl ControlPlane {
         );
         let gateway = Gateway::new(ledger.clone(), desk, sessions.clone());
         let inbound = Inbound::new(ledger.clone(), keyring.clone(), sessions.clone(), gateway.clone());
-        let channels = Channels::new(&config.accounts, &inbound).map_err(StartError::Channel)?;
+        let channels = Channels::new(&accounts, &inbound).map_err(StartError::Channel)?;
         let courier = Courier::start(ledger.clone(), keyring.clone(), channels.clone(), &sessions);
         let token_file = (token.path().map(Path::to_owned), token.was_minted());
         server.open(Api::new(

@@ -26,6 +26,12 @@ const SCOPES: &[(&str, &str)] = &[
     ("GET /v1/destinations", "read"),
     ("GET /v1/destinations/check", "read"),
     ("GET /v1/messaging_groups", "read"),
+    ("GET /v1/channels", "read"),
+    ("POST /v1/routes/test", "read"),
+    ("POST /v1/pairings", "approve"),
+    ("GET /v1/deliveries", "read"),
+    ("POST /v1/deliveries/{id}/retry", "operate"),
+    ("POST /v1/deliveries/{id}/discard", "operate"),
     ("POST /v1/changes", "operate"),
     ("GET /v1/changes/pending", "read"),
     ("GET /v1/changes/history", "read"),
@@ -53,8 +59,15 @@ const SCOPES: &[(&str, &str)] = &[
 ];
 
 /// What belongs to no agent in particular: a role for one agent does not reach it.
-const GLOBAL: &[&str] =
-    &["/metrics", "/v1/messaging_groups", "/v1/users", "/v1/roles", "/v1/tokens", "/v1/audit"];
+const GLOBAL: &[&str] = &[
+    "/metrics",
+    "/v1/messaging_groups",
+    "/v1/channels",
+    "/v1/users",
+    "/v1/roles",
+    "/v1/tokens",
+    "/v1/audit",
+];
 
 const ALL: [&str; 6] = ["read", "operate", "approve", "admin", "metrics", "chat"];
 
@@ -83,6 +96,8 @@ fn body(method: &str, path: &str, digest: &str) -> Vec<u8> {
         "/v1/changes" => json!({"kind": "persona", "group": "dev-agent", "payload": {"soul": "x"}}),
         "/v1/users" => json!({"id": "local:eve"}),
         "/v1/tokens" => json!({"name": "eve"}),
+        "/v1/routes/test" => json!({"channel": "webhook", "chat": "ops", "sender": "webhook:ann"}),
+        "/v1/pairings" => json!({"code": "AAAA-AAAA"}),
         _ if path.ends_with("/messages") => json!({"text": "x", "event_id": "e"}),
         _ if path.ends_with("/decision") => json!({"outcome": "approve", "digest": digest}),
         _ if path.starts_with("/v1/agents/") => json!({"title": "x"}),

@@ -105,6 +105,8 @@ FACTS = re.compile(
     "|^mount [^:]+: |the package |/packages/"
     # The scope of a role is the agent of the same change, which another field of the request names.
     "|another group takes a change of its own"
+    # No document says what a regular expression is.
+    "|the pattern cannot be used: "
     # The document counts characters, and the control plane bytes.
     "|has [0-9]+ bytes, and [0-9]+ are the most"
 )

@@ -56,7 +56,7 @@ pub struct SettingsError(String);
 
 impl fmt::Display for SettingsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; `ironclaw help channels` shows what can be there", self.0)
+        f.write_str(&self.0)
     }
 }
 

@@ -100,6 +100,10 @@ pub fn run(words: &[&str]) -> Result<(), Failure> {
     match Config::load(&words) {
         Ok(config) => {
             state::look(&config, &mut checks);
+            if let Err(wrong) = &config.accounts {
+                let told = format!("{wrong}; see `ironclaw help channels`");
+                checks.push(Check::told("channels", Verdict::Fail, &told));
+            }
             checks.extend(host::kernel());
             if io::stderr().is_terminal() {
                 let _ = writeln!(io::stderr(), "trying what sandboxes can run in here …");
