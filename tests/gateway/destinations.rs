@@ -67,7 +67,7 @@ fn an_agent_sends_where_it_may_and_nowhere_else(runtime: Runtime) {
 
     refused(own(&["destination", "check", "api", "ops", "--group=mock-agent"]), 1, &["no destination"]);
     refused(
-        own(&["destination", "add", "x", "telegram", "1", "--group=mock-agent"]),
+        own(&["destination", "add", "x", "pigeon", "1", "--group=mock-agent"]),
         1,
         &["no channel but api"],
     );

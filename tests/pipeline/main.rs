@@ -23,3 +23,4 @@ mod brought;
 mod doors;
 mod heard;
 mod killed;
+mod telegram;

@@ -86,8 +86,65 @@ fn is_hook_chat(chat: &str) -> bool {
     (1..=128).contains(&chat.len()) && chat.bytes().all(plain)
 }
 
+fn is_telegram_chat(chat: &str) -> bool {
+    let digits = chat.strip_prefix('-').unwrap_or(chat);
+    let is_number = (1..=19).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
+    let is_name = chat.strip_prefix('@').is_some_and(|name| {
+        (5..=32).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    });
+    is_number || is_name
+}
+
+fn is_telegram_thread(thread: &str) -> bool {
+    (1..=19).contains(&thread.len()) && !thread.starts_with('0') && thread.bytes().all(|b| b.is_ascii_digit())
+}
+
 /// The platforms of this build.
-pub const ALL: &[Descriptor] = &[Descriptor {
+pub const ALL: &[Descriptor] = &[TELEGRAM, WEBHOOK];
+
+const TELEGRAM: Descriptor = Descriptor {
+    platform: "telegram",
+    title: "Telegram bot",
+    keys: &[
+        Key {
+            name: "token",
+            variable: "TELEGRAM_BOT_TOKEN",
+            is_secret: true,
+            is_required: true,
+            help: "of the bot, as @BotFather gives it; turn its privacy mode off there to have it read groups",
+        },
+        Key {
+            name: "webhook_url",
+            variable: "TELEGRAM_WEBHOOK_URL",
+            is_secret: false,
+            is_required: false,
+            help: "where Telegram reaches the ingress, https://NAME/hooks/telegram; without it the bot asks for what happened",
+        },
+        Key {
+            name: "webhook_secret",
+            variable: "TELEGRAM_WEBHOOK_SECRET",
+            is_secret: true,
+            is_required: false,
+            help: "with webhook_url: 1 to 256 of A-Z a-z 0-9 _ -, by which Telegram is known there",
+        },
+        Key {
+            name: "api_base",
+            variable: "TELEGRAM_API_BASE",
+            is_secret: false,
+            is_required: false,
+            help: "another Bot API server than https://api.telegram.org",
+        },
+    ],
+    // Telegram takes 4,096; markup that is closed and opened again needs some room.
+    limit: Limit { size: 4000, unit: Unit::Utf16 },
+    abilities: &[Ability::Threads, Ability::Mentions, Ability::Quotes],
+    is_chat: is_telegram_chat,
+    chat_form: "a number, negative for groups, or @name",
+    is_thread: Some(is_telegram_thread),
+    has_hook: true,
+};
+
+const WEBHOOK: Descriptor = Descriptor {
     platform: "webhook",
     title: "Signed webhook",
     keys: &[
@@ -112,7 +169,7 @@ pub const ALL: &[Descriptor] = &[Descriptor {
     chat_form: "1 to 128 of A-Z a-z 0-9 . _ - : / @ + #",
     is_thread: Some(is_hook_chat),
     has_hook: true,
-}];
+};
 
 /// The platform of this name.
 pub fn find(platform: &str) -> Option<&'static Descriptor> {
@@ -142,6 +199,17 @@ mod tests {
         }
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         assert!(names.iter().all(|name| name.bytes().all(plain) && *name != "api" && *name != "agent"));
+    }
+
+    #[test]
+    fn chats_of_telegram_are_numbers_or_names() {
+        for (chat, expected) in [("5", true), ("-1001", true), ("@news_channel", true), ("@abc", false), ("", false)]
+            .into_iter()
+            .chain([("-", false), ("5/../x", false), ("@a b c d", false), ("+5", false), ("99999999999999999999", false)])
+        {
+            assert_eq!(is_telegram_chat(chat), expected, "{chat}");
+        }
+        assert!(is_telegram_thread("55") && !is_telegram_thread("0") && !is_telegram_thread("-1"));
     }
 
     #[test]

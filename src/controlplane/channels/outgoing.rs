@@ -28,3 +28,15 @@ pub fn agent(https_only: bool, timeout: Duration) -> ureq::Agent {
         .build()
         .into()
 }
+
+/// What went wrong on the way, without the address, which may hold a secret.
+pub fn words(error: &ureq::Error) -> String {
+    match error {
+        ureq::Error::Timeout(_) => "no answer in time".to_owned(),
+        ureq::Error::HostNotFound => "its host is not found".to_owned(),
+        ureq::Error::ConnectionFailed => "it cannot be reached".to_owned(),
+        ureq::Error::Io(error) => format!("it cannot be reached: {}", error.kind()),
+        ureq::Error::Tls(_) | ureq::Error::Rustls(_) => "its certificate is not accepted".to_owned(),
+        _ => "the request failed".to_owned(),
+    }
+}

@@ -11,6 +11,7 @@ use smol::{Task, Timer};
 
 use super::descriptor::Descriptor;
 use super::settings::Account;
+use super::telegram::account::Telegram;
 use super::{Channel, Fault, Hook, HookAnswer, Part, Receipt, SendError, Sink, webhook};
 use crate::contract::time::Millis;
 use crate::controlplane::bell::Bell;
@@ -155,6 +156,7 @@ impl Channels {
                 instance => format!("{platform}/{instance}"),
             };
             let made: Result<Arc<dyn Channel>, String> = match platform {
+                "telegram" => Telegram::new(account).map(|made| Arc::new(made) as Arc<dyn Channel>),
                 "webhook" => webhook::Webhook::new(account).map(|made| Arc::new(made) as Arc<dyn Channel>),
                 other => Err(format!("{other} has no door in this build")),
             };

@@ -71,7 +71,7 @@ impl Target {
                 .header("webhook-id", &key)
                 .header("webhook-timestamp", &at)
                 .header("webhook-signature", &signature);
-            let mut response = request.send(body.as_bytes()).map_err(|error| retry(&error))?;
+            let mut response = request.send(body.as_bytes()).map_err(|error| SendError::Retry(None, outgoing::words(&error)))?;
             let status = response.status().as_u16();
             let hint =
                 response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
@@ -95,19 +95,6 @@ impl Target {
         })
         .await
     }
-}
-
-/// What went wrong on the way, without the address.
-fn retry(error: &ureq::Error) -> SendError {
-    let why = match error {
-        ureq::Error::Timeout(_) => "no answer in time".to_owned(),
-        ureq::Error::HostNotFound => "its host is not found".to_owned(),
-        ureq::Error::ConnectionFailed => "it cannot be reached".to_owned(),
-        ureq::Error::Io(error) => format!("it cannot be reached: {}", error.kind()),
-        ureq::Error::Tls(_) | ureq::Error::Rustls(_) => "its certificate is not accepted".to_owned(),
-        _ => "the request failed".to_owned(),
-    };
-    SendError::Retry(None, why)
 }
 
 /// The name that the other side gave it.

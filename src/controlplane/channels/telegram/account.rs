@@ -1,0 +1,330 @@
+//! One bot's account: it asks Telegram for what happened, or is told at the ingress, and sends what agents say. Touches
+//! the Bot API at the configured address.
+
+use std::io::Read;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use ring::digest::{SHA256, digest};
+use smol::Timer;
+use ureq::http::Uri;
+
+use super::markup;
+use super::normalize::{Bot, normalize, update_id};
+use super::wire::{self, Answer, BadRequest, Post, Style};
+use crate::contract::address::is_loopback;
+use crate::contract::json::{self, Value};
+use crate::controlplane::channels::descriptor::Descriptor;
+use crate::controlplane::channels::event::{EventKind, InboundEvent};
+use crate::controlplane::channels::settings::Account;
+use crate::controlplane::channels::supervisor::Reporter;
+use crate::controlplane::channels::{
+    Channel, Doing, Fault, Hook, HookAnswer, Part, Receipt, SendError, Sink, outgoing,
+};
+use crate::controlplane::config::Secret;
+use crate::controlplane::telemetry::log;
+
+/// Where the Bot API is, unless another server is configured.
+const BASE: &str = "https://api.telegram.org";
+/// A poll is held open by Telegram; one that is silent for longer is given up.
+const POLL: Duration = Duration::from_secs(wire::POLL_SECONDS + 15);
+/// More of an answer is not read: a hundred updates are a few hundred kilobytes.
+const ANSWER_BYTES: u64 = 8 << 20;
+/// When the ledger cannot take what came, it is offered again after this time.
+const AGAIN: Duration = Duration::from_secs(1);
+/// The name of the cursor.
+const OFFSET: &str = "offset";
+/// The header that proves that a request at the ingress is Telegram's.
+const SECRET_HEADER: &str = "x-telegram-bot-api-secret-token";
+
+/// One bot.
+pub struct Telegram {
+    platform: &'static Descriptor,
+    token: Secret,
+    base: String,
+    agent: ureq::Agent,
+    poller: ureq::Agent,
+    /// Where Telegram is to tell what happens, and by what it is known.
+    told_at: Option<(String, Secret)>,
+    me: Mutex<Option<Me>>,
+}
+
+#[derive(Clone, Debug)]
+struct Me {
+    id: i64,
+    username: String,
+}
+
+impl Telegram {
+    /// As its settings say.
+    ///
+    /// # Errors
+    /// What is wrong with one of them.
+    pub fn new(account: &Account) -> Result<Self, String> {
+        let token = account.value("token").unwrap_or_default();
+        let is_token = token.split_once(':').is_some_and(|(id, secret)| {
+            let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+            !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit()) && !secret.is_empty() && secret.bytes().all(plain)
+        });
+        if !is_token {
+            return Err("token must be as @BotFather gives it, NUMBER:LETTERS".to_owned());
+        }
+        let base = account.value("api_base").unwrap_or(BASE);
+        let is_near = checked(base, "api_base")?;
+        let told_at = match (account.value("webhook_url"), account.value("webhook_secret")) {
+            (None, None) => None,
+            (Some(url), Some(secret)) => {
+                checked(url, "webhook_url")?;
+                wire::set_webhook(url, secret).map_err(|wrong| wrong.to_string())?;
+                Some((url.to_owned(), Secret::new(secret.to_owned())))
+            }
+            _ => return Err("webhook_url and webhook_secret go together".to_owned()),
+        };
+        Ok(Self {
+            platform: account.platform,
+            token: Secret::new(token.to_owned()),
+            base: base.to_owned(),
+            agent: outgoing::agent(!is_near, outgoing::TIMEOUT),
+            poller: outgoing::agent(!is_near, POLL),
+            told_at,
+            me: Mutex::default(),
+        })
+    }
+
+    /// Makes a request and reads its answer.
+    async fn ask(&self, agent: &ureq::Agent, request: wire::Request) -> Answer {
+        let url = wire::url(&self.base, self.token.expose(), request.method);
+        let agent = agent.clone();
+        let asked = smol::unblock(move || {
+            let sent = agent.post(&url).header("content-type", "application/json").send(request.body.as_bytes());
+            let mut response = sent.map_err(|error| outgoing::words(&error))?;
+            let status = response.status().as_u16();
+            let mut body = Vec::new();
+            let read = response.body_mut().as_reader().take(ANSWER_BYTES).read_to_end(&mut body);
+            read.map_err(|error| format!("its answer broke off: {}", error.kind()))?;
+            Ok((status, body))
+        });
+        match asked.await {
+            Ok((status, body)) => wire::answer(status, &body),
+            Err(why) => Answer::Transient(why),
+        }
+    }
+
+    /// Asks who the bot is.
+    async fn identify(&self) -> Result<Me, Fault> {
+        let found = match self.ask(&self.agent, wire::get_me()).await {
+            Answer::Ok(found) => found,
+            other => return Err(self.fault(other).await),
+        };
+        let id = found.get("id").and_then(Value::as_i64);
+        let username = found.get("username").and_then(Value::as_str);
+        let (Some(id), Some(username)) = (id, username) else {
+            return Err(Fault::Lost("Telegram does not say who the bot is".to_owned()));
+        };
+        let me = Me { id, username: username.to_owned() };
+        *self.me.lock().unwrap_or_else(PoisonError::into_inner) = Some(me.clone());
+        Ok(me)
+    }
+
+    /// What an answer that is none means for the connection. Waits as long as Telegram asks for.
+    async fn fault(&self, answer: Answer) -> Fault {
+        match answer {
+            Answer::AuthFailed => Fault::Auth("Telegram does not know the token".to_owned()),
+            Answer::RetryAfter(seconds) => {
+                Timer::after(Duration::from_secs(seconds)).await;
+                Fault::Lost("it asked to come later".to_owned())
+            }
+            Answer::Conflict(why) => {
+                Fault::Lost(format!("something else takes the bot's updates: {}", self.shown(&why)))
+            }
+            Answer::Permanent(code, why) => Fault::Lost(format!("it answers {code}: {}", self.shown(&why))),
+            Answer::Transient(why) => Fault::Lost(self.shown(&why)),
+            _ => Fault::Lost("it answers what nobody asked".to_owned()),
+        }
+    }
+
+    fn shown(&self, text: &str) -> String {
+        wire::redacted(text, self.token.expose())
+    }
+
+    /// Asks for updates until something is wrong.
+    async fn poll(&self, sink: &Sink, state: &Reporter, me: &Me) -> Fault {
+        if let answer @ (Answer::AuthFailed | Answer::Transient(_) | Answer::RetryAfter(_)) =
+            self.ask(&self.agent, wire::delete_webhook()).await
+        {
+            return self.fault(answer).await;
+        }
+        let mut offset: Option<i64> = match sink.cursor(OFFSET).await {
+            Ok(text) => text.and_then(|text| text.parse().ok()),
+            Err(error) => return Fault::Lost(format!("the ledger cannot be read: {error}")),
+        };
+        state.connected();
+        loop {
+            let updates = match self.ask(&self.poller, wire::get_updates(offset)).await {
+                Answer::Ok(Value::Array(updates)) => updates,
+                other => return self.fault(other).await,
+            };
+            let Some(last) = updates.iter().filter_map(update_id).max() else { continue };
+            // Whatever was thought of a number that runs out, it never goes back.
+            let next = last.saturating_add(1);
+            let events: Vec<InboundEvent> =
+                updates.iter().filter_map(|update| self.read(update, me)).collect();
+            loop {
+                let cursor = Some((OFFSET, next.to_string()));
+                match sink.accept(events.clone(), cursor).await {
+                    Ok(_) => break,
+                    Err(error) => {
+                        state.degraded(&format!("what came cannot be stored: {error}"));
+                        Timer::after(AGAIN).await;
+                    }
+                }
+            }
+            state.connected();
+            offset = Some(next);
+        }
+    }
+
+    fn read(&self, update: &Value, me: &Me) -> Option<InboundEvent> {
+        match normalize(update, &Bot { id: me.id, username: &me.username }) {
+            // No message that is sent has a button yet.
+            Ok(InboundEvent { kind: EventKind::Button { .. }, .. }) => None,
+            Ok(event) => Some(event),
+            Err(ignored) => {
+                log::debug("telegram.ignored", &[("why", &ignored)]);
+                None
+            }
+        }
+    }
+
+    async fn bring(&self, part: &Part) -> Result<Receipt, SendError> {
+        let html = markup::html(&part.text);
+        let mut style = if html.units <= wire::MOST_UNITS { Style::Html } else { Style::Plain };
+        let mut thread = part.thread.as_deref();
+        // Each of the two can be wrong once.
+        for _ in 0..3 {
+            let text = if style == Style::Html { html.html.as_str() } else { part.text.as_str() };
+            let quotes = part.quotes.as_deref();
+            let post = Post { chat: &part.chat, thread, text, style, reply_to: quotes, buttons: &[] };
+            let request = match wire::send_message(&post) {
+                Ok(request) => request,
+                Err(BadRequest::Text) => return Err(SendError::Permanent("there is nothing to show in it".into())),
+                Err(wrong) => return Err(SendError::Permanent(wrong.to_string())),
+            };
+            match self.ask(&self.agent, request).await {
+                Answer::Ok(sent) => {
+                    let id = sent.get("message_id").map(Value::to_string);
+                    return Ok(Receipt(id.unwrap_or_else(|| "sent".to_owned())));
+                }
+                Answer::CannotParse if style == Style::Html => style = Style::Plain,
+                Answer::ThreadGone if thread.is_some() => thread = None,
+                Answer::CannotParse | Answer::ThreadGone => break,
+                Answer::RetryAfter(seconds) => {
+                    let hint = Some(Duration::from_secs(seconds));
+                    return Err(SendError::Retry(hint, "too many messages at once".to_owned()));
+                }
+                Answer::Permanent(code, why) => {
+                    return Err(SendError::Permanent(format!("Telegram answers {code}: {}", self.shown(&why))));
+                }
+                Answer::Transient(why) | Answer::Conflict(why) => {
+                    return Err(SendError::Retry(None, self.shown(&why)));
+                }
+                Answer::AuthFailed => {
+                    return Err(SendError::Auth("Telegram does not know the token".to_owned()));
+                }
+                Answer::Migrated(to) => return Err(SendError::Moved(to.to_string())),
+            }
+        }
+        Err(SendError::Permanent("Telegram refuses the message in every form".to_owned()))
+    }
+
+    async fn told(&self, sink: &Sink, request: Hook) -> HookAnswer {
+        let Some((_, secret)) = &self.told_at else { return HookAnswer::of(404) };
+        // Of digests: how long the comparison takes says nothing.
+        let hashed = |text: &str| digest(&SHA256, text.as_bytes()).as_ref().to_vec();
+        let is_known = request.header(SECRET_HEADER).is_some_and(|said| hashed(said) == hashed(secret.expose()));
+        if !is_known {
+            return HookAnswer::refused(401, "bad_secret");
+        }
+        let Ok(update) = json::parse(&request.body) else { return HookAnswer::refused(400, "not_json") };
+        let me = self.me.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(me) = me else { return HookAnswer::refused(503, "starting") };
+        let Some(event) = self.read(&update, &me) else { return HookAnswer::of(200) };
+        match sink.accept(vec![event], None).await {
+            Ok(_) => HookAnswer::of(200),
+            Err(_) => HookAnswer::refused(503, "not_accepted"),
+        }
+    }
+}
+
+/// An address that is private on its way; says whether it is on this machine.
+fn checked(url: &str, name: &str) -> Result<bool, String> {
+    let uri: Uri = url.parse().map_err(|_| format!("{name} is no address"))?;
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let is_near = host == "localhost" || host.parse::<IpAddr>().is_ok_and(is_loopback);
+    match uri.scheme_str() {
+        Some("https") if !host.is_empty() => Ok(false),
+        Some("http") if is_near => Ok(true),
+        _ => Err(format!("{name} must begin with https://, or with http:// on this machine")),
+    }
+}
+
+impl Channel for Telegram {
+    fn descriptor(&self) -> &'static Descriptor {
+        self.platform
+    }
+
+    fn run<'a>(&'a self, sink: &'a Sink, state: &'a Reporter) -> Doing<'a, Fault> {
+        Box::pin(async move {
+            let me = match self.identify().await {
+                Ok(me) => me,
+                Err(fault) => return fault,
+            };
+            let Some((url, secret)) = &self.told_at else { return self.poll(sink, state, &me).await };
+            let set = match wire::set_webhook(url, secret.expose()) {
+                Ok(set) => set,
+                Err(wrong) => return Fault::Auth(wrong.to_string()),
+            };
+            match self.ask(&self.agent, set).await {
+                Answer::Ok(_) => {
+                    state.connected();
+                    Fault::Idle
+                }
+                other => self.fault(other).await,
+            }
+        })
+    }
+
+    fn send<'a>(&'a self, part: &'a Part) -> Doing<'a, Result<Receipt, SendError>> {
+        Box::pin(self.bring(part))
+    }
+
+    fn hook<'a>(&'a self, sink: &'a Sink, request: Hook) -> Doing<'a, HookAnswer> {
+        Box::pin(self.told(sink, request))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_checked_and_never_shown() {
+        let account = |values: &[(&'static str, &str)]| Telegram::new(&Account::of("telegram", "", values));
+        let token = ("token", "123:abc-DEF_1");
+        assert!(account(&[token]).is_ok());
+        assert!(account(&[token, ("api_base", "http://127.0.0.1:1")]).is_ok());
+        let hook = [token, ("webhook_url", "https://a.example/hooks/telegram"), ("webhook_secret", "s-1")];
+        assert!(account(&hook).is_ok());
+        for (bad, about) in [
+            (&[("token", "hunter2")][..], "token must be"),
+            (&[("token", "12:hunter2/../x")], "token must be"),
+            (&[token, ("api_base", "http://a.example")], "https://"),
+            (&[token, ("webhook_url", "https://a.example/x")], "go together"),
+            (&[token, ("webhook_url", "https://a.example/x"), ("webhook_secret", "hunter2 !")], "secret must be"),
+        ] {
+            let wrong = account(bad).err().unwrap();
+            assert!(wrong.contains(about) && !wrong.contains("hunter2"), "{wrong}");
+        }
+    }
+}

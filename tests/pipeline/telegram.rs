@@ -1,0 +1,234 @@
+//! People on Telegram: in private, in groups and topics, over polls and over the ingress, and over a Bot API that
+//! refuses, breaks and repeats itself.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::hand::{approve, ctl, json as printed, submit};
+use crate::heard::{admit, ingress};
+use crate::world::telegram::{TOKEN, Telegram};
+use crate::world::{Build, Daemon, Home, Random, Runtime, Serve, User, eventually, marker, rounds};
+
+crate::world::boxes::in_both_back_ends!(an_answer_comes_in_the_topic_in_which_it_was_asked_for);
+
+const ANN: i64 = 42;
+const GROUP: i64 = -1001;
+
+fn serve<'a>(home: &'a Home, runtime: Runtime, telegram: &Telegram) -> Serve<'a> {
+    Serve::new(home, runtime).env("TELEGRAM_BOT_TOKEN", TOKEN).env("TELEGRAM_API_BASE", telegram.base())
+}
+
+#[track_caller]
+fn wire(daemon: &Daemon, chat: i64, terms: Value) {
+    let mut wiring = json!({"channel": "telegram", "chat": chat.to_string()});
+    wiring.as_object_mut().unwrap().extend(terms.as_object().unwrap().clone());
+    let change = submit(daemon, "wiring", "mock-agent", &json!({"add": [wiring]})).ok();
+    assert_eq!(approve(daemon, &change).status, 200, "{change}");
+}
+
+/// Waits for a message of the bot with this text, and gives it.
+#[track_caller]
+fn wait(telegram: &Telegram, chat: i64, text: &str) -> Value {
+    eventually(&format!("{text} in {chat}"), || {
+        telegram.sent(chat).into_iter().find(|sent| sent["plain"].as_str().unwrap().contains(text))
+    })
+}
+
+fn state(daemon: &Daemon) -> String {
+    daemon.get("/v1/channels")["channels"][0]["state"].as_str().unwrap().to_owned()
+}
+
+fn an_answer_comes_in_the_topic_in_which_it_was_asked_for(runtime: Runtime) {
+    let (home, telegram) = (Home::new(Build::Release, User::Root), Telegram::start());
+    telegram.chat(ANN);
+    telegram.tell("chat", &json!({"id": GROUP, "topics": [55, 77]}));
+    let daemon = serve(&home, runtime, &telegram).ready();
+    eventually("the bot is connected", || (state(&daemon) == "connected").then_some(()));
+    wire(&daemon, ANN, json!({}));
+    wire(&daemon, GROUP, json!({"engage": "mention", "sessions": "per-thread"}));
+    admit(&daemon, "mock-agent", &format!("telegram:{ANN}"));
+    // In private everything is meant for the agent.
+    let text = marker();
+    let said = telegram.tell("text", &json!({"chat": ANN, "from": ANN, "text": text}));
+    let answer = wait(&telegram, ANN, &text);
+    assert_eq!(answer["reply_parameters"]["message_id"], said["message_id"], "{answer}");
+    // In a group what names it, and the answer is in that topic.
+    telegram.tell("text", &json!({"chat": GROUP, "from": ANN, "thread": 55, "text": "among ourselves"}));
+    let text = marker();
+    telegram.tell("text", &json!({"chat": GROUP, "from": ANN, "thread": 55, "text": text, "mention": true}));
+    let answer = wait(&telegram, GROUP, &text);
+    assert_eq!(answer["message_thread_id"], 55, "{answer}");
+    let other = marker();
+    telegram.tell("text", &json!({"chat": GROUP, "from": ANN, "thread": 77, "text": other, "mention": true}));
+    assert_eq!(wait(&telegram, GROUP, &other)["message_thread_id"], 77);
+    // Strangers are not heard, whatever they call.
+    telegram.tell("text", &json!({"chat": GROUP, "from": 99, "thread": 55, "text": "stranger", "mention": true}));
+    let last = marker();
+    telegram.tell("text", &json!({"chat": GROUP, "from": ANN, "text": last, "mention": true}));
+    assert!(wait(&telegram, GROUP, &last)["message_thread_id"].is_null(), "the chat itself");
+    let all = telegram.sent(GROUP);
+    assert_eq!(all.len(), 3, "{all:?}");
+    assert!(all.iter().all(|sent| !sent["plain"].as_str().unwrap().contains("among ourselves")), "{all:?}");
+    let sessions = daemon.get("/v1/sessions")["sessions"].as_array().unwrap().len();
+    assert_eq!(sessions, 4, "one in private, one for each topic, one for the group");
+    assert!(!daemon.log.contains(TOKEN), "the token is in the log");
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_bot_api_that_refuses_breaks_and_repeats_itself_loses_nothing() {
+    let (home, telegram) = (Home::new(Build::Release, User::Root), Telegram::start());
+    telegram.chat(ANN);
+    let daemon = serve(&home, Runtime::Native, &telegram).ready();
+    wire(&daemon, ANN, json!({"senders": "anyone"}));
+    let say = |text: &str| telegram.tell("text", &json!({"chat": ANN, "from": ANN, "text": text}));
+    let fault = |how: Value| drop(telegram.tell("fault", &how));
+    // On the way in: the same twice, in another order, and answers that are none.
+    fault(json!({"kind": "duplicate", "method": "getUpdates", "times": 3}));
+    fault(json!({"kind": "reorder", "method": "getUpdates", "times": 3}));
+    say("in one");
+    say("in two");
+    wait(&telegram, ANN, "in one");
+    wait(&telegram, ANN, "in two");
+    fault(json!({"kind": "garbage", "method": "getUpdates"}));
+    fault(json!({"kind": "disconnect", "method": "getUpdates"}));
+    say("in three");
+    wait(&telegram, ANN, "in three");
+    // On the way out: what Telegram says is heeded.
+    fault(json!({"kind": "status", "code": 429, "retry_after": 1, "method": "sendMessage"}));
+    fault(json!({"kind": "status", "code": 502, "method": "sendMessage"}));
+    fault(json!({"kind": "disconnect", "method": "sendMessage"}));
+    say("out one");
+    say("out two");
+    wait(&telegram, ANN, "out one");
+    wait(&telegram, ANN, "out two");
+    // Markup that is none, and a text that is too long for one message.
+    say("a <b> & *bold* `code");
+    wait(&telegram, ANN, "a <b> & bold");
+    let long = "word ".repeat(1800);
+    say(&format!("{long}\u{1f600}end"));
+    wait(&telegram, ANN, "\u{1f600}end");
+    let all = telegram.sent(ANN);
+    for text in ["in one", "in two", "in three", "out one", "out two"] {
+        let times = all.iter().filter(|sent| sent["plain"].as_str().unwrap().contains(text)).count();
+        assert_eq!(times, 1, "{text}: {all:?}");
+    }
+    let words: usize = all.iter().map(|sent| sent["plain"].as_str().unwrap().matches("word").count()).sum();
+    assert_eq!(words, 1800);
+    // A chat that is closed to it keeps a dead letter and nothing behind it.
+    telegram.tell("chat", &json!({"id": 7, "blocked": true}));
+    wire(&daemon, 7, json!({"senders": "anyone"}));
+    telegram.tell("text", &json!({"chat": 7, "from": 7, "text": "to nobody"}));
+    let dead = eventually("a dead letter", || {
+        let dead = daemon.get("/v1/deliveries?state=dead")["deliveries"].as_array().unwrap().clone();
+        dead.first().cloned()
+    });
+    assert!(dead["error"].as_str().unwrap().contains("403"), "{dead}");
+    // A group that became another one goes on under its new name.
+    telegram.tell("chat", &json!({"id": -7, "type": "group"}));
+    wire(&daemon, -7, json!({"senders": "anyone"}));
+    telegram.tell("chat", &json!({"id": -7, "type": "group", "moved_to": -1007}));
+    telegram.chat(-1007);
+    telegram.tell("text", &json!({"chat": -7, "from": ANN, "text": "moving", "mention": true}));
+    wait(&telegram, -1007, "moving");
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_token_that_is_refused_is_said_and_what_waits_is_kept() {
+    let (home, telegram) = (Home::new(Build::Release, User::Root), Telegram::start());
+    telegram.chat(ANN);
+    let daemon = serve(&home, Runtime::Native, &telegram).ready();
+    wire(&daemon, ANN, json!({"senders": "anyone"}));
+    eventually("the bot is connected", || (state(&daemon) == "connected").then_some(()));
+    telegram.tell("fault", &json!({"kind": "revoked"}));
+    telegram.tell("text", &json!({"chat": ANN, "from": ANN, "text": "while it was revoked"}));
+    eventually("the token is refused", || (state(&daemon) == "auth_failed").then_some(()));
+    let listed = printed(ctl(&home, &daemon, &["channel", "list", "--json"]));
+    assert!(listed[0]["reason"].as_str().unwrap().contains("token"), "{listed}");
+    assert!(!listed.to_string().contains("fake-token"));
+    assert!(daemon.stop().success());
+    telegram.tell("heal", &json!({}));
+    let daemon = serve(&home, Runtime::Native, &telegram).ready();
+    wait(&telegram, ANN, "while it was revoked");
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn telegram_tells_the_ingress_when_it_is_asked_to() {
+    let (home, telegram, ingress) = (Home::new(Build::Release, User::Root), Telegram::start(), ingress());
+    telegram.chat(ANN);
+    telegram.tell("hook_target", &json!({"address": ingress.to_string()}));
+    let secret = marker();
+    let daemon = serve(&home, Runtime::Native, &telegram)
+        .env("TELEGRAM_WEBHOOK_URL", "https://bot.example/hooks/telegram")
+        .env("TELEGRAM_WEBHOOK_SECRET", secret.clone())
+        .flag("--ingress-addr", ingress.to_string())
+        .ready();
+    wire(&daemon, ANN, json!({"senders": "anyone"}));
+    eventually("the webhook is set", || (state(&daemon) == "connected").then_some(()));
+    assert_eq!(telegram.state()["webhook"], "https://bot.example/hooks/telegram");
+    let text = marker();
+    telegram.tell("text", &json!({"chat": ANN, "from": ANN, "text": text}));
+    wait(&telegram, ANN, &text);
+    // Nobody else is Telegram.
+    let update = json!({"update_id": 1, "message": {"message_id": 1, "date": 1, "text": "forged",
+        "chat": {"id": ANN, "type": "private"}, "from": {"id": ANN, "is_bot": false, "first_name": "A"}}});
+    for said in [None, Some("wrong"), Some("")] {
+        let mut request = crate::world::http::Request::post("/hooks/telegram", &update);
+        request.headers.extend(said.map(|said| ("X-Telegram-Bot-Api-Secret-Token", said.to_owned())));
+        assert_eq!(request.send(ingress).unwrap().status, 401);
+    }
+    assert_eq!(telegram.sent(ANN).len(), 1);
+    assert!(daemon.stop().success());
+}
+
+/// Telegram knows no name of ours for a message, so that the one that is under way when the control plane is killed may
+/// come twice; no other, and none is lost.
+#[test]
+fn nothing_is_lost_whenever_it_is_killed() {
+    let mut random = Random::fresh();
+    let seed = random.0;
+    let (home, telegram) = (Home::new(Build::Release, User::Root), Telegram::start());
+    let chats = [41, 42, 43];
+    chats.iter().for_each(|chat| telegram.chat(*chat));
+    let daemon = serve(&home, Runtime::Native, &telegram).ready();
+    for chat in chats {
+        wire(&daemon, chat, json!({"senders": "anyone"}));
+    }
+    assert!(daemon.stop().success());
+    let mut said: Vec<(i64, String)> = Vec::new();
+    let kills = rounds();
+    for _ in 0..kills {
+        let mut daemon = serve(&home, Runtime::Native, &telegram).ready();
+        for _ in 0..4 {
+            for chat in chats {
+                let text = marker();
+                telegram.tell("text", &json!({"chat": chat, "from": chat, "text": text}));
+                said.push((chat, text));
+            }
+        }
+        std::thread::sleep(Duration::from_millis(random.below(150)));
+        daemon.kill9();
+    }
+    let daemon = serve(&home, Runtime::Native, &telegram).ready();
+    for chat in chats {
+        let text = marker();
+        telegram.tell("text", &json!({"chat": chat, "from": chat, "text": text}));
+        wait(&telegram, chat, &text);
+    }
+    // One can be under way in each chat at each kill.
+    let mut twice = 0;
+    for chat in chats {
+        let sent: Vec<String> =
+            telegram.sent(chat).iter().map(|sent| sent["plain"].as_str().unwrap().to_owned()).collect();
+        for (_, text) in said.iter().filter(|(of, _)| *of == chat) {
+            assert!(sent.iter().any(|sent| sent.contains(text)), "{text} in {chat} is lost, seed {seed}");
+        }
+        twice += sent.len() - sent.iter().collect::<std::collections::BTreeSet<_>>().len();
+    }
+    assert!(twice <= kills * chats.len(), "{twice} came twice over {kills} kills, seed {seed}");
+    println!("{} messages, {twice} twice, {kills} kills, seed {seed}", said.len());
+    assert!(daemon.stop().success());
+}
