@@ -39,7 +39,7 @@ impl fmt::Display for NoDoor {
                 write!(f, "this build brings messages to no channel but {API}, {}", all.join(", "))
             }
             Self::Instance => write!(f, "the channel {API} has no instances; leave instance out"),
-            Self::BadInstance => f.write_str("an instance is called by at most 63 of a-z 0-9 - _"),
+            Self::BadInstance => f.write_str("an instance is called by at most 63 of a-z 0-9 -"),
             Self::Thread(channel) => write!(f, "the channel {channel} has no threads; leave thread out"),
             Self::Chat => write!(
                 f,

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use serde_json::json;
 
 use crate::hand::{ctl, json as printed, run, said, submit};
-use crate::heard::{ingress, wire};
+use crate::heard::{admit, ingress, wire};
 use crate::hook::Hook;
 use crate::world::{Build, Home, Runtime, Serve, User, marker};
 
@@ -52,7 +52,17 @@ fn several_accounts_of_one_platform_are_told_apart() {
     assert!(said(own(&["channel", "platforms"])).contains("IRONCLAW_WEBHOOK_SECRET"));
     for instance in ["one", "two"] {
         wire(&daemon, "mock-agent", "ops", json!({"instance": instance, "senders": "anyone"}));
+        wire(&daemon, "mock-agent", "members", json!({"instance": instance}));
     }
+    // Who is known to one account is nobody to another, whose holder could call anybody so.
+    admit(&daemon, "mock-agent", "webhook-one:ann");
+    let claimed = json!({"text": "it is me", "chat": "members", "sender": "ann"});
+    let verdict = |hook: &Hook, path: &str| {
+        hook.try_say(ingress, path, &marker(), &claimed).unwrap().json()["outcomes"][0]["verdict"].clone()
+    };
+    assert_eq!(verdict(&two, "/hooks/webhook/two"), "drop");
+    assert_eq!(verdict(&one, "/hooks/webhook/one"), "engage");
+    one.wait("members", "it is me");
     let text = marker();
     let body = json!({"text": text, "chat": "ops"});
     assert_eq!(one.try_say(ingress, "/hooks/webhook/two", "x", &body).unwrap().status, 401);
@@ -60,7 +70,7 @@ fn several_accounts_of_one_platform_are_told_apart() {
     assert_eq!(one.try_say(ingress, "/hooks/webhook", "x", &body).unwrap().status, 404);
     assert_eq!(two.try_say(ingress, "/hooks/webhook/two", "x", &body).unwrap().status, 202);
     two.wait("ops", &text);
-    assert!(one.all().is_empty());
+    assert!(one.taken("ops").is_empty());
     // The same name on another account is another event.
     assert_eq!(one.try_say(ingress, "/hooks/webhook/one", "x", &body).unwrap().json()["duplicate"], false);
     one.wait("ops", &text);

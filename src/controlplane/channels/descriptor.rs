@@ -24,6 +24,8 @@ pub struct Descriptor {
     pub is_thread: Option<fn(&str) -> bool>,
     /// It is told of what happens by requests to the ingress.
     pub has_hook: bool,
+    /// Its people are called by whoever holds an account's secret, and so are others on another account.
+    pub names_are_the_accounts: bool,
 }
 
 /// What a platform can do.
@@ -73,6 +75,16 @@ pub struct Key {
 }
 
 impl Descriptor {
+    /// Somebody on an account, as the ledger names users. Who is known to one account of a platform whose names are the
+    /// account's own is nobody to another one: its holder could call anybody so.
+    pub fn user(&self, instance: &str, handle: &str) -> String {
+        match instance {
+            "" => format!("{}:{handle}", self.platform),
+            instance if self.names_are_the_accounts => format!("{}-{instance}:{handle}", self.platform),
+            _ => format!("{}:{handle}", self.platform),
+        }
+    }
+
     /// Whether it can do this.
     pub fn can(&self, ability: Ability) -> bool {
         self.abilities.contains(&ability)
@@ -142,6 +154,7 @@ const TELEGRAM: Descriptor = Descriptor {
     chat_form: "a number, negative for groups, or @name",
     is_thread: Some(is_telegram_thread),
     has_hook: true,
+    names_are_the_accounts: false,
 };
 
 const WEBHOOK: Descriptor = Descriptor {
@@ -169,6 +182,7 @@ const WEBHOOK: Descriptor = Descriptor {
     chat_form: "1 to 128 of A-Z a-z 0-9 . _ - : / @ + #",
     is_thread: Some(is_hook_chat),
     has_hook: true,
+    names_are_the_accounts: true,
 };
 
 /// The platform of this name.
@@ -178,7 +192,7 @@ pub fn find(platform: &str) -> Option<&'static Descriptor> {
 
 /// Whether an account may be called so; no name is the account that the environment gives.
 pub fn is_instance(instance: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     instance.len() <= 63 && instance.bytes().all(plain)
 }
 
@@ -199,6 +213,14 @@ mod tests {
         }
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         assert!(names.iter().all(|name| name.bytes().all(plain) && *name != "api" && *name != "agent"));
+    }
+
+    #[test]
+    fn who_holds_one_account_calls_nobody_of_another() {
+        let of = |platform: &str, instance: &str| find(platform).unwrap().user(instance, "ann");
+        assert_eq!(of("webhook", ""), "webhook:ann");
+        assert_eq!(of("webhook", "ops"), "webhook-ops:ann");
+        assert_eq!((of("telegram", ""), of("telegram", "two")), ("telegram:ann".into(), "telegram:ann".into()));
     }
 
     #[test]

@@ -192,7 +192,7 @@ fn account(
             "instance" => {
                 account.instance = text()?.to_owned();
                 if !descriptor::is_instance(&account.instance) {
-                    return Err("instance must be at most 63 of a-z 0-9 - _".to_owned());
+                    return Err("instance must be at most 63 of a-z 0-9 -".to_owned());
                 }
             }
             "disabled" => {

@@ -17,6 +17,7 @@ use rusqlite::Transaction;
 use self::admission::Stranger;
 use self::decide::{Reason, Verdict};
 use self::plan::{Plan, Said, plan};
+use super::channels::descriptor;
 use super::channels::event::{EventKind, InboundEvent};
 use super::gateway::Gateway;
 use super::keys::Keyring;
@@ -269,7 +270,8 @@ fn take(
         messaging_groups::rename(tx, channel, instance, &event.chat, to)?;
         return Ok(Routed::default());
     }
-    let Ok(sender) = UserId::parse(&format!("{channel}:{}", event.sender.handle)) else {
+    let named = descriptor::find(channel).map(|known| known.user(instance, &event.sender.handle));
+    let Some(sender) = named.and_then(|name| UserId::parse(&name).ok()) else {
         log::warn("channel.bad_event", &[("channel", &channel), ("wrong", &"the name of its sender")]);
         return Ok(Routed::default());
     };
