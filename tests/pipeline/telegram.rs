@@ -63,7 +63,8 @@ fn an_answer_comes_in_the_topic_in_which_it_was_asked_for(runtime: Runtime) {
     telegram.tell("text", &json!({"chat": GROUP, "from": ANN, "thread": 77, "text": other, "mention": true}));
     assert_eq!(wait(&telegram, GROUP, &other)["message_thread_id"], 77);
     // Strangers are not heard, whatever they call.
-    telegram.tell("text", &json!({"chat": GROUP, "from": 99, "thread": 55, "text": "stranger", "mention": true}));
+    telegram
+        .tell("text", &json!({"chat": GROUP, "from": 99, "thread": 55, "text": "stranger", "mention": true}));
     let last = marker();
     telegram.tell("text", &json!({"chat": GROUP, "from": ANN, "text": last, "mention": true}));
     assert!(wait(&telegram, GROUP, &last)["message_thread_id"].is_null(), "the chat itself");

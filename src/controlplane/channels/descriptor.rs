@@ -220,14 +220,24 @@ mod tests {
         let of = |platform: &str, instance: &str| find(platform).unwrap().user(instance, "ann");
         assert_eq!(of("webhook", ""), "webhook:ann");
         assert_eq!(of("webhook", "ops"), "webhook-ops:ann");
-        assert_eq!((of("telegram", ""), of("telegram", "two")), ("telegram:ann".into(), "telegram:ann".into()));
+        assert_eq!(
+            (of("telegram", ""), of("telegram", "two")),
+            ("telegram:ann".into(), "telegram:ann".into())
+        );
     }
 
     #[test]
     fn chats_of_telegram_are_numbers_or_names() {
-        for (chat, expected) in [("5", true), ("-1001", true), ("@news_channel", true), ("@abc", false), ("", false)]
-            .into_iter()
-            .chain([("-", false), ("5/../x", false), ("@a b c d", false), ("+5", false), ("99999999999999999999", false)])
+        for (chat, expected) in
+            [("5", true), ("-1001", true), ("@news_channel", true), ("@abc", false), ("", false)]
+                .into_iter()
+                .chain([
+                    ("-", false),
+                    ("5/../x", false),
+                    ("@a b c d", false),
+                    ("+5", false),
+                    ("99999999999999999999", false),
+                ])
         {
             assert_eq!(is_telegram_chat(chat), expected, "{chat}");
         }

@@ -65,7 +65,10 @@ impl Telegram {
         let token = account.value("token").unwrap_or_default();
         let is_token = token.split_once(':').is_some_and(|(id, secret)| {
             let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
-            !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit()) && !secret.is_empty() && secret.bytes().all(plain)
+            !id.is_empty()
+                && id.bytes().all(|b| b.is_ascii_digit())
+                && !secret.is_empty()
+                && secret.bytes().all(plain)
         });
         if !is_token {
             return Err("token must be as @BotFather gives it, NUMBER:LETTERS".to_owned());
@@ -97,7 +100,8 @@ impl Telegram {
         let url = wire::url(&self.base, self.token.expose(), request.method);
         let agent = agent.clone();
         let asked = smol::unblock(move || {
-            let sent = agent.post(&url).header("content-type", "application/json").send(request.body.as_bytes());
+            let sent =
+                agent.post(&url).header("content-type", "application/json").send(request.body.as_bytes());
             let mut response = sent.map_err(|error| outgoing::words(&error))?;
             let status = response.status().as_u16();
             let mut body = Vec::new();
@@ -208,7 +212,9 @@ impl Telegram {
             let post = Post { chat: &part.chat, thread, text, style, reply_to: quotes, buttons: &[] };
             let request = match wire::send_message(&post) {
                 Ok(request) => request,
-                Err(BadRequest::Text) => return Err(SendError::Permanent("there is nothing to show in it".into())),
+                Err(BadRequest::Text) => {
+                    return Err(SendError::Permanent("there is nothing to show in it".into()));
+                }
                 Err(wrong) => return Err(SendError::Permanent(wrong.to_string())),
             };
             match self.ask(&self.agent, request).await {
@@ -224,7 +230,10 @@ impl Telegram {
                     return Err(SendError::Retry(hint, "too many messages at once".to_owned()));
                 }
                 Answer::Permanent(code, why) => {
-                    return Err(SendError::Permanent(format!("Telegram answers {code}: {}", self.shown(&why))));
+                    return Err(SendError::Permanent(format!(
+                        "Telegram answers {code}: {}",
+                        self.shown(&why)
+                    )));
                 }
                 Answer::Transient(why) | Answer::Conflict(why) => {
                     return Err(SendError::Retry(None, self.shown(&why)));
@@ -242,7 +251,8 @@ impl Telegram {
         let Some((_, secret)) = &self.told_at else { return HookAnswer::of(404) };
         // Of digests: how long the comparison takes says nothing.
         let hashed = |text: &str| digest(&SHA256, text.as_bytes()).as_ref().to_vec();
-        let is_known = request.header(SECRET_HEADER).is_some_and(|said| hashed(said) == hashed(secret.expose()));
+        let is_known =
+            request.header(SECRET_HEADER).is_some_and(|said| hashed(said) == hashed(secret.expose()));
         if !is_known {
             return HookAnswer::refused(401, "bad_secret");
         }
@@ -321,7 +331,10 @@ mod tests {
             (&[("token", "12:hunter2/../x")], "token must be"),
             (&[token, ("api_base", "http://a.example")], "https://"),
             (&[token, ("webhook_url", "https://a.example/x")], "go together"),
-            (&[token, ("webhook_url", "https://a.example/x"), ("webhook_secret", "hunter2 !")], "secret must be"),
+            (
+                &[token, ("webhook_url", "https://a.example/x"), ("webhook_secret", "hunter2 !")],
+                "secret must be",
+            ),
         ] {
             let wrong = account(bad).err().unwrap();
             assert!(wrong.contains(about) && !wrong.contains("hunter2"), "{wrong}");

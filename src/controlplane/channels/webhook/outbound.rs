@@ -71,7 +71,9 @@ impl Target {
                 .header("webhook-id", &key)
                 .header("webhook-timestamp", &at)
                 .header("webhook-signature", &signature);
-            let mut response = request.send(body.as_bytes()).map_err(|error| SendError::Retry(None, outgoing::words(&error)))?;
+            let mut response = request
+                .send(body.as_bytes())
+                .map_err(|error| SendError::Retry(None, outgoing::words(&error)))?;
             let status = response.status().as_u16();
             let hint =
                 response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
