@@ -17,7 +17,7 @@ fn texts(refused: NotSubmitted) -> String {
 fn what_no_door_leads_to_is_not_taken() {
     let world = World::new();
     for (more, says) in [
-        (r#""channel":"telegram","chat":"1""#, "no channel but api"),
+        (r#""channel":"pigeon","chat":"1""#, "no channel but api"),
         (r#""channel":"api","chat":"a\nb""#, "control characters"),
         (r#""channel":"api","chat":"ops","thread":"t""#, "no threads"),
         (r#""channel":"api","chat":"ops","instance":"two""#, "no instances"),
