@@ -3,8 +3,9 @@
 //! function here is a constant that the compiler removes, and no name of a fault is in the executable.
 //!
 //! The faults build reads `IRONCLAW_FAULTS`, a comma-separated list: `crash=NAME` (the first time this process
-//! passes it), `crash=NAME@K` (the K-th time), `weaken=NAME`, and `KEY=VALUE` settings. A sandbox has no
-//! environment: the host hands the list on as the argument `--faults`, through [`set`].
+//! passes it), `crash=NAME@K` (the K-th time), `crash=NAME@/PATH` (once that file is there), `weaken=NAME`, and
+//! `KEY=VALUE` settings. A sandbox has no environment: the host hands the list on as the argument `--faults`,
+//! through [`set`].
 
 /// Ends the process as `kill -9` would, if the faults build was told to crash here.
 #[inline(always)]
@@ -73,16 +74,27 @@ mod on {
     pub(super) fn point(name: &'static str) {
         let wanted = all().split(',').filter_map(|item| item.strip_prefix("crash=")).find_map(|item| {
             let (what, count) = item.split_once('@').unwrap_or((item, "1"));
-            (what == name).then(|| count.parse::<u32>().unwrap_or(1))
+            (what == name).then_some(count)
         });
         let Some(wanted) = wanted else { return };
+        if wanted.starts_with('/') {
+            // What a start passes is passed by then, however often that was.
+            if std::path::Path::new(wanted).exists() {
+                end();
+            }
+            return;
+        }
         let mut passed = PASSED.lock().unwrap_or_else(PoisonError::into_inner);
         let times = passed.get_or_insert_with(HashMap::new).entry(name).or_insert(0);
         *times += 1;
-        if *times == wanted {
-            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-            // As pid 1 of its namespace a process cannot kill itself with a signal.
-            std::process::abort();
+        if *times == wanted.parse().unwrap_or(1) {
+            end();
         }
+    }
+
+    fn end() -> ! {
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        // As pid 1 of its namespace a process cannot kill itself with a signal.
+        std::process::abort();
     }
 }

@@ -216,8 +216,7 @@ fn inv_100_a_file_that_was_changed_meanwhile_is_set_aside_until_somebody_says_so
     }
 }
 
-/// Each of these dies at the third append: the first makes the file good again, the second is the start, the third
-/// is the act. It was committed before, so it is done.
+/// Each of these dies at the append of the act. It was committed before, so it is done.
 #[test]
 fn inv_100_killed_in_the_middle_of_an_export_nothing_is_lost() {
     for name in ["export.before_append", "export.appended", "export.synced"] {
@@ -225,12 +224,15 @@ fn inv_100_killed_in_the_middle_of_an_export_nothing_is_lost() {
         let home = Home::new(Build::Faults, User::Root);
         assert!(Serve::new(&home, Runtime::Native).ready().stop().success());
         fs::write(file(&home), "{}\n").unwrap();
-        let mut daemon = Serve::new(&home, Runtime::Native).fault(format!("crash={name}@3")).start();
+        let armed = home.root.join("armed");
+        let crash = format!("crash={name}@{}", armed.display());
+        let mut daemon = Serve::new(&home, Runtime::Native).fault(crash).start();
         held(&mut daemon, "record 1 of");
         eventually("the start is in the file", || {
             let text = fs::read_to_string(file(&home)).unwrap();
             text.lines().last().filter(|line| line.contains("daemon.started")).map(drop)
         });
+        fs::write(&armed, "").unwrap();
         let request = Request::post("/v1/audit/acknowledge", &json!({})).token(&daemon.token());
         assert!(request.send(daemon.address).is_err(), "{name}: it was answered");
         daemon.ended();

@@ -251,10 +251,11 @@ fn inv_031_032_103_every_crash_point_of_a_change_is_survived() {
         "export.synced",
     ] {
         let home = Home::new(Build::Faults, User::Root);
-        // The start is recorded too, so the exporter's points are passed only from the third record on.
-        let crash =
-            if name.starts_with("export.") { format!("crash={name}@3") } else { format!("crash={name}") };
+        // What a start records is exported too, in as many pieces as it happens.
+        let armed = home.root.join("armed");
+        let crash = format!("crash={name}@{}", armed.display());
         let mut daemon = Serve::new(&home, Runtime::Native).fault(crash).ready();
+        std::fs::write(&armed, "").unwrap();
         let body = json!({"kind": "persona", "group": "dev-agent", "payload": {"soul": "once"}});
         let key = marker();
         let ask = |daemon: &Daemon| {

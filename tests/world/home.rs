@@ -90,8 +90,11 @@ impl Home {
 
     /// The executable with these words, as this home's user, with a bare environment.
     pub fn command<S: AsRef<std::ffi::OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(&self.exe);
+        // Who runs the tests with `nohup` has them ignore hangups, and so would all that they start.
+        let mut command = Command::new("/usr/bin/env");
         command
+            .arg("--default-signal=HUP")
+            .arg(&self.exe)
             .args(words)
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
