@@ -3,9 +3,9 @@
 //! function here is a constant that the compiler removes, and no name of a fault is in the executable.
 //!
 //! The faults build reads `IRONCLAW_FAULTS`, a comma-separated list: `crash=NAME` (the first time this process
-//! passes it), `crash=NAME@K` (the K-th time), `crash=NAME@/PATH` (once that file is there), `weaken=NAME`, and
-//! `KEY=VALUE` settings. A sandbox has no environment: the host hands the list on as the argument `--faults`,
-//! through [`set`].
+//! passes it), `crash=NAME@K` (the K-th time), `weaken=NAME`, and `KEY=VALUE` settings. With `armed=FILE` crash points
+//! count only while that file is there, and `passed=FILE` has the name of each that is passed added to that file. A
+//! sandbox has no environment: the host hands the list on as the argument `--faults`, through [`set`].
 
 /// Ends the process as `kill -9` would, if the faults build was told to crash here.
 #[inline(always)]
@@ -67,34 +67,37 @@ mod on {
         panic!("told to panic")
     }
 
+    fn note(file: &str, name: &str) {
+        use std::io::Write;
+        // One write, so that no other thread's name comes between; a sandbox does not see the file.
+        if let Ok(mut file) = std::fs::OpenOptions::new().append(true).create(true).open(file) {
+            let _ = file.write_all(format!("{name}\n").as_bytes());
+        }
+    }
+
     pub(super) fn listed(key: &str, name: &str) -> bool {
         all().split(',').any(|item| item.split_once('=') == Some((key, name)))
     }
 
     pub(super) fn point(name: &'static str) {
-        let wanted = all().split(',').filter_map(|item| item.strip_prefix("crash=")).find_map(|item| {
-            let (what, count) = item.split_once('@').unwrap_or((item, "1"));
-            (what == name).then_some(count)
-        });
-        let Some(wanted) = wanted else { return };
-        if wanted.starts_with('/') {
-            // What a start passes is passed by then, however often that was.
-            if std::path::Path::new(wanted).exists() {
-                end();
-            }
+        if value("armed").is_some_and(|file| !std::path::Path::new(file).exists()) {
             return;
         }
+        if let Some(file) = value("passed") {
+            note(file, name);
+        }
+        let wanted = all().split(',').filter_map(|item| item.strip_prefix("crash=")).find_map(|item| {
+            let (what, count) = item.split_once('@').unwrap_or((item, "1"));
+            (what == name).then(|| count.parse::<u32>().unwrap_or(1))
+        });
+        let Some(wanted) = wanted else { return };
         let mut passed = PASSED.lock().unwrap_or_else(PoisonError::into_inner);
         let times = passed.get_or_insert_with(HashMap::new).entry(name).or_insert(0);
         *times += 1;
-        if *times == wanted.parse().unwrap_or(1) {
-            end();
+        if *times == wanted {
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+            // As pid 1 of its namespace a process cannot kill itself with a signal.
+            std::process::abort();
         }
-    }
-
-    fn end() -> ! {
-        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-        // As pid 1 of its namespace a process cannot kill itself with a signal.
-        std::process::abort();
     }
 }

@@ -225,7 +225,7 @@ fn inv_100_killed_in_the_middle_of_an_export_nothing_is_lost() {
         assert!(Serve::new(&home, Runtime::Native).ready().stop().success());
         fs::write(file(&home), "{}\n").unwrap();
         let armed = home.root.join("armed");
-        let crash = format!("crash={name}@{}", armed.display());
+        let crash = format!("crash={name},armed={}", armed.display());
         let mut daemon = Serve::new(&home, Runtime::Native).fault(crash).start();
         held(&mut daemon, "record 1 of");
         eventually("the start is in the file", || {

@@ -237,63 +237,6 @@ fn inv_028_a_request_sent_twice_is_one_change_and_another_under_its_key_none() {
     assert!(daemon.stop().success());
 }
 
-/// Killed at every durable step of asking and deciding: what is pending can be decided, what is applied was applied
-/// once, and the audit agrees.
-#[test]
-fn inv_031_032_103_every_crash_point_of_a_change_is_survived() {
-    for name in [
-        "submit.before_commit",
-        "submit.after_commit",
-        "decide.before_commit",
-        "decide.after_commit",
-        "export.before_append",
-        "export.appended",
-        "export.synced",
-    ] {
-        let home = Home::new(Build::Faults, User::Root);
-        // What a start records is exported too, in as many pieces as it happens.
-        let armed = home.root.join("armed");
-        let crash = format!("crash={name}@{}", armed.display());
-        let mut daemon = Serve::new(&home, Runtime::Native).fault(crash).ready();
-        std::fs::write(&armed, "").unwrap();
-        let body = json!({"kind": "persona", "group": "dev-agent", "payload": {"soul": "once"}});
-        let key = marker();
-        let ask = |daemon: &Daemon| {
-            Request::post("/v1/changes", &body)
-                .header("Idempotency-Key", key.as_str())
-                .token(&daemon.token())
-                .send(daemon.address)
-        };
-        if let Ok(answer) = ask(&daemon)
-            && answer.status == 201
-        {
-            let change = answer.json();
-            let path = format!("/v1/changes/{}/decision", change["id"].as_str().unwrap());
-            let body = json!({"outcome": "approve", "digest": change["digest"]});
-            let _ = Request::post(&path, &body).token(&daemon.token()).send(daemon.address);
-        }
-        eventually(&format!("{name} is passed"), || daemon.has_ended().then_some(()));
-        drop(daemon);
-        let daemon = Serve::new(&home, Runtime::Native).ready();
-        let change = ask(&daemon).unwrap();
-        assert!(matches!(change.status, 200 | 201), "{name}: {}", change.text());
-        let change = change.json();
-        let id = change["id"].as_str().unwrap();
-        if change["state"] == "pending" {
-            assert_eq!(daemon.get("/v1/agents/dev-agent")["soul"], "", "{name}");
-            assert_eq!(approve(&daemon, &change).status, 200, "{name}");
-        } else {
-            assert_eq!(change["state"], "applied", "{name}");
-        }
-        assert_eq!(daemon.get("/v1/agents/dev-agent")["soul"], "once", "{name}");
-        let all = daemon.get("/v1/changes/history");
-        assert_eq!(all["changes"].as_array().unwrap().len(), 1, "{name}: {all}");
-        assert_eq!(acts(&daemon, id), ["change.submitted", "change.approved", "change.applied"], "{name}");
-        assert_eq!(daemon.get("/v1/audit/verify")["ok"], true, "{name}");
-        assert!(daemon.stop().success());
-    }
-}
-
 /// Every documented route, by what it wants: nobody without a token, with a wrong, an expired or a narrow one.
 #[test]
 fn inv_099_every_route_wants_a_token_that_reaches_it() {

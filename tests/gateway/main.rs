@@ -18,6 +18,7 @@ mod asking;
 mod audit;
 mod changes;
 mod deceit;
+mod decided;
 mod destinations;
 mod doctor;
 mod door;

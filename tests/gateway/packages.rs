@@ -14,7 +14,7 @@ use crate::world::{Build, Daemon, Home, Runtime, Serve, User, eventually};
 crate::world::boxes::in_every_box!(a_package_is_read_after_a_decision_and_stays_what_it_was);
 
 /// Puts a package where an operator puts one.
-fn put(home: &Home, package: &str, text: &str) {
+pub(crate) fn put(home: &Home, package: &str, text: &str) {
     let directory = home.state().join("packages").join(package);
     fs::create_dir_all(directory.join("bin")).unwrap();
     fs::write(directory.join("readme"), text).unwrap();
@@ -212,36 +212,4 @@ fn a_copy_that_was_altered_is_left_out_until_it_can_be_made_again() {
     let daemon = Serve::new(&home, Runtime::Native).ready();
     eventually("its copy is gone", || (fs::read_dir(&store).unwrap().count() == 0).then_some(()));
     assert!(daemon.stop().success());
-}
-
-/// Killed at every step between the decision and the end of its work: the next start ends it, once.
-#[test]
-fn inv_032_every_crash_point_of_a_package_is_survived() {
-    for name in
-        ["decide.after_commit", "apply.written", "apply.copied", "apply.before_commit", "apply.after_commit"]
-    {
-        let home = Home::new(Build::Faults, User::Root);
-        assert!(Serve::new(&home, Runtime::Native).ready().stop().success());
-        put(&home, "tools@1.0", "first");
-        let mut daemon = Serve::new(&home, Runtime::Native).fault(format!("crash={name}")).ready();
-        let change = ask(&daemon, "tools@1.0");
-        let id = change["id"].as_str().unwrap();
-        let body = json!({"outcome": "approve", "digest": change["digest"]});
-        let path = format!("/v1/changes/{id}/decision");
-        let _ = Request::post(&path, &body).token(&daemon.token()).send(daemon.address);
-        eventually(&format!("{name} is passed"), || daemon.has_ended().then_some(()));
-        drop(daemon);
-        let daemon = Serve::new(&home, Runtime::Native).ready();
-        eventually(&format!("{name}: its work is done"), || {
-            (daemon.get(&format!("/v1/changes/{id}"))["state"] == "applied").then_some(())
-        });
-        let order = ["change.submitted", "change.approved", "change.applied"];
-        assert_eq!(acts(&daemon, id), order, "{name}");
-        let chat = daemon.chat("mock-agent", "main");
-        assert_eq!(read(&chat, "/opt/packages/tools/readme"), "first", "{name}");
-        let store = home.state().join("packages/.store");
-        assert_eq!(fs::read_dir(store).unwrap().count(), 1, "{name}");
-        assert_eq!(daemon.get("/v1/audit/verify")["ok"], true, "{name}");
-        assert!(daemon.stop().success());
-    }
 }

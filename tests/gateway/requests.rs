@@ -177,7 +177,7 @@ fn every_crash_point_of_asking_is_survived(runtime: Runtime) {
         // What a start records is exported too. A sandbox does not see the file, and has no such way twice.
         let armed = home.root.join("armed");
         let crash = match name.starts_with("export.") {
-            true => format!("crash={name}@{}", armed.display()),
+            true => format!("crash={name},armed={}", armed.display()),
             false => format!("crash={name}"),
         };
         let mut daemon = Serve::new(&home, runtime).fault(crash).ready();

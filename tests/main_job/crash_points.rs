@@ -2,10 +2,9 @@
 //! and each message is answered exactly once.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use crate::crash::{all_answered_once, deaths};
-use crate::world::{Build, Daemon, Home, Runtime, Serve, User, eventually, leftovers, marker};
+use crate::world::{Build, Daemon, Home, Runtime, Serve, User, eventually, leftovers, marker, points};
 
 /// Points that only a turn passes which an earlier sandbox left open, or only a long chain of records, or only a
 /// change or an agent that asks for one. They have tests of their own.
@@ -38,7 +37,7 @@ const OFF_THE_PLAIN_WAY: &[&str] = &[
 
 #[test]
 fn every_crash_point_is_survived() {
-    let mut names = names();
+    let mut names = points::names();
     assert!(names.len() >= 25, "crash points in src/: {names:?}");
     for area in ["accept.", "launch.", "step.", "ring.", "ingest.", "finish.", "export."] {
         assert!(names.iter().any(|name| name.starts_with(area)), "no point of {area} in {names:?}");
@@ -62,7 +61,7 @@ fn those_of_a_turn_in_gvisor() {
 }
 
 fn walk_areas(areas: &[&str], runtime: Runtime) {
-    let mut names = names();
+    let mut names = points::names();
     names.retain(|name| {
         areas.iter().any(|area| name.starts_with(area)) && !OFF_THE_PLAIN_WAY.contains(&name.as_str())
     });
@@ -198,20 +197,4 @@ fn goes_on(home: Home, mut daemon: Daemon, texts: &[String]) {
     all_answered_once(&daemon.chat("mock-agent", "main"), texts);
     assert!(daemon.stop().success());
     leftovers::none_left(&home, &[], &[]);
-}
-
-/// The names in the source: a point that is added is walked without anybody thinking of it.
-fn names() -> BTreeSet<String> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut names = BTreeSet::new();
-    for path in leftovers::files_below(&source) {
-        if path.extension().is_none_or(|extension| extension != "rs") {
-            continue;
-        }
-        let text = std::fs::read_to_string(&path).unwrap();
-        for part in text.split("fault::point(\"").skip(1) {
-            names.insert(part.split('"').next().unwrap().to_owned());
-        }
-    }
-    names
 }

@@ -17,6 +17,7 @@ pub mod hook;
 pub mod http;
 pub mod install;
 pub mod leftovers;
+pub mod points;
 pub mod telegram;
 
 use std::time::{Duration, Instant};
