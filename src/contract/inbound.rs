@@ -95,6 +95,9 @@ pub struct Attachment {
     pub bytes: Vec<u8>,
 }
 
+/// The channel of messages between agents: the chat is the other agent.
+pub const AGENT: &str = "agent";
+
 /// Somewhere the agent may send to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {

@@ -11,6 +11,7 @@ use super::client::{Client, encode};
 use super::lists::{Output, all, cell, of_group, print};
 use super::shown::out;
 use super::submit::{Manner, Then};
+use crate::contract::inbound::AGENT;
 use crate::contract::json::Value;
 use crate::contract::plain;
 
@@ -43,7 +44,7 @@ struct List {
     json: bool,
 }
 
-/// Ask that an agent may send to a chat, or that a destination of its lead elsewhere. It is held until somebody approves
+/// Ask that an agent may send to a chat or to another agent, or that a destination of its lead elsewhere. It is held until somebody approves
 /// it.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "add")]
@@ -51,10 +52,10 @@ struct Add {
     /// what the agent calls it
     #[argh(positional)]
     name: String,
-    /// the platform: api
+    /// the platform, api, or agent for another agent
     #[argh(positional)]
     channel: String,
-    /// the chat, by the platform's name for it
+    /// the chat, by the platform's name for it, or the other agent
     #[argh(positional)]
     chat: String,
     /// the agent
@@ -117,10 +118,10 @@ struct Remove {
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "check")]
 struct Check {
-    /// the platform: api
+    /// the platform, api, or agent for another agent
     #[argh(positional)]
     channel: String,
-    /// the chat, by the platform's name for it
+    /// the chat, by the platform's name for it, or the other agent
     #[argh(positional)]
     chat: String,
     /// the agent
@@ -159,11 +160,12 @@ pub(super) fn run(client: &Client, words: Destination) -> Result<(), Failure> {
 
 /// What was said; what was not is the control plane's to choose.
 fn given(asked: Add) -> Value {
-    let mut fields = vec![
-        ("name", Value::from(asked.name)),
-        ("channel", Value::from(asked.channel)),
-        ("chat", Value::from(asked.chat)),
-    ];
+    let mut fields = vec![("name", Value::from(asked.name))];
+    if asked.channel == AGENT {
+        fields.extend([("kind", Value::from(AGENT)), ("agent_group", Value::from(asked.chat))]);
+    } else {
+        fields.extend([("channel", Value::from(asked.channel)), ("chat", Value::from(asked.chat))]);
+    }
     let more = [("display_name", asked.display_name), ("instance", asked.instance), ("thread", asked.thread)];
     fields.extend(more.into_iter().filter_map(|(name, value)| Some((name, Value::from(value?)))));
     Value::object(fields)

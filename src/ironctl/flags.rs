@@ -2,6 +2,7 @@
 
 use super::Failure;
 use super::submit::Submit;
+use crate::contract::inbound::AGENT;
 use crate::contract::json::Value;
 use crate::contract::plain;
 
@@ -200,8 +201,12 @@ pub(super) fn destinations(all: &[String], more: &[Text<'_>]) -> Result<Value, F
                 plain::line(text)
             )));
         };
-        let mut fields =
-            vec![("name", Value::from(name)), ("channel", Value::from(channel)), ("chat", Value::from(chat))];
+        let mut fields = vec![("name", Value::from(name))];
+        if channel == AGENT {
+            fields.extend([("kind", Value::from(AGENT)), ("agent_group", Value::from(chat))]);
+        } else {
+            fields.extend([("channel", Value::from(channel)), ("chat", Value::from(chat))]);
+        }
         fields.extend(texts(more));
         found.push(Value::object(fields));
     }

@@ -97,7 +97,7 @@ def before_call(context, case, kwargs):
 
 # What is there decides these, not the form of what is asked for.
 FACTS = re.compile(
-    "there is no agent |there is or was an agent |nothing would change: |nobody would be an owner any more"
+    "there is no agent |cannot write to itself|there is or was an agent |nothing would change: |nobody would be an owner any more"
     # The same twice, or more than fits.
     "|two steps of this change replace the same thing|is there twice; say once|would be the same chat"
     "|would have [0-9]+ (packages|mounts|destinations)"

@@ -261,6 +261,11 @@ fn objection(
         return Ok(None);
     }
     for effect in effects {
+        if let Some(agent) = effect.agent_written_to()
+            && !standing.allows(Scope::Approve, Some(&agent))
+        {
+            return Ok(Some("your roles do not let you decide for the agent that would be written to"));
+        }
         let Effect::SetRole { role, scope, .. } = effect else { continue };
         if matches!(role, Role::Owner | Role::Admin) && !standing.is_owner() {
             return Ok(Some("only an owner makes or unmakes owners and admins"));

@@ -11,6 +11,7 @@ use similar::{ChangeTag, TextDiff};
 use super::effect::{Effect, Mount, Package};
 use crate::contract::chain;
 use crate::contract::ids::GroupName;
+use crate::contract::inbound::AGENT;
 use crate::contract::{paths, plain};
 use crate::controlplane::store::destinations::{self, Target};
 use crate::controlplane::store::grants::{self, Sort, What};
@@ -132,8 +133,15 @@ fn one(conn: &Connection, effect: &Effect, shown: &mut String) -> Result<(), Sto
             }
         }
         Effect::SetDestination { group, name, target } => {
-            let _ = writeln!(shown, "{group}: destination {name}, a chat that it may send to unasked");
             let before = destinations::find(conn, group, name)?.map(|known| known.target);
+            let is_agent = |target: &Target| target.channel == AGENT;
+            let what = match (target, &before) {
+                (Some(target), _) | (None, Some(target)) if is_agent(target) => {
+                    "another agent that it may write to, which answers it"
+                }
+                _ => "a chat that it may send to unasked",
+            };
+            let _ = writeln!(shown, "{group}: destination {name}, {what}");
             let before = before.as_ref().map_or_else(|| "none".to_owned(), target_line);
             granted(&before, target.as_ref().map(target_line), shown)
         }
@@ -168,7 +176,10 @@ fn before(conn: &Connection, group: &GroupName, sort: Sort, name: &str) -> Resul
 
 fn target_line(target: &Target) -> String {
     let Target { display_name, channel, instance, chat, thread } = target;
-    let mut line = format!("chat {} on {}", plain::word(chat), plain::word(channel));
+    let mut line = match channel.as_str() {
+        AGENT => format!("the agent {}", plain::word(chat)),
+        _ => format!("chat {} on {}", plain::word(chat), plain::word(channel)),
+    };
     if !instance.is_empty() {
         line.push_str(&format!("/{}", plain::word(instance)));
     }

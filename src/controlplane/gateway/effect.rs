@@ -7,6 +7,7 @@ pub use host::{Mount, Package, READ, WRITE};
 
 use super::payload::{Refusal, Refusals, fields, list, optional, text};
 use crate::contract::ids::{GroupName, UserId};
+use crate::contract::inbound::AGENT;
 use crate::contract::json::Value;
 use crate::controlplane::store::destinations::Target;
 use crate::controlplane::store::groups::{Document, Tools};
@@ -164,6 +165,16 @@ impl Effect {
             Self::SetRole { user, .. } => Some(format!("roles/{user}")),
             Self::SetWiring { chat, .. } => {
                 Some(format!("chat/{}/{}/{}", chat.channel, chat.instance, chat.chat))
+            }
+            _ => None,
+        }
+    }
+
+    /// The agent that another one may write to from then on.
+    pub fn agent_written_to(&self) -> Option<GroupName> {
+        match self {
+            Self::SetDestination { target: Some(target), .. } if target.channel == AGENT => {
+                GroupName::parse(&target.chat).ok()
             }
             _ => None,
         }

@@ -7,6 +7,7 @@ use rusqlite::Connection;
 
 use super::decide::{Hearing, Manner, Reason, Speaker, Verdict, decide};
 use crate::contract::ids::{GroupName, UserId, WiringId};
+use crate::contract::inbound::AGENT;
 use crate::contract::time::Millis;
 use crate::controlplane::principals::{Scope, Standing};
 use crate::controlplane::store::sessions::{Partition, Place};
@@ -15,8 +16,6 @@ use crate::controlplane::store::{StoreError, attention, groups, members};
 
 /// Most agents that listen in one chat.
 pub const MOST: usize = 64;
-/// The channel of conversations that are not of one chat: all chats that are wired `agent-shared` share one.
-pub const AGENT: &str = "agent";
 
 /// A message that is or could be said.
 #[derive(Clone, Copy, Debug)]
@@ -98,7 +97,8 @@ pub fn partition(group: &GroupName, sessions: &str, place: &Place) -> Partition 
     Partition { group: group.clone(), place }
 }
 
-/// The place of the conversation that is the agent's own, and no chat's.
+/// The place of the conversation that is the agent's own, and no chat's: all chats that are wired `agent-shared` share it.
+/// No other agent has a conversation there, for none writes to itself.
 pub fn agent_place(group: &GroupName) -> Place {
     Place { channel: AGENT.to_owned(), instance: String::new(), chat: group.to_string(), thread: None }
 }

@@ -9,7 +9,7 @@ use smol::lock::Semaphore;
 use super::bells::Bells;
 use super::capacity::Capacity;
 use super::disk::{Counted, FreeSpace};
-use super::letters::LetterRate;
+use super::letters::Rates;
 use super::run::Times;
 use super::states::States;
 use crate::contract::ids::{GroupName, SessionId};
@@ -65,7 +65,7 @@ pub(super) struct Context {
     pub(super) capacity: Capacity,
     pub(super) bells: Bells,
     /// How often agents write to other chats.
-    pub(super) letters: Arc<LetterRate>,
+    pub(super) letters: Arc<Rates>,
     pub(super) states: States,
     pub(super) readers: Semaphore,
     pub(super) space: FreeSpace,

@@ -10,7 +10,8 @@ use rusqlite::Transaction;
 
 use super::actions::{self, Answer};
 use super::hostile::{self, Refused};
-use super::letters::{self, Aim, Delivered, Letter, LetterRate};
+use super::letters::{self, Aim, Delivered, Letter, Rates};
+use super::peers;
 use crate::contract::action::Action;
 use crate::contract::cipher::FileKey;
 use crate::contract::ids::{MessageId, SessionId};
@@ -38,7 +39,7 @@ pub(super) struct Ring {
     /// Somebody watches the conversation.
     pub(super) watched: bool,
     /// How often may be written to other chats.
-    pub(super) rate: Arc<LetterRate>,
+    pub(super) rate: Arc<Rates>,
 }
 
 /// What a sandbox has put out since it last finished a message. A ring at a time is bounded by the contract; this
@@ -240,7 +241,7 @@ fn objection(
 fn store(
     tx: &Transaction<'_>,
     desk: &Desk,
-    rate: &LetterRate,
+    rates: &Rates,
     session: &SessionId,
     epoch: u64,
     last: u64,
@@ -260,7 +261,7 @@ fn store(
                 if letters::aim(&message, &origin.place) == Aim::Elsewhere {
                     let begun = Instant::now();
                     let letter = Letter { session, epoch, seq: row.seq, message, cause: &origin };
-                    let (answer, there) = letters::take(tx, desk, rate, letter)?;
+                    let (answer, there) = letters::take(tx, desk, rates, letter)?;
                     answers.push(answer);
                     ingested.elsewhere.extend(there);
                     ingested.took += begun.elapsed();
@@ -273,6 +274,15 @@ fn store(
                 if let Some(refused) = letters::unwired(tx, session, row.seq, &origin.place)? {
                     answers.push(refused);
                     continue;
+                }
+                if peers::is_from_agent(&origin.place) {
+                    let letter =
+                        Letter { session, epoch, seq: row.seq, message: message.clone(), cause: &origin };
+                    let refused = letters::back_to_agent(tx, desk, rates, letter, &mut ingested.elsewhere)?;
+                    if let Some(refused) = refused {
+                        answers.push(refused);
+                        continue;
+                    }
                 }
                 outbox::store(
                     tx,

@@ -309,13 +309,15 @@ pub(super) fn told(group: &AgentGroup, places: Vec<Place>, usage: Usage, turn: D
 /// What an agent is told of itself and of where it may send, in the order in which it is told.
 pub(super) fn told_all(config: SessionConfig, destinations: &[Destination]) -> Vec<InboundBody> {
     let destination = |Destination { name, target, .. }: &Destination| {
+        let is_agent = target.channel == inbound::AGENT;
+        let of_a_chat = |part: &String| (!is_agent).then(|| part.clone());
         InboundBody::Destination(inbound::Destination {
             name: name.clone(),
-            kind: "chat".to_owned(),
+            kind: if is_agent { "agent" } else { "chat" }.to_owned(),
             display_name: target.display_name.clone(),
-            channel: Some(target.channel.clone()),
-            chat: Some(target.chat.clone()),
-            agent_group: None,
+            channel: of_a_chat(&target.channel),
+            chat: of_a_chat(&target.chat),
+            agent_group: is_agent.then(|| target.chat.clone()),
         })
     };
     std::iter::once(InboundBody::Config(config)).chain(destinations.iter().map(destination)).collect()

@@ -11,9 +11,11 @@ use rusqlite::Transaction;
 
 use super::Sessions;
 use super::actions::{Answer, Refusal, refusal};
+use super::peers::{self, Word};
 use crate::contract::action::Outcome;
 use crate::contract::catalogue::{MOST_LETTER, SEND_MESSAGE};
 use crate::contract::ids::{GroupName, MessageId, SessionId};
+use crate::contract::inbound::AGENT;
 use crate::contract::json::Value;
 use crate::contract::outbound::{MessageOut, OutboundKind};
 use crate::controlplane::doors;
@@ -68,19 +70,28 @@ pub(super) struct Letter<'a> {
     pub(super) cause: &'a Found,
 }
 
-/// How often the agents of a group have written to other chats in this minute, whichever of their conversations it was.
+/// How often the agents of a group have written elsewhere in this minute, whichever of their conversations it was.
 #[derive(Debug, Default)]
 pub(super) struct LetterRate(Mutex<HashMap<GroupName, (Instant, u32)>>);
 
 impl LetterRate {
-    /// Counts one; says whether it may still go.
-    fn take(&self, group: &GroupName, now: Instant) -> bool {
+    /// Counts one; says whether it may still go where so many may.
+    pub(super) fn take(&self, group: &GroupName, most: u32, now: Instant) -> bool {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, (since, _)| now.duration_since(*since) < MINUTE);
         let (_, count) = all.entry(group.clone()).or_insert((now, 0));
         *count = count.saturating_add(1);
-        *count <= MOST_A_MINUTE
+        *count <= most
     }
+}
+
+/// The counts of both kinds.
+#[derive(Debug, Default)]
+pub(super) struct Rates {
+    /// What goes to chats: nobody there asked for it.
+    pub(super) chats: LetterRate,
+    /// What goes to agents.
+    pub(super) agents: LetterRate,
 }
 
 /// Where a letter appeared.
@@ -92,13 +103,15 @@ pub(super) struct Delivered {
     pub(super) is_new: bool,
     /// The letter.
     pub(super) message: MessageId,
+    /// It is for an agent, which is to answer it.
+    pub(super) wakes: bool,
 }
 
 /// Takes or refuses it. The answer goes by the message's number.
 pub(super) fn take(
     tx: &Transaction<'_>,
     desk: &Desk,
-    rate: &LetterRate,
+    rates: &Rates,
     letter: Letter<'_>,
 ) -> Result<(Answer, Option<Delivered>), StoreError> {
     let row = sessions::get(tx, letter.session)?.ok_or(StoreError::BadRow("a session"))?;
@@ -127,7 +140,8 @@ pub(super) fn take(
         Some(_) if let Some(reason) = unrecorded => {
             Err(refusal("unrecorded", format!("nothing was sent: {reason}; try again later")))
         }
-        Some(_) if !rate.take(&group, Instant::now()) => {
+        Some(target) if target.channel == AGENT => Ok(target),
+        Some(_) if !rates.chats.take(&group, MOST_A_MINUTE, Instant::now()) => {
             let why =
                 format!("{MOST_A_MINUTE} messages a minute to other chats are the most; nothing was sent");
             Err(refusal("too_often", why))
@@ -140,6 +154,18 @@ pub(super) fn take(
             return Ok((Answer::refused(why, group, SEND_MESSAGE, |told| outcome(false, told)), None));
         }
     };
+    if channel == AGENT {
+        let to = GroupName::parse(&chat).map_err(|_| StoreError::BadRow("a destination"))?;
+        let Some(cause) = &in_reply_to else { return Err(StoreError::BadRow("a letter")) };
+        let word = Word { session: letter.session, group: &group, cause: (cause, letter.cause), text };
+        return Ok(match peers::write(tx, desk, &rates.agents, &to, word)? {
+            Ok(delivered) => {
+                let told = Value::object([("message", Value::from(delivered.message.as_str()))]);
+                (Answer::done(outcome(true, told)), Some(delivered))
+            }
+            Err(why) => (Answer::refused(why, group, SEND_MESSAGE, |told| outcome(false, told)), None),
+        });
+    }
     if let Err(no) = doors::lead_to(&channel, &instance, &chat, thread.as_deref()) {
         // Given by another version, which had this door.
         let why = refusal("unsupported_here", format!("{no}; nothing was sent"));
@@ -177,8 +203,34 @@ pub(super) fn take(
     };
     sessions::touch(tx, &there)?;
     let told = Value::object([("message", Value::from(stored.message.as_str()))]);
-    let delivered = Delivered { session: there, is_new, message: stored.message };
+    let delivered = Delivered { session: there, is_new, message: stored.message, wakes: false };
     Ok((Answer::done(outcome(true, told)), Some(delivered)))
+}
+
+/// An answer to a message of another agent goes back to where that one was asked. What it comes to is added to
+/// `elsewhere`; `None` when it was taken.
+pub(super) fn back_to_agent(
+    tx: &Transaction<'_>,
+    desk: &Desk,
+    rates: &Rates,
+    letter: Letter<'_>,
+    elsewhere: &mut Vec<Delivered>,
+) -> Result<Option<Answer>, StoreError> {
+    let Some(cause) = &letter.message.in_reply_to else { return Ok(None) };
+    let row = sessions::get(tx, letter.session)?.ok_or(StoreError::BadRow("a session"))?;
+    let group = row.partition.group;
+    let text = letter.message.text.clone();
+    let word = Word { session: letter.session, group: &group, cause: (cause, letter.cause), text };
+    match peers::answer(tx, desk, &rates.agents, word)? {
+        Ok(delivered) => {
+            elsewhere.push(delivered);
+            Ok(None)
+        }
+        Err(why) => {
+            let (name, call) = (REPLY.to_owned(), letter.seq.to_string());
+            Ok(Some(Answer::refused(why, group, REPLY, |result| Outcome { name, call, ok: false, result })))
+        }
+    }
 }
 
 /// An answer to a chat of a platform from which its agent was taken away meanwhile, and to which it has no destination,
@@ -218,6 +270,9 @@ impl Sessions {
         for letter in letters {
             let (to, message) = (&letter.session as _, &letter.message as _);
             log::info("letter.sent", &[("from", from as _), ("to", to), ("message", message)]);
+            if letter.wakes {
+                self.wake(&letter.session);
+            }
             if rung.insert(letter.session.clone()) {
                 self.context().bells.ring(&letter.session, None);
             }
@@ -234,10 +289,10 @@ mod tests {
         let (rate, now) = (LetterRate::default(), Instant::now());
         let (one, other) = (GroupName::parse("one").unwrap(), GroupName::parse("other").unwrap());
         for _ in 0..MOST_A_MINUTE {
-            assert!(rate.take(&one, now));
+            assert!(rate.take(&one, MOST_A_MINUTE, now));
         }
-        assert!(!rate.take(&one, now + MINUTE / 2));
-        assert!(rate.take(&other, now + MINUTE / 2));
-        assert!(rate.take(&one, now + MINUTE));
+        assert!(!rate.take(&one, MOST_A_MINUTE, now + MINUTE / 2));
+        assert!(rate.take(&other, MOST_A_MINUTE, now + MINUTE / 2));
+        assert!(rate.take(&one, MOST_A_MINUTE, now + MINUTE));
     }
 }

@@ -124,6 +124,17 @@ pub fn forget(tx: &Transaction<'_>, group: &GroupName) -> Result<(), StoreError>
     Ok(())
 }
 
+/// Takes every destination away that leads to a chat which is no more.
+///
+/// # Errors
+/// SQLite's.
+pub fn forget_leading_to(tx: &Transaction<'_>, channel: &str, chat: &str) -> Result<(), StoreError> {
+    let sql = "DELETE FROM destinations WHERE messaging_group IN
+                   (SELECT id FROM messaging_groups WHERE channel = ?1 AND chat = ?2)";
+    tx.prepare_cached(sql)?.execute([channel, chat])?;
+    Ok(())
+}
+
 /// Up to `limit` destinations by group and name, after one; of one group, or of all.
 ///
 /// # Errors
@@ -180,6 +191,9 @@ mod tests {
         assert_eq!(world.read(|conn| leading_to(conn, &group, "api", "other")).unwrap().name, "ops");
         assert_eq!(world.read(|conn| leading_to(conn, &group, "api", "ops")), None, "not any more");
         assert_eq!(world.read(|conn| leading_to(conn, &group, "telegram", "other")), None);
+        assert_eq!(names(&world, "", 9), ["alerts", "news", "ops"]);
+        world.write(move |tx| forget_leading_to(tx, "api", "news"));
+        assert_eq!(names(&world, "", 9), ["alerts", "ops"]);
         let own = group.clone();
         assert!(
             world.write(move |tx| Ok((remove(tx, &own, "ops")?, remove(tx, &own, "ops")?))) == (true, false)

@@ -128,6 +128,8 @@ pub struct Found {
     pub place: Place,
     /// The platform's own name of it.
     pub platform_message: Option<String>,
+    /// How many agents it passed through.
+    pub hop: u32,
 }
 
 /// Accepts a message: the session and its secret are made when there are none; an event that was accepted in
@@ -376,7 +378,7 @@ pub fn hand_over(
 /// # Errors
 /// SQLite's, or [`StoreError::BadRow`].
 pub fn find(conn: &Connection, session: &SessionId, id: &MessageId) -> Result<Option<Found>, StoreError> {
-    let sql = "SELECT position, state, channel, instance, chat, thread, platform_message FROM inbox
+    let sql = "SELECT position, state, channel, instance, chat, thread, platform_message, hop FROM inbox
          WHERE id = ?1 AND session = ?2";
     let mut query = conn.prepare_cached(sql)?;
     let mut found = query.query_and_then([id.as_str(), session.as_str()], |row| {
@@ -390,6 +392,7 @@ pub fn find(conn: &Connection, session: &SessionId, id: &MessageId) -> Result<Op
                 thread: row.get(5)?,
             },
             platform_message: row.get(6)?,
+            hop: row.get(7)?,
         })
     })?;
     found.next().transpose()

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{Bench, Repeat, Task, Tool, ToolError, text};
 use crate::contract::catalogue::{self, MOST_LETTER};
-use crate::contract::inbound::Destination;
+use crate::contract::inbound::{AGENT, Destination};
 use crate::contract::json::{Value, only_fields};
 
 /// What the model may call the chat that is answered.
@@ -37,7 +37,8 @@ pub struct Address {
 pub(super) const LIST_DESTINATIONS: Tool = Tool {
     name: "list_destinations",
     description: "List where you may send messages beside the chat that you answer: a JSON array of name, and of \
-        display_name and channel where there are such. Give a name to send_message.",
+        display_name where there is one, with the channel of a chat or the name of another agent. Give a name to \
+        send_message.",
     group: "messages",
     schema: || {
         Value::object([
@@ -54,7 +55,8 @@ pub(super) const LIST_DESTINATIONS: Tool = Tool {
 pub(super) const SEND_MESSAGE: Tool = Tool {
     name: catalogue::SEND_MESSAGE,
     description: "Send a message now. Without \"to\" it goes to the chat that you answer, before your answer; with the \
-        name of a destination (list_destinations has them) to that chat. Your answer itself needs no tool.",
+        name of a destination (list_destinations has them) to that chat or agent. What an agent answers comes in a new \
+        message, so do not wait for it. Your answer itself needs no tool.",
     group: "messages",
     schema: || {
         let word = |description: &'static str| {
@@ -107,6 +109,7 @@ fn list(bench: &Bench, input: &Value, _: &str) -> Result<String, ToolError> {
             fields.push(("display_name", Value::from(one.display_name.as_str())));
         }
         fields.extend(one.channel.as_deref().map(|channel| ("channel", Value::from(channel))));
+        fields.extend(one.agent_group.as_deref().map(|agent| ("agent", Value::from(agent))));
         Value::object(fields)
     });
     Ok(Value::Array(shown.collect()).to_string())
@@ -133,6 +136,9 @@ fn letter(destinations: &Destinations, input: &Value) -> Result<Letter, ToolErro
         false => match destinations.find(name)? {
             Destination { channel: Some(channel), chat: Some(chat), .. } => {
                 Some(Address { channel: channel.clone(), chat: chat.clone() })
+            }
+            Destination { agent_group: Some(agent), .. } => {
+                Some(Address { channel: AGENT.to_owned(), chat: agent.clone() })
             }
             _ => return Err(ToolError("messages cannot be sent there".to_owned())),
         },

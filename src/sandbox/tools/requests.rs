@@ -12,7 +12,7 @@ pub(super) const REQUEST_CAPABILITY_CHANGE: Tool = Tool {
         the id of the request at once and are told in a new message when it is decided, so do not wait for it and do \
         not ask again. Kinds and payloads: persona {identity?, soul?, instructions?} (texts); enabled_tools {tools: \
         \"all\" | \"none\" | [names]}; model {provider?, model}; wiring {add: [{channel, chat}], \
-        destinations: [{name, channel, chat}], remove_destinations: [names]}. The host says what \
+        destinations: [{name, channel, chat} or {name, kind: \"agent\", agent_group}], remove_destinations: [names]}. The host says what \
         is wrong with a payload.",
     group: "requests",
     schema: || {

@@ -1,6 +1,7 @@
 //! The part of `wiring` and `create_agent` that says where an agent may send beside the chat that it answers: a list of
-//! `{"name", "kind"?, "display_name"?, "channel", "instance"?, "chat", "thread"?}` to give, and of names to take away.
-//! What no door of this build leads to is refused. Reads the ledger, changes nothing.
+//! `{"name", "kind"?: "chat", "display_name"?, "channel", "instance"?, "chat", "thread"?}` or `{"name", "kind": "agent",
+//! "display_name"?, "agent_group"}` to give, and of names to take away. What no door of this build leads to is refused,
+//! and an agent that is not there. Reads the ledger, changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,6 +10,7 @@ use rusqlite::Connection;
 use super::{Read, Reading, names, wiring};
 use crate::contract::catalogue::TITLE_BYTES;
 use crate::contract::ids::GroupName;
+use crate::contract::inbound::AGENT;
 use crate::contract::json::Value;
 use crate::controlplane::doors;
 use crate::controlplane::gateway::effect::{Effect, target_value};
@@ -17,6 +19,7 @@ use crate::controlplane::gateway::payload::{
 };
 use crate::controlplane::grants::{NAME_RULE, is_name};
 use crate::controlplane::store::destinations::{self, Target};
+use crate::controlplane::store::groups;
 
 /// Steps of one kind in one change: what a person can still read.
 const MOST: usize = 50;
@@ -35,15 +38,26 @@ pub(super) fn added(
 ) -> Result<(Vec<Value>, Vec<Effect>), Refusals> {
     let (mut shown, mut effects): (Vec<Value>, Vec<Effect>) = (Vec::new(), Vec::new());
     for item in optional_list(payload, field, MOST)? {
-        fields(item, &["name", "kind", "display_name", "channel", "instance", "chat", "thread"])?;
+        let is_agent = choice(item, "kind", &["chat", "agent"])? == "agent";
+        let target = if is_agent {
+            fields(item, &["name", "kind", "display_name", "agent_group"])?;
+            agent(item)?
+        } else {
+            fields(item, &["name", "kind", "display_name", "channel", "instance", "chat", "thread"])?;
+            target(item)?
+        };
         let name = name(item)?;
-        if choice(item, "kind", &["chat", "agent"])? == "agent" {
-            let why = "this build brings no messages from agents to agents; a destination is a chat";
-            return Err(vec![Refusal::new(UNSUPPORTED, why)]);
+        let mut written = vec![("name", Value::from(name.as_str()))];
+        if is_agent {
+            written.extend([
+                ("kind", Value::from("agent")),
+                ("display_name", Value::from(target.display_name.as_str())),
+                ("agent_group", Value::from(target.chat.as_str())),
+            ]);
+        } else {
+            written.push(("kind", Value::from("chat")));
+            written.extend(target_value(&target));
         }
-        let target = target(item)?;
-        let mut written = vec![("name", Value::from(name.as_str())), ("kind", Value::from("chat"))];
-        written.extend(target_value(&target));
         shown.push(Value::object(written));
         effects.push(Effect::SetDestination { group: group.clone(), name, target: Some(target) });
     }
@@ -80,11 +94,30 @@ fn target(item: &Value) -> Result<Target, Refusals> {
     let thread = optional(item, "thread", MOST_NAME)?.filter(|thread| !thread.is_empty());
     doors::lead_to(&chat.channel, &chat.instance, &chat.chat, thread.as_deref())
         .map_err(|no| vec![Refusal::new(UNSUPPORTED, no.to_string())])?;
+    let display_name = display_name(item)?;
+    Ok(Target { display_name, channel: chat.channel, instance: chat.instance, chat: chat.chat, thread })
+}
+
+/// Another agent, which is written to like a chat.
+fn agent(item: &Value) -> Result<Target, Refusals> {
+    let agent = text(item, "agent_group", MOST_NAME)?;
+    let agent = GroupName::parse(&agent)
+        .map_err(|error| vec![Refusal::new("agent_group", format!("agent_group is {error}"))])?;
+    Ok(Target {
+        display_name: display_name(item)?,
+        channel: AGENT.to_owned(),
+        instance: String::new(),
+        chat: agent.to_string(),
+        thread: None,
+    })
+}
+
+fn display_name(item: &Value) -> Result<String, Refusals> {
     let display_name = optional(item, "display_name", TITLE_BYTES)?.unwrap_or_default();
     if display_name.contains('\0') {
         return Err(vec![Refusal::new("display_name", "display_name must be a text without NUL")]);
     }
-    Ok(Target { display_name, channel: chat.channel, instance: chat.instance, chat: chat.chat, thread })
+    Ok(display_name)
 }
 
 /// The reading, unless the group would have more destinations than it may, or two for one chat: by a chat the host knows
@@ -99,6 +132,15 @@ pub(super) fn within(conn: &Connection, group: &GroupName, reading: Result<Readi
             && !names.insert(name)
         {
             return refused(format!("{name} is there twice; say once what becomes of it"));
+        }
+    }
+    for effect in &asked.effects {
+        let Some(agent) = effect.agent_written_to() else { continue };
+        if agent.as_str() == group.as_str() {
+            return refused(format!("{group} cannot write to itself; name another agent"));
+        }
+        if groups::live(conn, &agent)?.is_none() {
+            return refused(format!("there is no agent {agent}; `ironctl agent list` shows those that are"));
         }
     }
     let known = destinations::of(conn, group)?.into_iter();
