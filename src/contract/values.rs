@@ -7,8 +7,9 @@ use std::time::Duration;
 /// # Errors
 /// What was expected.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let expected =
-        || format!("{text:?} is not a duration; expected digits and a unit, as in 500ms, 30s, 10m or 2h");
+    let expected = || {
+        format!("{text:?} is not a duration; expected digits and a unit, as in 500ms, 30s, 10m, 2h or 90d")
+    };
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().map_err(|_| expected())?;
@@ -17,6 +18,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         "s" => number.checked_mul(1000),
         "m" => number.checked_mul(60_000),
         "h" => number.checked_mul(3_600_000),
+        "d" => number.checked_mul(24 * 3_600_000),
         _ => return Err(expected()),
     };
     match milliseconds {
@@ -66,7 +68,14 @@ mod tests {
 
     #[test]
     fn durations_are_digits_and_one_unit() {
-        for (text, ms) in [("0s", 0), ("500ms", 500), ("30s", 30_000), ("10m", 600_000), ("2h", 7_200_000)] {
+        for (text, ms) in [
+            ("0s", 0),
+            ("500ms", 500),
+            ("30s", 30_000),
+            ("10m", 600_000),
+            ("2h", 7_200_000),
+            ("1d", 86_400_000),
+        ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(ms)));
         }
         for bad in [
@@ -79,7 +88,8 @@ mod tests {
             "1 s",
             "1S",
             "1s ",
-            "1d",
+            "1w",
+            "366d",
             "999999999h",
             "18446744073709551616s",
         ] {

@@ -86,6 +86,8 @@ pub struct Config {
     pub policy: Option<PathBuf>,
     /// How long a change waits for a decision.
     pub change_lifetime: Duration,
+    /// How long a conversation that nobody uses can still be read.
+    pub session_expiry: Duration,
     /// Where the master key comes from.
     pub master_key: MasterKeySource,
     /// The API's token, when the environment gave one.
@@ -345,6 +347,7 @@ fn validate(
             14 * 24 * 3600 * second,
             second,
         )?,
+        session_expiry: duration("--session-expiry", &flags.session_expiry, 90 * 24 * 3600 * second, second)?,
         linger: duration("--linger", &flags.linger, 30 * second, Duration::ZERO)?,
         turn_timeout: duration("--turn-timeout", &flags.turn_timeout, 600 * second, second)?,
         launch_timeout: duration("--launch-timeout", &flags.launch_timeout, 30 * second, second)?,

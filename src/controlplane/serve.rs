@@ -33,22 +33,16 @@ use super::router::Inbound;
 use super::session::Sessions;
 use super::state::{RunDir, StateDir, StateError, Wall};
 use super::store::groups::{NewGroup, Tools};
-use super::store::{Ledger, StoreError, groups, retention};
+use super::store::{Ledger, StoreError, groups};
 use super::telemetry::log;
 use super::tokens::Tokens;
 use crate::contract::ids::GroupName;
 use crate::contract::json::Value;
-use crate::contract::time::Millis;
 use crate::controlplane::tasks;
 use crate::os::{memory, process};
 
 /// The certificate's files are read within this time, or not.
 const RELOAD: Duration = Duration::from_secs(10);
-
-/// Rows pruned in one transaction, so that nobody waits long for the writer.
-const PRUNED_AT_ONCE: usize = 500;
-/// Changes pruned in one transaction; each may be a thousand times as large as a message.
-const CHANGES_AT_ONCE: usize = 100;
 
 /// Why the control plane did not start. Each message ends with the next step where there is one.
 #[derive(Debug)]
@@ -281,8 +275,9 @@ impl ControlPlane {
 
         let preparing =
             tasks::spawn(prepare_runtime(choice, claim, limits, sessions.clone(), readiness.clone()));
+        let times = (config.sweep_interval, config.session_expiry);
         let background =
-            tasks::spawn(slow_pass(config.sweep_interval, ledger.clone(), sessions.clone(), gateway.clone()));
+            tasks::spawn(super::upkeep::slow_pass(times, ledger.clone(), sessions.clone(), gateway.clone()));
         let token = token_file;
         Ok(Self {
             address,
@@ -524,6 +519,9 @@ async fn prepare_runtime(
                 description,
                 notes: isolator.report(),
             };
+            if let Err(error) = sessions.sweep_erased().await {
+                log::warn("sessions.not_swept", &[("error", &error)]);
+            }
             let told = sessions.use_runtime(isolator).await;
             readiness.set(stage);
             told
@@ -537,49 +535,5 @@ async fn prepare_runtime(
     };
     if let Err(error) = told {
         log::error("sessions.not_woken", &[("error", &error)]);
-    }
-}
-
-/// The slow safety pass: what is owed is woken, what is old is pruned. Nothing depends on it in time.
-async fn slow_pass(interval: Duration, ledger: Ledger, sessions: Sessions, gateway: Gateway) {
-    let following = gateway.clone();
-    let _following = tasks::spawn(async move { following.follow_recoveries().await });
-    let resuming = gateway.clone();
-    let _resuming = tasks::spawn(async move {
-        if let Err(error) = resuming.resume().await {
-            log::warn("changes.not_resumed", &[("error", &error)]);
-        }
-    });
-    loop {
-        Timer::after(interval).await;
-        if let Err(error) = sessions.wake_owed().await {
-            log::warn("pass.failed", &[("error", &error)]);
-        }
-        if let Err(error) = gateway.lapse().await {
-            log::warn("pass.failed", &[("error", &error)]);
-        }
-        if let Err(error) = gateway.collect().await {
-            log::warn("pass.failed", &[("error", &error)]);
-        }
-        let now = Millis::now();
-        let pruned = ledger.write(move |tx| {
-            let history =
-                retention::prune_history(tx, Millis(now.0 - retention::HISTORY_MILLIS), PRUNED_AT_ONCE)?;
-            let events =
-                retention::prune_events(tx, Millis(now.0 - retention::EVENTS_MILLIS), PRUNED_AT_ONCE)?;
-            retention::prune_attention(tx, now, PRUNED_AT_ONCE)?;
-            retention::prune_held(tx, now, PRUNED_AT_ONCE)?;
-            let changes =
-                retention::prune_changes(tx, Millis(now.0 - retention::CHANGES_MILLIS), CHANGES_AT_ONCE)?;
-            Ok((history, events, changes))
-        });
-        match pruned.await {
-            Ok((0, 0, 0)) => {}
-            Ok((history, events, changes)) => log::info(
-                "pass.pruned",
-                &[("messages", &history), ("events", &events), ("changes", &changes)],
-            ),
-            Err(error) => log::warn("pass.failed", &[("error", &error)]),
-        }
     }
 }

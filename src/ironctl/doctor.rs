@@ -81,6 +81,9 @@ pub(super) struct Doctor {
     log_level: Option<String>,
     /// as for `ironclaw serve`
     #[argh(option)]
+    session_expiry: Option<String>,
+    /// as for `ironclaw serve`
+    #[argh(option)]
     linger: Option<String>,
     /// as for `ironclaw serve`
     #[argh(option)]
@@ -339,6 +342,7 @@ fn local(words: &Doctor) -> Result<Vec<Value>, Failure> {
         ("--sweep-interval", &words.sweep_interval),
         ("--log-format", &words.log_format),
         ("--log-level", &words.log_level),
+        ("--session-expiry", &words.session_expiry),
         ("--linger", &words.linger),
         ("--turn-timeout", &words.turn_timeout),
         ("--launch-timeout", &words.launch_timeout),

@@ -4,6 +4,8 @@ use std::io::{self, Write};
 
 use super::Failure;
 use super::client::{Client, Refused, encode};
+use super::decide::confirmed;
+use super::shown::out;
 use super::table;
 use crate::contract::json::Value;
 use crate::contract::plain;
@@ -137,6 +139,23 @@ pub(super) fn session(client: &Client, id: &str, output: Output) -> Result<(), F
 pub(super) fn release(client: &Client, id: &str, output: Output) -> Result<(), Failure> {
     let empty = Value::Object(Vec::new());
     one(&client.post(&format!("/v1/sessions/{}/release", encode(id)), &empty)?, output)
+}
+
+/// `ctl session erase`
+pub(super) fn erase(client: &Client, id: &str, yes: bool, output: Output) -> Result<(), Failure> {
+    let shown = plain::line(id).into_owned();
+    let question =
+        format!("erase what was said in {shown}? Nobody can read it any more, and nothing brings it back.");
+    if !confirmed(&question, yes)? {
+        writeln!(io::stdout(), "{shown} stays as it is")?;
+        return Ok(());
+    }
+    let answer = client.delete(&format!("/v1/sessions/{}", encode(id)))?;
+    if output == Output::Json {
+        return out(&answer);
+    }
+    writeln!(io::stdout(), "what was said in {shown} is erased")?;
+    Ok(())
 }
 
 pub(super) fn one(document: &Value, output: Output) -> Result<(), Failure> {

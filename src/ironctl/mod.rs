@@ -133,7 +133,7 @@ struct Chat {
     chat: String,
 }
 
-/// Look at sessions, or release a parked one.
+/// Look at sessions, release a parked one, or erase what was said in one.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "session")]
 struct Session {
@@ -147,6 +147,7 @@ enum SessionVerb {
     List(SessionList),
     Show(SessionShow),
     Release(SessionRelease),
+    Erase(SessionErase),
 }
 
 /// All sessions and what they do.
@@ -177,6 +178,22 @@ struct SessionRelease {
     /// its id
     #[argh(positional)]
     id: String,
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Erase what was said in a session: nobody can read it any more, in no file and in no copy of one. Who writes there next
+/// begins anew.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "erase")]
+struct SessionErase {
+    /// its id
+    #[argh(positional)]
+    id: String,
+    /// do not ask
+    #[argh(switch)]
+    yes: bool,
     /// print JSON
     #[argh(switch)]
     json: bool,
@@ -299,6 +316,9 @@ pub fn run(words: &[&str]) -> Result<(), Failure> {
             }
             SessionVerb::Release(SessionRelease { id, json }) => {
                 lists::release(&client()?, &id, lists::Output::of(json))
+            }
+            SessionVerb::Erase(SessionErase { id, yes, json }) => {
+                lists::erase(&client()?, &id, yes, lists::Output::of(json))
             }
         },
         Command::Agent(words) => agent::run(client, words),

@@ -49,6 +49,7 @@ const SCOPES: &[(&str, &str)] = &[
     ("GET /v1/sessions", "read"),
     ("GET /v1/sessions/{id}", "read"),
     ("POST /v1/sessions/{id}/release", "operate"),
+    ("DELETE /v1/sessions/{id}", "operate"),
     ("GET /v1/chat/{agent}/messages", "chat"),
     ("POST /v1/chat/{agent}/messages", "chat"),
     ("GET /v1/chat/{agent}/events", "chat"),

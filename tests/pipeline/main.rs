@@ -21,6 +21,8 @@ mod world;
 
 mod brought;
 mod doors;
+mod erased;
 mod heard;
 mod killed;
+mod peers;
 mod telegram;

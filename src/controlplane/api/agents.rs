@@ -17,6 +17,7 @@ use super::{Api, body};
 use crate::contract::catalogue::TITLE_BYTES;
 use crate::contract::fault;
 use crate::contract::ids::GroupName;
+use crate::contract::inbound::AGENT;
 use crate::contract::json::Value;
 use crate::contract::plain;
 use crate::controlplane::audit::ActError;
@@ -286,6 +287,7 @@ fn end(tx: &Transaction<'_>, principal: &Principal, group: &GroupName) -> Result
     members::forget(tx, group)?;
     wirings::forget(tx, group)?;
     destinations::forget(tx, group)?;
+    destinations::forget_leading_to(tx, AGENT, group.as_str())?;
     grants::forget(tx, group)?;
     revisions::bump(tx, &format!("agent/{group}"))?;
     note(tx, principal, "agent.deleted", group.as_str(), Value::Null)?;

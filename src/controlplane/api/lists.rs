@@ -14,10 +14,11 @@ use crate::contract::time::Millis;
 use crate::controlplane::audit::ActError;
 use crate::controlplane::http::{Body, json_response};
 use crate::controlplane::principals::{Principal, Scope, Standing};
-use crate::controlplane::session::{Live, ReleaseError};
+use crate::controlplane::session::{EraseError, Live, ReleaseError};
 use crate::controlplane::store::StoreError;
 use crate::controlplane::store::groups::{self, Tools};
 use crate::controlplane::store::sessions::{self, SessionRow, SessionState};
+use crate::controlplane::tasks;
 
 /// Rows in a page unless asked otherwise, and at most.
 const PAGE: u64 = 50;
@@ -150,6 +151,25 @@ pub(super) async fn release(api: &Api, principal: &Principal, name: &str) -> Res
             Err(Problem::unexported(&reason, id.as_str(), "ready"))
         }
         Err(ReleaseError::Act(ActError::Store(error))) => Err(error.into()),
+    }
+}
+
+/// `DELETE /v1/sessions/{id}`: nothing that was said in it can be read any more.
+pub(super) async fn erase(api: &Api, principal: Principal, name: &str) -> Result<Response<Body>, Problem> {
+    let id = SessionId::parse(name).map_err(|_| Problem::no_session(name))?;
+    let (actors, erased) = (api.actors.clone(), id.clone());
+    let erasing = tasks::unbroken(async move { actors.erase(&erased, &principal).await });
+    match erasing.await.ok_or_else(Problem::internal)? {
+        Ok(()) | Err(EraseError::Files(_)) => {
+            Ok(json_response(StatusCode::OK, &Value::object([("erased", Value::from(id.as_str()))])))
+        }
+        Err(EraseError::NoSession) => Err(Problem::no_session(name)),
+        Err(EraseError::Forbidden) => Err(Problem::forbidden("your roles do not allow this for its agent")),
+        Err(EraseError::Act(ActError::Unavailable(reason))) => Err(Problem::audit_unavailable(&reason)),
+        Err(EraseError::Act(ActError::Unexported { reason, .. })) => {
+            Err(Problem::unexported(&reason, id.as_str(), "erased"))
+        }
+        Err(EraseError::Act(ActError::Store(error))) => Err(error.into()),
     }
 }
 

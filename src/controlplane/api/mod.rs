@@ -246,6 +246,11 @@ impl Api {
                 Query::read(query, &[])?;
                 lists::session(self, &principal, &id).await
             }
+            Guarded::EraseSession { id } => {
+                Query::read(query, &[])?;
+                no_fields(request).await?;
+                lists::erase(self, principal, &id).await
+            }
             Guarded::Release { id } => {
                 Query::read(query, &[])?;
                 no_fields(request).await?;

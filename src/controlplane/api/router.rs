@@ -53,6 +53,7 @@ pub(super) enum Guarded {
     Sessions,
     Session { id: String },
     Release { id: String },
+    EraseSession { id: String },
     Send { agent: String },
     History { agent: String },
     Events { agent: String },
@@ -108,6 +109,7 @@ impl Guarded {
             Self::Submit
             | Self::Withdraw { .. }
             | Self::Release { .. }
+            | Self::EraseSession { .. }
             | Self::RetryDelivery { .. }
             | Self::DiscardDelivery { .. }
             | Self::EditAgent { .. }
@@ -169,7 +171,10 @@ pub(super) fn route(method: &Method, path: &str) -> Result<Route, Problem> {
         ["v1", "tokens"] => (guarded(Guarded::Tokens), guarded(Guarded::MakeToken), None),
         ["v1", "tokens", name] => (None, None, guarded(Guarded::RevokeToken { name: owned(name) })),
         ["v1", "sessions"] => (guarded(Guarded::Sessions), None, None),
-        ["v1", "sessions", id] => (guarded(Guarded::Session { id: owned(id) }), None, None),
+        ["v1", "sessions", id] => {
+            let (one, erase) = (Guarded::Session { id: owned(id) }, Guarded::EraseSession { id: owned(id) });
+            (guarded(one), None, guarded(erase))
+        }
         ["v1", "sessions", id, "release"] => (None, guarded(Guarded::Release { id: owned(id) }), None),
         ["v1", "chat", agent, "messages"] => (
             guarded(Guarded::History { agent: owned(agent) }),

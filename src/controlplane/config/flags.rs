@@ -65,6 +65,8 @@ settings! {
     policy, "--policy", "IRONCLAW_POLICY";
     /// how long a change waits for a decision before it lapses (336h)
     change_lifetime, "--change-lifetime", "IRONCLAW_CHANGE_LIFETIME";
+    /// how long a conversation that nobody uses is kept before it is erased (90d)
+    session_expiry, "--session-expiry", "IRONCLAW_SESSION_EXPIRY";
     /// requests of one token in a second, four times as many at once; 0 for no limit (100)
     token_rate, "--token-rate", "IRONCLAW_TOKEN_RATE";
     /// where everything durable is kept (/var/lib/ironclaw as root, else $XDG_STATE_HOME/ironclaw)

@@ -171,9 +171,14 @@ pub struct SessionPaths {
 }
 
 impl SessionPaths {
+    /// What a session has on the host beside its group's files.
+    pub fn root(paths: &IsolationPaths, id: &SessionId) -> PathBuf {
+        paths.state_dir.join("sessions").join(id.as_str())
+    }
+
     /// The paths of session `id` of `group`. Makes nothing; see [`prepare`].
     pub fn new(paths: &IsolationPaths, id: &SessionId, group: &GroupName) -> Self {
-        let session_root = paths.state_dir.join("sessions").join(id.as_str());
+        let session_root = Self::root(paths, id);
         let sockets = paths.run_dir.join(id.as_str());
         let inbound_dir = session_root.join("in");
         Self {

@@ -11,6 +11,7 @@ use smol::channel::{Receiver, Sender};
 use super::context::Runtime;
 use super::disk::{self, Room};
 use super::doorbell::Heard;
+use super::erasing::Erase;
 use super::ingest::{self, Failure, Ingested, Ring};
 use super::launch::{Unlaunched, launch};
 use super::limits::{LOOK_AGAIN, MEASURE_EVERY, STALLED_AFTER, backoff};
@@ -51,6 +52,8 @@ pub(super) enum Event {
     Deleted(GroupName),
     /// A change of its agent group was decided.
     Reconfigured,
+    /// What was said in it is to be erased.
+    Erase(Erase),
     /// The doorbell of this run spoke.
     Heard(u64, Heard),
     /// The sandbox of this run has ended.
@@ -393,6 +396,7 @@ impl Actor {
                 self.closing |= self.run.as_ref().is_some_and(|run| run.group == group);
             }
             Event::Reconfigured => self.reconfigured().await,
+            Event::Erase(erase) => self.erase(erase).await,
             Event::Answered(number, outcomes) if Some(number) == current => {
                 if let Some(run) = &mut self.run {
                     run.outcomes.extend(outcomes);

@@ -79,7 +79,7 @@ impl Actor {
         self.owed |= !run.open.is_empty() || !ending.is_polite();
         let began = run.turn_began;
         let result = match ending {
-            Ending::Idle | Ending::Outdated | Ending::Evicted | Ending::Shutdown => {
+            Ending::Idle | Ending::Outdated | Ending::Evicted | Ending::Shutdown | Ending::Erased => {
                 return self.show("asleep", None);
             }
             Ending::LowDisk | Ending::Host(_) => {

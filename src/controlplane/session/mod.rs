@@ -9,6 +9,7 @@ mod context;
 mod disk;
 mod doorbell;
 mod ending;
+mod erasing;
 mod handing;
 mod held;
 mod hostile;
@@ -16,6 +17,7 @@ mod ingest;
 mod launch;
 mod letters;
 mod limits;
+mod peers;
 mod reconfigured;
 mod run;
 mod states;
@@ -32,6 +34,7 @@ use smol::{Task, Timer};
 
 pub use self::bells::Watch;
 pub use self::disk::{FreeSpace, Room};
+pub use self::erasing::EraseError;
 pub use self::states::{Changed, StateWatch};
 
 use self::actor::{Actor, Event, View};

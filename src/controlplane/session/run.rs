@@ -31,6 +31,8 @@ pub(super) enum Ending {
     Evicted,
     /// The daemon stops.
     Shutdown,
+    /// What was said is to be erased.
+    Erased,
     /// The disk is nearly full.
     LowDisk,
     /// Its group is over its quota.
@@ -59,7 +61,7 @@ impl Ending {
 
     /// Whether the sandbox is asked to stop before it is killed.
     pub(super) fn is_polite(&self) -> bool {
-        matches!(self, Self::Idle | Self::Outdated | Self::Evicted | Self::Shutdown)
+        matches!(self, Self::Idle | Self::Outdated | Self::Evicted | Self::Shutdown | Self::Erased)
     }
 
     /// The label that it is counted under.
@@ -67,7 +69,7 @@ impl Ending {
         match self {
             Self::Idle | Self::Outdated => KillReason::Idle,
             Self::Evicted => KillReason::Evicted,
-            Self::Shutdown | Self::Host(_) => KillReason::Shutdown,
+            Self::Shutdown | Self::Erased | Self::Host(_) => KillReason::Shutdown,
             Self::LowDisk => KillReason::LowDisk,
             Self::Quota => KillReason::Quota,
             Self::Lost | Self::Died(_) => KillReason::Died,
@@ -85,6 +87,7 @@ impl Ending {
             Self::Outdated => "its packages or mounts were changed".to_owned(),
             Self::Evicted => "evicted".to_owned(),
             Self::Shutdown => "the daemon stops".to_owned(),
+            Self::Erased => "its conversation is erased".to_owned(),
             Self::LowDisk => "the disk is nearly full".to_owned(),
             Self::Quota => "the agent's files are over their quota".to_owned(),
             Self::Host(why) => why.clone(),

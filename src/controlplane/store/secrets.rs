@@ -55,8 +55,9 @@ pub(super) fn get_or_create(
     Ok((secret, since))
 }
 
-/// Deletes the secret of a session and fails its open messages, whose texts nobody can read any more. The
-/// bytes are overwritten in the file; `Ledger::checkpoint` afterwards empties the log of them too.
+/// Deletes the secret of a session, and with it all that was sealed with it: its open messages are failed, and those that
+/// wait for somebody's admission are gone. The bytes are overwritten in the file; `Ledger::checkpoint` afterwards empties
+/// the log of them too.
 ///
 /// # Errors
 /// SQLite's.
@@ -64,6 +65,7 @@ pub fn erase(tx: &Transaction<'_>, id: &SessionId) -> Result<(), StoreError> {
     for message in inbox::open_ids(tx, id)? {
         inbox::fail(tx, id, &message, "the conversation was erased")?;
     }
+    tx.prepare_cached("DELETE FROM held WHERE session = ?1")?.execute([id.as_str()])?;
     tx.prepare_cached("DELETE FROM session_secrets WHERE session = ?1")?.execute([id.as_str()])?;
     Ok(())
 }

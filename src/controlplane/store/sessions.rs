@@ -311,6 +311,59 @@ pub fn advance_cursor(
     Ok(moved == 1)
 }
 
+/// Has content, owes nobody anything, and was not used since `?1`.
+const UNUSED: &str = "s.open_messages = 0 AND max(s.last_active, s.created_at) < ?1
+    AND EXISTS (SELECT 1 FROM session_secrets x WHERE x.session = s.id)
+    AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.state = 'waiting' AND d.session = s.id)";
+
+/// Up to `most` sessions that have something to erase, owe nobody anything, and were not used since an instant.
+///
+/// # Errors
+/// SQLite's, or [`StoreError::BadRow`].
+pub fn unused(conn: &Connection, before: Millis, most: usize) -> Result<Vec<SessionId>, StoreError> {
+    let sql = format!("SELECT s.id FROM sessions s WHERE {UNUSED} LIMIT ?2");
+    let mut query = conn.prepare_cached(&sql)?;
+    query
+        .query_and_then(params![before.0, super::rows(most)], |row| session_id(&row.get::<_, String>(0)?))?
+        .collect()
+}
+
+/// Whether one is such a session.
+///
+/// # Errors
+/// SQLite's.
+pub fn is_unused(conn: &Connection, id: &SessionId, before: Millis) -> Result<bool, StoreError> {
+    let sql = format!("SELECT EXISTS (SELECT 1 FROM sessions s WHERE {UNUSED} AND s.id = ?2)");
+    Ok(conn.prepare_cached(&sql)?.query_row(params![before.0, id.as_str()], |row| row.get(0))?)
+}
+
+/// When the session was used last that was not used for longest, of those that have something to erase.
+///
+/// # Errors
+/// SQLite's.
+pub fn longest_unused(conn: &Connection) -> Result<Option<Millis>, StoreError> {
+    let sql = "SELECT min(max(s.last_active, s.created_at)) FROM sessions s
+               WHERE EXISTS (SELECT 1 FROM session_secrets x WHERE x.session = s.id)";
+    Ok(conn.prepare_cached(sql)?.query_row([], |row| row.get::<_, Option<i64>>(0))?.map(Millis))
+}
+
+/// Which of these sessions have nothing to read any more, and are there.
+///
+/// # Errors
+/// SQLite's.
+pub fn erased(conn: &Connection, ids: &[SessionId]) -> Result<Vec<SessionId>, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM sessions WHERE id = ?1)
+                   AND NOT EXISTS (SELECT 1 FROM session_secrets WHERE session = ?1)";
+    let mut query = conn.prepare_cached(sql)?;
+    let mut erased = Vec::new();
+    for id in ids {
+        if query.query_row([id.as_str()], |row| row.get(0))? {
+            erased.push(id.clone());
+        }
+    }
+    Ok(erased)
+}
+
 /// Notes that something came to its chat.
 ///
 /// # Errors

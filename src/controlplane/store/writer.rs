@@ -39,6 +39,8 @@ pub enum Step {
     Apply,
     /// What became of a message on its way to a platform is noted.
     Deliver,
+    /// What was said in a conversation is erased.
+    Erase,
     /// Any other write: no crash point.
     Other,
 }
@@ -56,6 +58,7 @@ impl Step {
             Self::Decide => fault::point("decide.before_commit"),
             Self::Apply => fault::point("apply.before_commit"),
             Self::Deliver => fault::point("deliver.before_commit"),
+            Self::Erase => fault::point("erase.before_commit"),
             Self::Other => {}
         }
     }
@@ -72,6 +75,7 @@ impl Step {
             Self::Decide => fault::point("decide.after_commit"),
             Self::Apply => fault::point("apply.after_commit"),
             Self::Deliver => fault::point("deliver.after_commit"),
+            Self::Erase => fault::point("erase.after_commit"),
             Self::Other => {}
         }
     }

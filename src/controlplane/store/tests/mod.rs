@@ -2,6 +2,7 @@
 
 mod changes;
 mod conversations;
+mod erased;
 mod files;
 mod migrations;
 mod power;

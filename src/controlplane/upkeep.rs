@@ -1,0 +1,80 @@
+//! The slow safety pass over everything: what is owed is woken, what is old is pruned, what expired is erased. Nothing depends
+//! on it in time. Touches the ledger, and sessions and gateway through their functions.
+
+use std::time::Duration;
+
+use smol::Timer;
+
+use super::gateway::Gateway;
+use super::session::Sessions;
+use super::store::{Ledger, retention, sessions as rows};
+use super::tasks;
+use super::telemetry::log;
+use crate::contract::time::Millis;
+
+/// Rows pruned in one transaction, so that nobody waits long for the writer.
+const PRUNED_AT_ONCE: usize = 500;
+/// Changes pruned in one transaction; each may be a thousand times as large as a message.
+const CHANGES_AT_ONCE: usize = 100;
+
+/// The slow safety pass: what is owed is woken, what is old is pruned. Nothing depends on it in time.
+pub(super) async fn slow_pass(
+    (interval, expiry): (Duration, Duration),
+    ledger: Ledger,
+    sessions: Sessions,
+    gateway: Gateway,
+) {
+    let expiry = i64::try_from(expiry.as_millis()).unwrap_or(i64::MAX);
+    // Nothing expires before: what is used meanwhile does so later.
+    let mut nothing_before = Millis(0);
+    let following = gateway.clone();
+    let _following = tasks::spawn(async move { following.follow_recoveries().await });
+    let resuming = gateway.clone();
+    let _resuming = tasks::spawn(async move {
+        if let Err(error) = resuming.resume().await {
+            log::warn("changes.not_resumed", &[("error", &error)]);
+        }
+    });
+    loop {
+        Timer::after(interval).await;
+        if let Err(error) = sessions.wake_owed().await {
+            log::warn("pass.failed", &[("error", &error)]);
+        }
+        if let Err(error) = gateway.lapse().await {
+            log::warn("pass.failed", &[("error", &error)]);
+        }
+        if let Err(error) = gateway.collect().await {
+            log::warn("pass.failed", &[("error", &error)]);
+        }
+        let now = Millis::now();
+        if now >= nothing_before {
+            match sessions.expire(Millis(now.0.saturating_sub(expiry))).await {
+                Ok(0) => {}
+                Ok(count) => log::info("sessions.expired", &[("sessions", &count)]),
+                Err(error) => log::warn("pass.failed", &[("error", &error)]),
+            }
+            if let Ok(oldest) = ledger.read(rows::longest_unused).await {
+                nothing_before = Millis(oldest.unwrap_or(now).0.saturating_add(expiry));
+            }
+        }
+        let pruned = ledger.write(move |tx| {
+            let history =
+                retention::prune_history(tx, Millis(now.0 - retention::HISTORY_MILLIS), PRUNED_AT_ONCE)?;
+            let events =
+                retention::prune_events(tx, Millis(now.0 - retention::EVENTS_MILLIS), PRUNED_AT_ONCE)?;
+            retention::prune_attention(tx, now, PRUNED_AT_ONCE)?;
+            retention::prune_held(tx, now, PRUNED_AT_ONCE)?;
+            let changes =
+                retention::prune_changes(tx, Millis(now.0 - retention::CHANGES_MILLIS), CHANGES_AT_ONCE)?;
+            Ok((history, events, changes))
+        });
+        match pruned.await {
+            Ok((0, 0, 0)) => {}
+            Ok((history, events, changes)) => log::info(
+                "pass.pruned",
+                &[("messages", &history), ("events", &events), ("changes", &changes)],
+            ),
+            Err(error) => log::warn("pass.failed", &[("error", &error)]),
+        }
+    }
+}
