@@ -1,6 +1,7 @@
 //! The trusted host daemon: it holds the keys and the ledger, launches the sandboxes, and checks whatever
 //! they ask. Imports `contract` and `os`; never the sandbox.
 
+pub mod alarm;
 pub mod api;
 pub mod audit;
 pub mod bell;

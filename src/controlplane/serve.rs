@@ -30,6 +30,8 @@ use super::isolation::{self, Claim, Identity, IsolationPaths, Limits, RuntimeCho
 use super::keys::{self, ApiToken, CredentialMaster, FileMaster, KeyError, MasterKey, PassphraseMaster};
 use super::listen::{self, listen};
 use super::router::Inbound;
+use super::schedule::sources;
+use super::schedule::timer::{self, SystemClock};
 use super::session::Sessions;
 use super::state::{RunDir, StateDir, StateError, Wall};
 use super::store::groups::{NewGroup, Tools};
@@ -142,6 +144,7 @@ pub struct ControlPlane {
     protection: Protection,
     preparing: Task<()>,
     background: Task<()>,
+    timer: Task<()>,
 }
 
 impl ControlPlane {
@@ -155,6 +158,8 @@ impl ControlPlane {
             .map_err(|error| StartError::System("core dumps cannot be forbidden", error))?;
         process::become_subreaper()
             .map_err(|error| StartError::System("children cannot be collected by this process", error))?;
+        let clock =
+            SystemClock::new().map_err(|error| StartError::System("there is no clock to wait for", error))?;
         process::raise_open_files();
         memory::share_heaps(2);
         let accounts =
@@ -275,6 +280,7 @@ impl ControlPlane {
 
         let preparing =
             tasks::spawn(prepare_runtime(choice, claim, limits, sessions.clone(), readiness.clone()));
+        let timer = tasks::spawn(timer::run(ledger.clone(), sources::all(&ledger, &gateway), clock));
         let times = (config.sweep_interval, config.session_expiry);
         let background =
             tasks::spawn(super::upkeep::slow_pass(times, ledger.clone(), sessions.clone(), gateway.clone()));
@@ -295,6 +301,7 @@ impl ControlPlane {
             protection: config.door.protection.clone(),
             preparing,
             background,
+            timer,
         })
     }
 
@@ -343,6 +350,7 @@ impl ControlPlane {
             ingress.stop().await;
         }
         self.server.stop().await;
+        drop(self.timer);
         drop(self.background);
         self.channels.stop();
         self.sessions.close().await;

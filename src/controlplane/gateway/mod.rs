@@ -156,6 +156,8 @@ impl Gateway {
         let acting = tasks::unbroken(async move {
             let mut acted = gateway.desk.audit.act(step, work).await;
             gateway.rights.ring();
+            // What was asked for lapses some day.
+            gateway.ledger.alarm().ring();
             match &mut acted {
                 Ok(Ok(done)) => {
                     if let Some(outcome) = outcome(done) {
@@ -179,7 +181,7 @@ impl Gateway {
         acting.await.unwrap_or(Err(ActError::Store(StoreError::Panicked)))
     }
 
-    /// Lets changes lapse whose time is over. Part of the slow pass; a decision looks at the time by itself.
+    /// Lets changes lapse whose time is over. A decision looks at the time by itself.
     ///
     /// # Errors
     /// The ledger's.

@@ -81,6 +81,7 @@ impl Inbound {
             Ok(Some(session))
         });
         if let Some(session) = told.await? {
+            self.ledger.alarm().at(Millis(Millis::now().0 + VALID));
             self.sessions.ring_bell(&session, None);
         }
         Ok(())

@@ -32,8 +32,8 @@ use crate::contract::ids::{GroupName, MessageId, SessionId, UserId, WiringId};
 use crate::contract::inbound::InboundKind;
 use crate::contract::time::Millis;
 
-/// How long an agent that was named goes on answering in that thread.
-const ATTENTION: Duration = Duration::from_secs(30 * 60);
+/// How long an agent that was named goes on answering in that thread, in milliseconds.
+const ATTENTION_MILLIS: i64 = 30 * 60 * 1000;
 /// Messages of one program that one agent answers within [`BOT_WINDOW`].
 const BOT_MOST: u32 = 5;
 const BOT_WINDOW: Duration = Duration::from_secs(10 * 60);
@@ -129,6 +129,12 @@ impl Inbound {
             Ok(routed)
         });
         let mut routed = routed.await?;
+        let is_timed = |outcome: &Outcome| {
+            outcome.verdict == Verdict::Hold || matches!(outcome.reason, Reason::Mentioned | Reason::Sticky)
+        };
+        if routed.iter().flat_map(|event| &event.outcomes).any(is_timed) {
+            self.ledger.alarm().at(Millis(Millis::now().0.saturating_add(ATTENTION_MILLIS)));
+        }
         let mut woken = HashSet::new();
         for event in &routed {
             if event.is_duplicate {
@@ -341,7 +347,7 @@ fn take(
             && matches!(reason, Reason::Mentioned | Reason::Sticky)
             && wiring.terms.engage == "mention-sticky"
         {
-            let until = Millis(now.0 + i64::try_from(ATTENTION.as_millis()).unwrap_or(i64::MAX));
+            let until = Millis(now.0.saturating_add(ATTENTION_MILLIS));
             attention::pay(tx, &wiring.id, place.thread.as_deref(), until)?;
         }
         outcomes.push(Outcome { group: wiring.group, verdict, reason, message });

@@ -88,6 +88,8 @@ impl Sessions {
         run: Sender<Event>,
     ) {
         let (sessions, audit) = (self.clone(), self.context().desk.audit.clone());
+        // What was asked for may be due some day.
+        self.context().ledger.alarm().ring();
         for Refused { group, action, why } in answers.iter().filter_map(|answer| answer.refused.as_ref()) {
             audit.action_refused(session, group, action, why);
         }

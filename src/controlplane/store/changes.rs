@@ -331,6 +331,15 @@ pub fn overdue(conn: &Connection, now: Millis, limit: usize) -> Result<Vec<Chang
     conn.prepare_cached(&sql)?.query_and_then(params![now.0, super::rows(limit)], read)?.collect()
 }
 
+/// When the next pending change lapses.
+///
+/// # Errors
+/// SQLite's.
+pub fn next_lapse(conn: &Connection) -> Result<Option<Millis>, StoreError> {
+    let sql = "SELECT min(expires_at) FROM changes WHERE state = 'pending'";
+    Ok(conn.prepare_cached(sql)?.query_row([], |row| row.get::<_, Option<i64>>(0))?.map(Millis))
+}
+
 /// All changes that were approved and are not applied: their work outside the ledger is not done.
 ///
 /// # Errors

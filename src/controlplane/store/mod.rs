@@ -35,7 +35,7 @@ pub mod wirings;
 mod writer;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -49,6 +49,7 @@ use smol::channel::Sender;
 pub use error::StoreError;
 pub use writer::{Durability, Step};
 
+use super::alarm::Alarm;
 use super::keys::{Keyring, LedgerState};
 use super::state::StateDir;
 use crate::contract::cipher::{self, CipherError, Role};
@@ -70,6 +71,7 @@ pub struct Ledger {
     orders: Sender<Order>,
     readers: Readers,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+    alarm: Alarm,
 }
 
 impl std::fmt::Debug for Ledger {
@@ -118,7 +120,8 @@ impl Ledger {
             .name("ledger".to_owned())
             .spawn(move || writer::run(connection, &waiting))
             .map_err(|error| StoreError::Io(format!("no thread for the ledger: {error}")))?;
-        Ok(Self { orders, readers, thread: Arc::new(Mutex::new(Some(thread))) })
+        let thread = Arc::new(Mutex::new(Some(thread)));
+        Ok(Self { orders, readers, thread, alarm: Alarm::default() })
     }
 
     /// Runs a closure in the next transaction and gives its result once that is on disk. A closure's error
@@ -199,6 +202,12 @@ impl Ledger {
         F: FnOnce(&Connection) -> Result<T, StoreError>,
     {
         self.readers.lease_blocking()?.run(work)
+    }
+
+    /// Rings when something in it may be due earlier than before. Whoever stores a due instant says so there, after the
+    /// commit.
+    pub fn alarm(&self) -> &Alarm {
+        &self.alarm
     }
 
     /// Moves the log into the file and empties it, so that what was deleted is on disk no more.

@@ -1,6 +1,6 @@
 //! What is old is deleted, a bounded piece at a time, so that no transaction holds the writer for long.
 
-use rusqlite::{Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 
 use super::{StoreError, rows};
 use crate::contract::time::Millis;
@@ -62,8 +62,20 @@ pub fn prune_events(tx: &Transaction<'_>, before: Millis, most: usize) -> Result
 /// SQLite's.
 pub fn prune_attention(tx: &Transaction<'_>, now: Millis, most: usize) -> Result<usize, StoreError> {
     let sql = "DELETE FROM attention WHERE (wiring, thread) IN
-               (SELECT wiring, thread FROM attention WHERE until < ?1 ORDER BY until LIMIT ?2)";
+               (SELECT wiring, thread FROM attention WHERE until <= ?1 ORDER BY until LIMIT ?2)";
     Ok(tx.prepare_cached(sql)?.execute(params![now.0, rows(most)])?)
+}
+
+/// When an agent is not meant any more in the next thread.
+///
+/// # Errors
+/// SQLite's.
+pub fn next_attention(conn: &Connection) -> Result<Option<Millis>, StoreError> {
+    earliest(conn, "SELECT min(until) FROM attention")
+}
+
+fn earliest(conn: &Connection, sql: &str) -> Result<Option<Millis>, StoreError> {
+    Ok(conn.prepare_cached(sql)?.query_row([], |row| row.get::<_, Option<i64>>(0))?.map(Millis))
 }
 
 /// How long a message of somebody who is not admitted is kept, in milliseconds.
@@ -74,10 +86,22 @@ pub const HELD_MILLIS: i64 = DAY;
 /// # Errors
 /// SQLite's.
 pub fn prune_held(tx: &Transaction<'_>, now: Millis, most: usize) -> Result<usize, StoreError> {
-    let sql = "DELETE FROM held WHERE id IN (SELECT id FROM held WHERE created_at < ?1 ORDER BY created_at LIMIT ?2)";
+    let sql = "DELETE FROM held WHERE id IN (SELECT id FROM held WHERE created_at <= ?1 ORDER BY created_at LIMIT ?2)";
     let held = tx.prepare_cached(sql)?.execute(params![now.0 - HELD_MILLIS, rows(most)])?;
-    let sql = "DELETE FROM pairings WHERE code IN (SELECT code FROM pairings WHERE expires_at < ?1 LIMIT ?2)";
+    let sql =
+        "DELETE FROM pairings WHERE code IN (SELECT code FROM pairings WHERE expires_at <= ?1 LIMIT ?2)";
     Ok(held + tx.prepare_cached(sql)?.execute(params![now.0, rows(most)])?)
+}
+
+/// When the next of these is over.
+///
+/// # Errors
+/// SQLite's.
+pub fn next_held(conn: &Connection) -> Result<Option<Millis>, StoreError> {
+    let held = earliest(conn, "SELECT min(created_at) FROM held")?;
+    let held = held.map(|at| Millis(at.0.saturating_add(HELD_MILLIS)));
+    let codes = earliest(conn, "SELECT min(expires_at) FROM pairings")?;
+    Ok([held, codes].into_iter().flatten().min())
 }
 
 /// Deletes up to `most` changes that came to their end before an instant, with their idempotency keys and the calls

@@ -20,16 +20,16 @@ use crate::controlplane::keys::{self, FileMaster, Keyring};
 use crate::controlplane::state::{StateDir, Wall};
 
 /// A directory that is deleted afterwards.
-pub(super) struct Scratch(PathBuf);
+pub(in crate::controlplane) struct Scratch(PathBuf);
 
 impl Scratch {
-    pub(super) fn new() -> Self {
+    pub(in crate::controlplane) fn new() -> Self {
         let path = std::env::temp_dir().join(format!("store-{}", SessionId::mint()));
         std::fs::create_dir(&path).unwrap();
         Self(path)
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(in crate::controlplane) fn path(&self) -> &Path {
         &self.0
     }
 }
@@ -41,27 +41,27 @@ impl Drop for Scratch {
 }
 
 /// A state directory with its keyring and its open ledger.
-pub(super) struct World {
-    pub(super) ledger: Ledger,
-    pub(super) keyring: Keyring,
-    pub(super) state: StateDir,
+pub(in crate::controlplane) struct World {
+    pub(in crate::controlplane) ledger: Ledger,
+    pub(in crate::controlplane) keyring: Keyring,
+    pub(in crate::controlplane) state: StateDir,
     _scratch: Scratch,
 }
 
-pub(super) fn claim(scratch: &Scratch) -> StateDir {
+pub(in crate::controlplane) fn claim(scratch: &Scratch) -> StateDir {
     StateDir::claim(&scratch.path().join("state"), Wall::OrdinaryUser).unwrap()
 }
 
-pub(super) fn keyring(state: &StateDir) -> Keyring {
+pub(in crate::controlplane) fn keyring(state: &StateDir) -> Keyring {
     keys::open(state, &FileMaster::at(state.join("master.key"))).unwrap()
 }
 
-pub(super) fn group() -> GroupName {
+pub(in crate::controlplane) fn group() -> GroupName {
     GroupName::parse("mock-agent").unwrap()
 }
 
 impl World {
-    pub(super) fn new() -> Self {
+    pub(in crate::controlplane) fn new() -> Self {
         let scratch = Scratch::new();
         let state = claim(&scratch);
         let keyring = keyring(&state);
@@ -82,14 +82,14 @@ impl World {
         world
     }
 
-    pub(super) fn write<T: Send + 'static>(
+    pub(in crate::controlplane) fn write<T: Send + 'static>(
         &self,
         work: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T, super::StoreError> + Send + 'static,
     ) -> T {
         self.ledger.write_blocking(super::Step::Other, work).unwrap()
     }
 
-    pub(super) fn read<T>(
+    pub(in crate::controlplane) fn read<T>(
         &self,
         work: impl FnOnce(&rusqlite::Connection) -> Result<T, super::StoreError>,
     ) -> T {
@@ -97,14 +97,14 @@ impl World {
     }
 
     /// Accepts a message in the chat `chat`.
-    pub(super) fn accept(&self, chat: &str, event: &str, text: &str) -> Accepted {
+    pub(in crate::controlplane) fn accept(&self, chat: &str, event: &str, text: &str) -> Accepted {
         let keyring = self.keyring.clone();
         let new = message(chat, event, text);
         self.write(move |tx| inbox::accept(tx, &keyring, &new))
     }
 }
 
-pub(super) fn message(chat: &str, event: &str, text: &str) -> NewInbound {
+pub(in crate::controlplane) fn message(chat: &str, event: &str, text: &str) -> NewInbound {
     let place =
         Place { channel: "api".to_owned(), instance: String::new(), chat: chat.to_owned(), thread: None };
     NewInbound {

@@ -1,0 +1,44 @@
+//! The table of what comes due by itself: for each kind of thing where the ledger has its next instant, and what is done
+//! then. Whoever adds one adds a line here, and rings the ledger's alarm where its instants are written down. Touches
+//! the ledger and the gateway.
+
+use rusqlite::{Connection, Transaction};
+
+use super::timer::Source;
+use crate::contract::time::Millis;
+use crate::controlplane::gateway::Gateway;
+use crate::controlplane::store::{Ledger, StoreError, changes, retention};
+
+/// Rows deleted in one transaction, so that nobody waits long for the writer.
+const PRUNED_AT_ONCE: usize = 500;
+
+/// Everything.
+pub fn all(ledger: &Ledger, gateway: &Gateway) -> Vec<Source> {
+    let gateway = gateway.clone();
+    let lapse = move || {
+        let gateway = gateway.clone();
+        async move { gateway.lapse().await }
+    };
+    vec![
+        Source::new("changes", changes::next_lapse, lapse),
+        forgetting("held", ledger, retention::next_held, retention::prune_held),
+        forgetting("attention", ledger, retention::next_attention, retention::prune_attention),
+    ]
+}
+
+/// Something that is forgotten when it is over. `prune` forgets so many and gives how many those were.
+fn forgetting(
+    name: &'static str,
+    ledger: &Ledger,
+    next: fn(&Connection) -> Result<Option<Millis>, StoreError>,
+    prune: fn(&Transaction<'_>, Millis, usize) -> Result<usize, StoreError>,
+) -> Source {
+    let ledger = ledger.clone();
+    Source::new(name, next, move || {
+        let ledger = ledger.clone();
+        async move {
+            while ledger.write(move |tx| prune(tx, Millis::now(), PRUNED_AT_ONCE)).await? >= PRUNED_AT_ONCE {}
+            Ok(())
+        }
+    })
+}
