@@ -17,6 +17,8 @@ pub const API_CHAT_BYTES: usize = 128;
 pub enum NoDoor {
     /// This build speaks no such platform.
     Channel,
+    /// There an agent hears whoever may talk to it, and nobody else.
+    Unwired,
     /// The channel has one account only.
     Instance,
     /// No account can be called so.
@@ -38,6 +40,10 @@ impl fmt::Display for NoDoor {
                 let all: Vec<&str> = descriptor::ALL.iter().map(|known| known.platform).collect();
                 write!(f, "this build brings messages to no channel but {API}, {}", all.join(", "))
             }
+            Self::Unwired => write!(
+                f,
+                "chats of the channel {API} are not wired: who may talk to an agent there is said by its members and roles"
+            ),
             Self::Instance => write!(f, "the channel {API} has no instances; leave instance out"),
             Self::BadInstance => f.write_str("an instance is called by at most 63 of a-z 0-9 -"),
             Self::Thread(channel) => write!(f, "the channel {channel} has no threads; leave thread out"),
@@ -56,6 +62,17 @@ impl fmt::Display for NoDoor {
 /// Whether what goes there has to be brought: it is on a platform, and not read over the interface.
 pub fn is_platform(channel: &str) -> bool {
     descriptor::find(channel).is_some()
+}
+
+/// Whether an agent can be wired to chats of a channel.
+///
+/// # Errors
+/// Why not.
+pub fn wired(channel: &str) -> Result<(), NoDoor> {
+    match channel {
+        API => Err(NoDoor::Unwired),
+        channel => descriptor::find(channel).map(drop).ok_or(NoDoor::Channel),
+    }
 }
 
 /// Whether the interface can have a chat of this name.
@@ -89,6 +106,16 @@ pub fn lead_to(channel: &str, instance: &str, chat: &str, thread: Option<&str>) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_chats_of_a_platform_are_wired() {
+        assert!(wired("telegram").is_ok() && wired("webhook").is_ok());
+        for (channel, why) in
+            [("api", "not wired"), ("pigeon", "no channel but api"), ("", "no channel but api")]
+        {
+            assert!(wired(channel).unwrap_err().to_string().contains(why), "{channel}");
+        }
+    }
 
     #[test]
     fn only_what_can_be_read_somewhere_has_a_door() {

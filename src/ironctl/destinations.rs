@@ -182,6 +182,7 @@ fn list(client: &Client, group: Option<&str>, output: Output) -> Result<(), Fail
         ("CHAT", "chat"),
         ("THREAD", "thread"),
         ("SINCE", "created_at"),
+        ("PROBLEM", "problem"),
     ];
     print(&rows, output, &columns, "no agent may send anywhere but to the chat that it answers")
 }

@@ -420,7 +420,39 @@ fn globals(words: &[&str]) -> Result<(Globals, Vec<String>), Failure> {
             _ => return Err(Failure::usage(format!("{name} needs a value"))),
         }
     }
-    Ok((found, rest))
+    Ok((found, numbers_last(rest, &valued)))
+}
+
+/// A chat's name may be a number below zero, which is no option: from the first such word on, what is no option goes
+/// behind `--`.
+fn numbers_last(words: Vec<String>, valued: &[String]) -> Vec<String> {
+    let is_number = |word: &str| {
+        let digits = word.strip_prefix('-').unwrap_or_default();
+        !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
+    };
+    let (mut first, mut last) = (Vec::new(), Vec::new());
+    let mut ends = false;
+    let mut words = words.into_iter();
+    while let Some(word) = words.next() {
+        if word == "--" {
+            ends = true;
+            last.extend(words);
+            break;
+        }
+        if valued.contains(&word) {
+            first.push(word);
+            first.extend(words.next());
+        } else if is_number(&word) || (!last.is_empty() && !word.starts_with('-')) {
+            last.push(word);
+        } else {
+            first.push(word);
+        }
+    }
+    if ends || !last.is_empty() {
+        first.push("--".to_owned());
+        first.extend(last);
+    }
+    first
 }
 
 #[cfg(test)]
@@ -467,6 +499,22 @@ mod tests {
     fn every_option_with_a_value_may_be_written_with_its_value() {
         let (_, rest) = globals(&["change", "submit", "--kind=x", "--json=x", "a=b", "--ca-file=f"]).unwrap();
         assert_eq!(rest, ["change", "submit", "--kind", "x", "--json=x", "a=b"]);
+    }
+
+    #[test]
+    fn a_chat_below_zero_is_no_option() {
+        let last = |words: &[&str]| globals(words).unwrap().1.join(" ");
+        assert_eq!(
+            last(&["wiring", "add", "telegram", "-1001", "--group", "a", "--approve"]),
+            "wiring add telegram --group a --approve -- -1001"
+        );
+        assert_eq!(
+            last(&["route", "test", "telegram", "-1", "x", "--sender=-2"]),
+            "route test telegram --sender -2 -- -1 x"
+        );
+        assert_eq!(last(&["chat", "a", "--", "-1", "-x"]), "chat a -- -1 -x");
+        assert_eq!(last(&["chat", "a", "-1", "--", "-x"]), "chat a -- -1 -x");
+        assert_eq!(last(&["chat", "a", "-x", "-"]), "chat a -x -");
     }
 
     #[test]

@@ -205,6 +205,7 @@ fn list(client: &Client, group: Option<&str>, output: Output) -> Result<(), Fail
         ("STRANGERS", "unknown"),
         ("IGNORED", "ignored"),
         ("SESSIONS", "sessions"),
+        ("PROBLEM", "problem"),
     ];
     print(&rows, output, &columns, "no chat is wired to an agent")
 }

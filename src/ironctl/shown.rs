@@ -68,6 +68,9 @@ pub(super) fn shown(change: &Value) -> String {
     line("decided by", text(change, "decided_by"));
     line("note", text(change, "note"));
     line("failed", text(change, "failure"));
+    for warning in change.get("warnings").and_then(Value::as_array).unwrap_or_default() {
+        line("warning", warning.as_str().unwrap_or_default());
+    }
     shown.push('\n');
     shown.push_str(plain::block(text(change, "diff")).trim_end());
     shown.push_str(&format!("\n\ndigest     {}\n", plain::line(text(change, "digest"))));

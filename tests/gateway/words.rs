@@ -116,9 +116,26 @@ fn a_member_talks_to_one_agent_and_a_token_only_narrows() {
     let wired = ["wiring", "add", "telegram", "12", "--group", "friend", "--engage", "mention"];
     said(own(&[&wired[..], &["--approve", "--yes"]].concat()));
     let listed = said(own(&["wiring", "list", "--group=friend"]));
+    assert!(listed.contains("no account of telegram is configured"), "{listed}");
     assert!(listed.contains("telegram") && listed.contains("mention"), "{listed}");
     assert!(said(own(&["group", "list"])).contains("telegram"));
     said(own(&["wiring", "remove", "telegram", "12", "--group", "friend", "--approve", "--yes"]));
+    // A group has a number below zero. What no account leads to is said before it is approved, and no more than said.
+    let below = |verb: &str| {
+        said(own(&["wiring", verb, "telegram", "-1001", "--group", "friend", "--approve", "--yes"]))
+    };
+    let shown = below("add");
+    assert!(shown.contains("warning    no account of telegram is configured"), "{shown}");
+    assert!(said(own(&["wiring", "list"])).contains("-1001"));
+    assert!(!below("remove").contains("warning"));
+    let to = ["destination", "add", "far", "telegram", "-1001", "--group", "friend", "--approve", "--yes"];
+    let shown = said(own(&to));
+    assert!(shown.contains("warning    no account of telegram is configured"), "{shown}");
+    assert!(said(own(&["destination", "list"])).contains("no account of telegram is configured"));
+    said(own(&["destination", "remove", "far", "--group", "friend", "--approve", "--yes"]));
+    for (channel, why) in [("pigeon", "brings messages to no channel but api"), ("api", "are not wired")] {
+        refused(own(&["wiring", "add", channel, "1", "--group", "friend"]), 1, &[why]);
+    }
     assert!(said(own(&["wiring", "list"])).contains("no chat is wired"));
 
     said(own(&["member", "remove", "local:bob", "--group", "friend", "--approve", "--yes"]));

@@ -317,6 +317,7 @@ pub(super) async fn wirings(
                 ("chat", Value::from(wiring.chat.as_str())),
                 ("terms", terms_value(&wiring.terms)),
                 ("created_at", Value::from(wiring.created_at.to_rfc3339())),
+                ("problem", Value::from(api.channels.missing(&wiring.channel, &wiring.instance))),
             ])
         })
         .collect();

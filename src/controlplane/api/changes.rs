@@ -11,7 +11,8 @@ use crate::contract::ids::{ChangeId, GroupName};
 use crate::contract::json::{self, ObjectText, Value, only_fields};
 use crate::contract::plain;
 use crate::controlplane::audit::ActError;
-use crate::controlplane::gateway::decide::{Decide, NotDecided, Outcome, Verdict};
+use crate::controlplane::gateway::decide::{Decide, NotDecided, Outcome, Verdict, effects_of};
+use crate::controlplane::gateway::effect::Effect;
 use crate::controlplane::gateway::facts::Facts;
 use crate::controlplane::gateway::payload::Refusals;
 use crate::controlplane::gateway::submit::{NotSubmitted, Origin, Request as Asked};
@@ -42,8 +43,8 @@ pub(super) fn known(document: &Value, fields: &[&str]) -> Result<(), Problem> {
         .map_err(|error| Problem::invalid(format!("{error}; the fields are: {}", fields.join(", "))))
 }
 
-/// A change as the interface shows it.
-pub(super) fn change_json(change: &Change) -> Result<Value, StoreError> {
+/// A change as the interface shows it, with what would keep it from coming to anything as things are.
+fn change_json(api: &Api, change: &Change) -> Result<Value, StoreError> {
     let parse = |text: &str| json::parse(text.as_bytes()).map_err(|_| StoreError::BadRow("a change"));
     let decision = change.decision.as_ref();
     Ok(Value::object([
@@ -67,7 +68,26 @@ pub(super) fn change_json(change: &Change) -> Result<Value, StoreError> {
         ("note", Value::from(change.note.as_str())),
         ("failure", Value::from(change.failure.clone())),
         ("finished_at", Value::from(change.finished_at.map(|at| at.to_rfc3339()))),
+        ("warnings", Value::Array(warnings(api, change)?)),
     ]))
+}
+
+/// Chats that no account leads to now. They are no part of what is decided: an account may come and go.
+fn warnings(api: &Api, change: &Change) -> Result<Vec<Value>, StoreError> {
+    let mut found: Vec<String> = Vec::new();
+    for effect in effects_of(change)? {
+        let missing = match &effect {
+            Effect::SetWiring { chat, terms: Some(_), .. } => {
+                api.channels.missing(&chat.channel, &chat.instance)
+            }
+            Effect::SetDestination { target: Some(target), .. } => {
+                api.channels.missing(&target.channel, &target.instance)
+            }
+            _ => None,
+        };
+        found.extend(missing.filter(|why| !found.contains(why)));
+    }
+    Ok(found.into_iter().map(Value::from).collect())
 }
 
 /// A page of a list, written row by row.
@@ -175,7 +195,7 @@ pub(super) async fn submit(
     match submitted {
         Ok(submitted) => {
             let status = if submitted.is_repeat { StatusCode::OK } else { StatusCode::CREATED };
-            Ok(json_response(status, &change_json(&submitted.change)?))
+            Ok(json_response(status, &change_json(api, &submitted.change)?))
         }
         Err(NotSubmitted::Unsupported(why)) => Err(Problem::unsupported_here(why)),
         Err(NotSubmitted::Invalid(refusals)) => {
@@ -241,7 +261,7 @@ pub(super) async fn show(api: &Api, principal: &Principal, name: &str) -> Result
         })
         .await?;
     let change = found.ok_or_else(|| Problem::no_change(name))?;
-    Ok(json_response(StatusCode::OK, &change_json(&change)?))
+    Ok(json_response(StatusCode::OK, &change_json(api, &change)?))
 }
 
 /// `POST /v1/changes/{id}/decision`
@@ -265,8 +285,8 @@ pub(super) async fn decide(
     let id = ChangeId::parse(name).map_err(|_| Problem::no_change(name))?;
     let decided = api.gateway.decide(principal, id, Decide { verdict, digest, note }).await;
     match decided.map_err(undecided)? {
-        Ok(outcome) => Ok(json_response(StatusCode::OK, &change_json(&outcome.change)?)),
-        Err(not) => Err(not_decided(name, not)?),
+        Ok(outcome) => Ok(json_response(StatusCode::OK, &change_json(api, &outcome.change)?)),
+        Err(not) => Err(not_decided(api, name, not)?),
     }
 }
 
@@ -274,8 +294,8 @@ pub(super) async fn decide(
 pub(super) async fn withdraw(api: &Api, principal: Principal, name: &str) -> Result<Response<Body>, Problem> {
     let id = ChangeId::parse(name).map_err(|_| Problem::no_change(name))?;
     match api.gateway.withdraw(principal, id).await.map_err(undecided)? {
-        Ok(outcome) => Ok(json_response(StatusCode::OK, &change_json(&outcome.change)?)),
-        Err(not) => Err(not_decided(name, not)?),
+        Ok(outcome) => Ok(json_response(StatusCode::OK, &change_json(api, &outcome.change)?)),
+        Err(not) => Err(not_decided(api, name, not)?),
     }
 }
 
@@ -290,8 +310,8 @@ pub(super) async fn retry(api: &Api, principal: Principal, name: &str) -> Result
         unanswered(error, done)
     })?;
     match retried {
-        Ok(change) => Ok(json_response(StatusCode::OK, &change_json(&change)?)),
-        Err(not) => Err(not_decided(name, not)?),
+        Ok(change) => Ok(json_response(StatusCode::OK, &change_json(api, &change)?)),
+        Err(not) => Err(not_decided(api, name, not)?),
     }
 }
 
@@ -310,22 +330,22 @@ fn undecided(error: ActError<Result<Outcome, NotDecided>>) -> Problem {
     unanswered(error, done)
 }
 
-fn not_decided(name: &str, not: NotDecided) -> Result<Problem, StoreError> {
+fn not_decided(api: &Api, name: &str, not: NotDecided) -> Result<Problem, StoreError> {
     Ok(match not {
         NotDecided::NoChange => Problem::no_change(name),
         NotDecided::Forbidden(why) => Problem::forbidden(why),
         NotDecided::NotPending(change) => {
-            Problem::not_pending(change.state.as_str()).with("change", change_json(&change)?)
+            Problem::not_pending(change.state.as_str()).with("change", change_json(api, &change)?)
         }
         NotDecided::NotApproved(change) => {
             Problem::not_approved(change.state.as_str(), change.failure.as_deref())
-                .with("change", change_json(&change)?)
+                .with("change", change_json(api, &change)?)
         }
         NotDecided::NoDigest => Problem::invalid(
             "an approval needs digest: the one that GET /v1/changes/{id} shows beside the difference",
         ),
-        NotDecided::WrongDigest(change) => Problem::wrong_digest().with("change", change_json(&change)?),
-        NotDecided::Stale(change) => Problem::stale().with("change", change_json(&change)?),
+        NotDecided::WrongDigest(change) => Problem::wrong_digest().with("change", change_json(api, &change)?),
+        NotDecided::Stale(change) => Problem::stale().with("change", change_json(api, &change)?),
         NotDecided::Invalid(refusals) => {
             Problem::not_possible(sentence(&refusals)).with("reasons", refusals_json(&refusals))
         }

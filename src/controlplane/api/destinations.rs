@@ -34,7 +34,7 @@ pub(super) async fn list(
     });
     let rows = rows.await?;
     let next = (rows.len() == limit).then(|| rows.last().map(cursor)).flatten();
-    let all: Vec<Value> = rows.iter().map(destination_json).collect();
+    let all: Vec<Value> = rows.iter().map(|row| destination_json(api, row)).collect();
     Ok(json_response(
         StatusCode::OK,
         &Value::object([("destinations", Value::from(all)), ("next", Value::from(next))]),
@@ -78,12 +78,14 @@ fn cursor(last: &Destination) -> String {
     format!("{}{MARK}{}", last.group, last.name)
 }
 
-fn destination_json(destination: &Destination) -> Value {
+fn destination_json(api: &Api, destination: &Destination) -> Value {
     let mut fields = vec![
         ("group", Value::from(destination.group.as_str())),
         ("name", Value::from(destination.name.as_str())),
     ];
     fields.extend(target_value(&destination.target));
     fields.push(("created_at", Value::from(destination.created_at.to_rfc3339())));
+    let target = &destination.target;
+    fields.push(("problem", Value::from(api.channels.missing(&target.channel, &target.instance))));
     Value::object(fields)
 }

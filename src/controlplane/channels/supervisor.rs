@@ -13,6 +13,7 @@ use super::descriptor::Descriptor;
 use super::settings::Account;
 use super::telegram::account::Telegram;
 use super::{Channel, Fault, Hook, HookAnswer, Part, Receipt, SendError, Sink, webhook};
+use crate::contract::plain;
 use crate::contract::time::Millis;
 use crate::controlplane::bell::Bell;
 use crate::controlplane::router::Inbound;
@@ -202,6 +203,21 @@ impl Channels {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// Why nothing is heard in or brought to chats of a channel, if no account is there for it.
+    pub fn missing(&self, channel: &str, instance: &str) -> Option<String> {
+        let known = super::descriptor::find(channel)?;
+        if self.has(channel, instance) {
+            return None;
+        }
+        let called =
+            if instance.is_empty() { String::new() } else { format!(" called {}", plain::word(instance)) };
+        Some(format!(
+            "no account of {}{called} is configured, so nothing is heard or brought there; `ironclaw help channels` says how \
+             to give the control plane one",
+            known.platform
+        ))
     }
 
     /// Whether there is such an account.

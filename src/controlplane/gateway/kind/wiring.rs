@@ -1,14 +1,15 @@
 //! `wiring`: `{"add"?: [{"channel","instance"?,"chat","engage"?,"pattern"?,"senders"?,"unknown"?,"ignored"?,"sessions"?}],
 //! "remove"?: [{"channel","instance"?,"chat"}], "destinations"?: […], "remove_destinations"?: [NAME]}`. Adding a chat that
-//! is wired changes how; adding a destination that is there lets it lead elsewhere.
+//! is wired changes how, and its platform must be one of this build; adding a destination that is there lets it lead elsewhere.
 
 use super::{Reading, destinations};
 use crate::contract::ids::GroupName;
 use crate::contract::json::Value;
 use crate::contract::plain;
+use crate::controlplane::doors;
 use crate::controlplane::gateway::effect::{Chat, Effect};
 use crate::controlplane::gateway::payload::{
-    Refusal, Refusals, choice, fields, optional, optional_list, text,
+    Refusal, Refusals, UNSUPPORTED, choice, fields, optional, optional_list, text,
 };
 use crate::controlplane::router::pattern;
 use crate::controlplane::store::wirings::Terms;
@@ -115,6 +116,7 @@ pub(super) fn added(
             ],
         )?;
         let (chat, terms) = (chat(item)?, terms(item)?);
+        doors::wired(&chat.channel).map_err(|no| vec![Refusal::new(UNSUPPORTED, no.to_string())])?;
         shown.push(written(&chat, Some(&terms)));
         effects.push(Effect::SetWiring { group: group.clone(), chat, terms: Some(terms) });
     }
