@@ -48,6 +48,14 @@ impl Scope {
         Self::ALL.into_iter().find(|scope| scope.as_str() == word)
     }
 
+    /// Whether changes are asked for or decided with it, or more tokens made.
+    pub fn acts(self) -> bool {
+        match self {
+            Self::Operate | Self::Approve | Self::Admin => true,
+            Self::Read | Self::Metrics | Self::Chat => false,
+        }
+    }
+
     /// Reads words between spaces; `None` when one of them is no scope.
     pub fn parse_all(words: &str) -> Option<Vec<Self>> {
         words.split_whitespace().map(Self::parse).collect()

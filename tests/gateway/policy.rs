@@ -164,3 +164,51 @@ fn inv_037_with_four_eyes_nobody_approves_what_they_asked_for() {
     assert_eq!(daemon.get("/v1/agents/dev-agent")["soul"], "mine");
     assert!(daemon.stop().success());
 }
+
+/// Whoever could make a token of another for themselves would be two people: as long as two are wanted, nobody does,
+/// an owner neither. What only looks and talks may be made for everybody.
+#[test]
+fn inv_037_with_four_eyes_nobody_makes_somebody_else_of_themselves() {
+    let home = Home::new(Build::Release, User::Root);
+    let file = home.root.join("user/policy.json");
+    fs::write(&file, r#"{"four_eyes": true}"#).unwrap();
+    let make = |daemon: &Daemon, token: &str, user: Option<&str>, scopes: &[&str]| {
+        let name = crate::world::marker();
+        let body = json!({"name": name, "user": user, "scopes": scopes, "days": 1});
+        Request::post("/v1/tokens", &body).token(token).send(daemon.address).unwrap()
+    };
+    let serve = || Serve::new(&home, Runtime::Native).flag("--policy", file.display().to_string());
+    let daemon = serve().ready();
+    let owner = daemon.token();
+    daemon.send(Request::post("/v1/users", &json!({"id": "local:bob"}))).ok();
+    for scopes in [&["approve"][..], &["operate"], &["admin"], &["read", "chat", "approve"]] {
+        let answer = make(&daemon, &owner, Some("local:bob"), scopes);
+        assert_eq!(answer.status, 403, "{scopes:?}: {}", answer.text());
+        assert!(
+            answer.text().contains("two people") && answer.text().contains("four_eyes"),
+            "{}",
+            answer.text()
+        );
+    }
+    make(&daemon, &owner, Some("local:bob"), &["read", "chat", "metrics"]).ok();
+    // Their own, and what they make with that, are theirs.
+    for user in [None, Some("local:owner")] {
+        let own = make(&daemon, &owner, user, &["operate", "approve", "admin"]).ok();
+        let own = own["token"].as_str().unwrap().to_owned();
+        assert_eq!(make(&daemon, &own, Some("local:bob"), &["approve"]).status, 403);
+    }
+    assert!(daemon.stop().success());
+    // Who decides is set up before the policy is in force.
+    fs::write(&file, "{}").unwrap();
+    let daemon = serve().ready();
+    let admin = json!({"grant": [{"user": "local:bob", "role": "admin"}]});
+    let bob = person(&daemon, "local:bob", "dev-agent", &admin);
+    assert!(daemon.stop().success());
+    fs::write(&file, r#"{"four_eyes": true}"#).unwrap();
+    let daemon = serve().ready();
+    let change = crate::hand::submit(&daemon, "persona", "dev-agent", &json!({"soul": "seen by two"})).ok();
+    let path = format!("/v1/changes/{}/decision", change["id"].as_str().unwrap());
+    let approval = json!({"outcome": "approve", "digest": change["digest"]});
+    assert_eq!(Request::post(&path, &approval).token(&bob).send(daemon.address).unwrap().status, 200);
+    assert!(daemon.stop().success());
+}

@@ -280,6 +280,12 @@ pub(super) async fn make_token(
     if scopes.iter().any(|scope| !principal.has(*scope)) {
         return Err(Problem::forbidden("a token gives no other token more than it has itself"));
     }
+    if user != principal.user && api.gateway.wants_four_eyes() && scopes.iter().any(|scope| scope.acts()) {
+        return Err(Problem::forbidden(
+            "the operator's policy wants two people for a change, so nobody makes a token with which another would ask or \
+             decide; give it read, chat or metrics only, or have the operator start without four_eyes to make it",
+        ));
+    }
     let secret = ApiToken::mint().map_err(|_| Problem::internal())?;
     let token = Token {
         name: name.clone(),

@@ -62,6 +62,11 @@ impl Gateway {
         &self.rights
     }
 
+    /// Whether nobody may approve what they asked for themselves, and so nobody may be two people.
+    pub fn wants_four_eyes(&self) -> bool {
+        self.desk.policy.wants_four_eyes()
+    }
+
     /// The host, as far as grants are concerned.
     pub fn host(&self) -> &Arc<Host> {
         &self.desk.host
