@@ -167,7 +167,10 @@ fn an_approved_change_that_failed_does_not_come_back_over_a_later_one() {
     put(&home, "other@1.0", "other");
     let second = failed("other@1.0");
     said(ctl(&home, &daemon, &["change", "withdraw", &second]));
-    assert_eq!(daemon.get(&format!("/v1/changes/{second}"))["state"], "withdrawn");
+    let gone = daemon.get(&format!("/v1/changes/{second}"));
+    assert_eq!((&gone["state"], &gone["decided_by"]), (&json!("withdrawn"), &json!("local:owner")), "{gone}");
+    let (failure, note) = (gone["failure"].as_str().unwrap(), gone["note"].as_str().unwrap());
+    assert!(failure.ends_with("; withdrawn by local:owner") && note.is_empty(), "{gone}");
     assert_eq!(retry(&daemon, &second).0, 409);
     assert!(read(&chat, "/opt/packages/other/readme").contains("no such file"));
     assert!(daemon.stop().success());

@@ -414,7 +414,12 @@ fn refuse(
     decision: &Decision,
     note: &str,
 ) -> Result<Outcome, StoreError> {
-    if !changes::decide(tx, &change.id, (change.state, state), decision, note)? {
+    let is_decided = match change.state {
+        // Who approved it stays to be seen; who took it back is in the audit.
+        State::Approved => changes::undo(tx, &change.id, state, decision)?,
+        from => changes::decide(tx, &change.id, (from, state), decision, note)?,
+    };
+    if !is_decided {
         return Err(StoreError::Conflict("the change was decided meanwhile"));
     }
     let why = (change.state == State::Approved && state == State::Expired).then_some(("why", SUPERSEDED));

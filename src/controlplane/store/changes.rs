@@ -301,6 +301,18 @@ pub fn decide(
     Ok(tx.prepare_cached(sql)?.execute(values)? == 1)
 }
 
+/// An approved change will not be done. Whose approval it had stays with it; a failure that it had before too. Says
+/// whether it was approved and unfinished.
+///
+/// # Errors
+/// SQLite's.
+pub fn undo(tx: &Transaction<'_>, id: &ChangeId, state: State, by: &Decision) -> Result<bool, StoreError> {
+    let sql = "UPDATE changes SET state = ?2, finished_at = ?3, failure = COALESCE(failure || '; ', '') || ?4
+               WHERE id = ?1 AND state = 'approved'";
+    let words = format!("{} by {}", state.as_str(), by.by);
+    Ok(tx.prepare_cached(sql)?.execute(params![id.as_str(), state.as_str(), by.at.0, words])? == 1)
+}
+
 /// What became of the work outside the ledger of an approved change: done, or why not. Says whether it was
 /// approved and unfinished.
 ///

@@ -21,7 +21,6 @@ fn what_no_door_leads_to_is_not_taken() {
         (r#""channel":"api","chat":"a\nb""#, "control characters"),
         (r#""channel":"api","chat":"ops","thread":"t""#, "no threads"),
         (r#""channel":"api","chat":"ops","instance":"two""#, "no instances"),
-        (r#""channel":"api","chat":"ops","kind":"agent""#, "agents to agents"),
     ] {
         for (kind, name, field) in [("wiring", "a", "destinations"), ("create_agent", "new", "destinations")]
         {
@@ -43,6 +42,7 @@ fn what_no_door_leads_to_is_not_taken() {
         r#"{"name":"ops","chat":"ops"}"#,
         r#"{"name":"ops","channel":"api"}"#,
         r#"{"name":"ops","channel":"api","chat":"ops","agent_group":"b"}"#,
+        r#"{"name":"ops","channel":"api","chat":"ops","kind":"agent"}"#,
         r#"{"name":"ops","channel":"api","chat":"ops","kind":"person"}"#,
         r#"{"name":"here","channel":"api","chat":"ops"}"#,
         r#"{"name":"current","channel":"api","chat":"ops"}"#,

@@ -127,7 +127,12 @@ impl World {
         self.write(move |tx| {
             let answer = |envelope: Vec<u8>| {
                 let action = Action::parse(&envelope);
-                Ok(execute(tx, &desk, &session, unavailable, action)?.outcome)
+                let super::Answer { outcome, refused, .. } =
+                    execute(tx, &desk, &session, unavailable, action)?;
+                // Whatever is refused is counted in the audit, by the word that the agent is told.
+                let told = (!outcome.ok).then(|| why(&outcome).split(':').next().unwrap().to_owned());
+                assert_eq!(refused.map(|refused| refused.why.to_owned()), told);
+                Ok(outcome)
             };
             envelopes.into_iter().map(answer).collect()
         })
