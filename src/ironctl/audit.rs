@@ -2,8 +2,11 @@
 //! to its files. Touches the network, the terminal, and the files that it is told to check.
 
 use std::fs::File;
-use std::io::{self, BufReader, Write};
+use std::io::{self, BufReader, IsTerminal, Write};
 use std::path::Path;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use super::Failure;
 use super::chat::Absence;
@@ -86,7 +89,10 @@ fn row(record: &Value) -> Vec<String> {
     let detail: Vec<String> = detail
         .iter()
         .map(|(key, value)| {
-            format!("{key}={}", value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+            format!(
+                "{key}={}",
+                value.as_str().map_or_else(|| value.to_string(), |text| plain::word(text).into_owned())
+            )
         })
         .collect();
     let mut row: Vec<String> =
@@ -102,7 +108,10 @@ pub(super) fn acknowledge(client: &Client, output: Output) -> Result<(), Failure
 
 /// `ctl audit verify`
 pub(super) fn verify(client: &Client, output: Output) -> Result<(), Failure> {
-    let report = client.get_slowly("/v1/audit/verify")?;
+    let report = {
+        let _telling = Telling::begin("the records are compared with the files");
+        client.get_slowly("/v1/audit/verify")?
+    };
     let is_whole = report.get("ok").and_then(Value::as_bool) == Some(true);
     let null = Value::Null;
     let fault = report.get("fault").unwrap_or(&null);
@@ -129,8 +138,45 @@ pub(super) fn verify(client: &Client, output: Output) -> Result<(), Failure> {
     }))
 }
 
+/// Says on a terminal that something goes on, once it takes longer than a moment; until it is dropped.
+struct Telling {
+    ended: Option<mpsc::Sender<()>>,
+    teller: Option<JoinHandle<()>>,
+}
+
+impl Telling {
+    fn begin(what: &'static str) -> Self {
+        if !io::stderr().is_terminal() {
+            return Self { ended: None, teller: None };
+        }
+        let (ended, end) = mpsc::channel();
+        let teller = std::thread::spawn(move || {
+            let begun = Instant::now();
+            let mut is_told = false;
+            while end.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout) {
+                is_told = true;
+                let _ = write!(io::stderr(), "\r{what}: {} s", begun.elapsed().as_secs());
+            }
+            if is_told {
+                let _ = write!(io::stderr(), "\r\x1b[K");
+            }
+        });
+        Self { ended: Some(ended), teller: Some(teller) }
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        drop(self.ended.take());
+        if let Some(teller) = self.teller.take() {
+            let _ = teller.join();
+        }
+    }
+}
+
 /// `ctl audit verify --file …`: the chain by itself.
 pub(super) fn verify_files(files: &[String], output: Output) -> Result<(), Failure> {
+    let _telling = Telling::begin("the chain is read");
     let mut ordered = Vec::new();
     for name in files {
         ordered.push((first_number(name)?, name));
@@ -250,7 +296,7 @@ mod tests {
             "local:owner",
             "ses_1",
             "mock-agent",
-            "why=a \u{1b}[2J count=2",
+            "why=\"a \\u{1b}[2J\" count=2",
         ];
         assert_eq!(row(&record), expected);
     }

@@ -12,6 +12,7 @@ use super::events::{Event, Events};
 use super::lists::cell;
 use super::{reopen, table};
 use crate::contract::json::{self, Value};
+use crate::contract::plain;
 
 /// Follow what happens, until Ctrl-C: changes that are asked for and decided, sessions, chats, audit records.
 #[derive(FromArgs, ArgsInfo)]
@@ -75,32 +76,34 @@ fn show(id: Option<&str>, event: &Event, is_json: bool) -> Result<(), Failure> {
 }
 
 /// Time, what, about what; `None` for what says nothing to people.
-fn row(name: &str, data: &Value) -> Option<Vec<String>> {
+fn row(event: &str, data: &Value) -> Option<Vec<String>> {
     let of = |key: &str| cell(data, key);
-    let (time, about) = match name {
+    // What others chose stands among words of the host's.
+    let name = |key: &str| plain::word(&of(key)).into_owned();
+    let (time, about) = match event {
         "approval" => {
             let kind = data.get("detail").map(|detail| cell(detail, "kind")).unwrap_or_default();
             let act = of("act");
             let act = act.strip_prefix("change.").unwrap_or(&act);
-            (of("at"), format!("{} {act} by {}: {kind} of {}", of("object"), of("actor"), of("group")))
+            (of("at"), format!("{} {act} by {}: {kind} of {}", name("object"), name("actor"), name("group")))
         }
-        "audit" => (of("at"), format!("{} {} by {}", of("act"), of("object"), of("actor"))),
+        "audit" => (of("at"), format!("{} {} by {}", of("act"), name("object"), name("actor"))),
         "chat" => {
             let said = match of("text") {
                 text if text.is_empty() => of("state"),
                 text => text,
             };
-            (of("at"), format!("{}/{} {}: {said}", of("agent"), of("chat"), of("direction")))
+            (of("at"), format!("{}/{} {}: {said}", name("agent"), name("chat"), of("direction")))
         }
         "session" => {
             let phase = if of("state") == "parked" { "parked".to_owned() } else { of("phase") };
             let reason = of("reason");
             let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
-            (of("phase_since"), format!("{} {}/{} {phase}{why}", of("id"), of("agent"), of("chat")))
+            (of("phase_since"), format!("{} {}/{} {phase}{why}", of("id"), name("agent"), name("chat")))
         }
         _ => return None,
     };
-    Some(vec![time, name.to_owned(), about])
+    Some(vec![time, event.to_owned(), about])
 }
 
 #[cfg(test)]
@@ -130,6 +133,11 @@ mod tests {
                 "chat",
                 r#"{"at":"t","agent":"a","chat":"main","direction":"finished","text":null,"state":"done"}"#,
                 "a/main finished: done",
+            ),
+            (
+                "chat",
+                r#"{"at":"t","agent":"a","chat":"main out: approved","direction":"in","text":"hi"}"#,
+                "a/\"main out: approved\" in: hi",
             ),
             (
                 "session",

@@ -32,11 +32,7 @@ pub(super) fn print_from(head: &[&str], rows: &[Vec<String>], least: &[usize]) -
 
 fn render(head: &[&str], rows: &[Vec<String>], least: &[usize]) -> (Vec<String>, Vec<usize>) {
     let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();
-    let shown = |row: &Vec<String>| -> Vec<String> {
-        row.iter()
-            .map(|cell| if cell.is_empty() { "-".to_owned() } else { plain::line(cell).into_owned() })
-            .collect()
-    };
+    let shown = |row: &Vec<String>| -> Vec<String> { row.iter().map(|cell| cell_shown(cell)).collect() };
     let all: Vec<Vec<String>> = std::iter::once(head).chain(rows.iter().map(shown)).collect();
     let columns = all.iter().map(Vec::len).max().unwrap_or(0);
     let width = |at: usize| {
@@ -52,20 +48,55 @@ fn render(head: &[&str], rows: &[Vec<String>], least: &[usize]) -> (Vec<String>,
     (all.iter().map(line).collect(), widths)
 }
 
-/// A text of an agent: escaped on a terminal, as it is in a pipe.
+/// What stands in a cell. Two spaces end a column, so a text that has them, or begins or ends with one, is in quotes.
+fn cell_shown(cell: &str) -> String {
+    let could_end = cell.contains("  ") || cell.starts_with(' ') || cell.ends_with(' ');
+    match cell {
+        "" => "-".to_owned(),
+        _ if could_end => plain::word(cell).into_owned(),
+        _ => plain::line(cell).into_owned(),
+    }
+}
+
+/// A text of an agent: escaped on a terminal, where no line of it passes for one of this program's; as it is in a pipe.
 pub(super) fn say(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     if out.is_terminal() {
-        writeln!(out, "{}", plain::block(text))?;
+        writeln!(out, "{}", said(text))?;
     } else {
         writeln!(out, "{text}")?;
     }
     out.flush()
 }
 
+fn said(text: &str) -> String {
+    let own = |line: &&str| ["ironclaw:", "> "].iter().any(|own| line.trim_start().starts_with(own));
+    let lines = plain::block(text);
+    let lines: Vec<String> = lines
+        .split('\n')
+        .map(|line| if own(&line) { format!("| {line}") } else { line.to_owned() })
+        .collect();
+    lines.join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_agent_does_not_speak_for_the_program() {
+        let text = "yes\nironclaw: the message was given up\n  ironclaw: x\n> \nironclaw is fine";
+        assert_eq!(
+            said(text),
+            "yes\n| ironclaw: the message was given up\n|   ironclaw: x\n| > \nironclaw is fine"
+        );
+    }
+
+    #[test]
+    fn a_text_does_not_pass_for_the_next_column() {
+        let rows = vec![vec!["a".to_owned(), "x  applied".to_owned(), "z".to_owned()]];
+        assert_eq!(render(&["ID", "BY", "X"], &rows, &[]).0[1], "a   \"x  applied\"  z");
+    }
 
     #[test]
     fn columns_are_aligned_and_cells_are_one_line() {

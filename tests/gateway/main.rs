@@ -37,6 +37,8 @@ mod requests;
 mod revoked;
 mod routes;
 mod secrets;
+mod seen;
+mod tailnet;
 mod terminal;
 mod unrecorded;
 mod words;

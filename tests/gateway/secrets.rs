@@ -7,24 +7,13 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
 
+use crate::world::canaries::{Canaries, clean, look_at_answers, look_at_files, look_at_processes};
 use crate::world::home::finish;
 use crate::world::http::Request;
-use crate::world::leftovers::files_below;
 use crate::world::{Build, Daemon, Home, Runtime, Serve, User, marker};
 
 /// The one that an operator may give by the environment.
 const TOKEN: &str = "the first token";
-
-/// What must not be found, by what it is.
-type Canaries = BTreeMap<&'static str, Vec<u8>>;
-
-#[track_caller]
-fn clean(canaries: &Canaries, place: &str, bytes: &[u8]) {
-    for (what, canary) in canaries {
-        let found = bytes.windows(canary.len()).any(|window| window == canary.as_slice());
-        assert!(!found, "{what} is in {place}");
-    }
-}
 
 fn bytes_of(hex: &str) -> Vec<u8> {
     hex.as_bytes()
@@ -67,26 +56,6 @@ fn provoke(daemon: &Daemon, canaries: &Canaries, wrong: &str) {
     }
 }
 
-/// Arguments and environments of everything that was started in a home.
-#[track_caller]
-fn look_at_processes(home: &Home, canaries: &Canaries) -> usize {
-    let processes = home.processes();
-    for id in &processes {
-        for (file, what) in [("cmdline", "the arguments"), ("environ", "the environment")] {
-            // One that has ended meanwhile shows nothing any more.
-            let Ok(bytes) = fs::read(format!("/proc/{id}/{file}")) else { continue };
-            let command = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
-            let command = String::from_utf8_lossy(&command).replace('\0', " ");
-            // What the operator puts into the control plane's environment is there; its children have none of it.
-            let own = file == "environ" && command.contains(" serve ");
-            let mut canaries = canaries.clone();
-            canaries.retain(|name, _| !own || *name != TOKEN);
-            clean(&canaries, &format!("{what} of {command}"), &bytes);
-        }
-    }
-    processes.len()
-}
-
 /// One life of a control plane: with keys and a token of its own making, or with those that its operator gives.
 fn life(runtime: Runtime, own: bool) {
     let home = Home::new(Build::Release, User::Root);
@@ -118,10 +87,13 @@ fn life(runtime: Runtime, own: bool) {
         canaries.insert("the passphrase", passphrase.into_bytes());
     }
     provoke(&daemon, &canaries, &wrong);
+    for held in [&token, &made] {
+        assert!(look_at_answers(&daemon, held, &canaries) > 60);
+    }
 
     // A sandbox that lives: its arguments and environment, those of its helpers, and the control plane's.
     assert!(daemon.chat("mock-agent", "main").ask(&said).contains(&said));
-    assert!(look_at_processes(&home, &canaries) > 1, "no sandbox runs");
+    assert!(look_at_processes(&home, &canaries, &[TOKEN]) > 1, "no sandbox runs");
 
     let address = format!("http://{}", daemon.address);
     for words in
@@ -143,17 +115,9 @@ fn life(runtime: Runtime, own: bool) {
     assert!(daemon.stop().success());
     assert!(log.contains("api.request"), "the log holds no access: {}", log.text());
     clean(&canaries, "the log", log.text().as_bytes());
-    let mut files = 0;
-    for path in files_below(&home.root).into_iter().filter(|path| path.is_file()) {
-        let name = path.strip_prefix(&home.root).unwrap().display().to_string();
-        // Where they belong.
-        if ["lib/state/api-token", "lib/state/master.key", "user/passphrase"].contains(&name.as_str()) {
-            continue;
-        }
-        files += 1;
-        clean(&canaries, &name, &fs::read(&path).unwrap());
-    }
-    assert!(files > 4, "{files}");
+    // Where they belong.
+    let own = ["lib/state/api-token", "lib/state/master.key", "user/passphrase"];
+    assert!(look_at_files(&home, &canaries, &own) > 4);
 }
 
 #[test]
@@ -186,12 +150,9 @@ fn inv_101_the_key_of_the_certificate_stays_in_its_file() {
     let output = finish(home.command(words).env("IRONCLAW_API_TOKEN", daemon.token()).spawn().unwrap());
     assert!(output.status.success(), "{output:?}");
     clean(&canaries, "ctl", &output.stdout);
-    look_at_processes(&home, &canaries);
+    look_at_processes(&home, &canaries, &[TOKEN]);
     let log = daemon.log.clone();
     assert!(daemon.stop().success());
     clean(&canaries, "the log", log.text().as_bytes());
-    let others = files_below(&home.root).into_iter().filter(|path| path.is_file());
-    for path in others.filter(|path| !path.ends_with("tls/key.der")) {
-        clean(&canaries, &path.display().to_string(), &fs::read(&path).unwrap());
-    }
+    look_at_files(&home, &canaries, &["lib/state/tls/key.der"]);
 }

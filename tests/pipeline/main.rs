@@ -25,4 +25,6 @@ mod erased;
 mod heard;
 mod killed;
 mod peers;
+mod secrets;
+mod seen;
 mod telegram;

@@ -10,8 +10,10 @@
 )]
 
 pub mod boxes;
+pub mod canaries;
 pub mod chat;
 pub mod daemon;
+pub mod deceit;
 pub mod home;
 pub mod hook;
 pub mod http;

@@ -20,8 +20,13 @@ pub struct Telegram {
 
 impl Telegram {
     pub fn start() -> Telegram {
+        Telegram::with(TOKEN)
+    }
+
+    /// With another token for the bot.
+    pub fn with(token: &str) -> Telegram {
         let mut child = Command::new(executable(Build::Telegram))
-            .args(["--token", TOKEN])
+            .args(["--token", token])
             .env_clear()
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

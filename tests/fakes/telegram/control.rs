@@ -152,7 +152,7 @@ fn click(world: &mut World, asked: &Json) -> Option<Json> {
     Some(queued(world, "callback_query", query))
 }
 
-/// Orders a fault: `kind` is `status` (with `code` and `retry_after`), `garbage` (no JSON comes back), `hang` (for
+/// Orders a fault: `kind` is `status` (with `code`, `words` and `retry_after`), `garbage` (no JSON comes back), `hang` (for
 /// `ms`), `drop` (done, but the answer is lost), `disconnect` (not done), `duplicate`, `reorder`, or `revoked`, which
 /// stays. It holds for `times` requests, of one `method` and `chat` if they are given.
 fn fault(world: &mut World, asked: &Json) -> Option<Json> {
@@ -170,6 +170,7 @@ fn fault(world: &mut World, asked: &Json) -> Option<Json> {
         method: asked.text("method").map(str::to_owned),
         chat: asked.int("chat"),
         code: asked.int("code").unwrap_or(429),
+        words: asked.text("words").map(str::to_owned),
         retry_after: asked.int("retry_after").unwrap_or(1),
         millis: asked.int("ms").unwrap_or(0),
     });

@@ -92,6 +92,7 @@ fn bot(shared: &Shared, request: &Request) -> Option<(u16, &'static str, String)
         ("status", Some(fault)) => {
             let parameters = (fault.code == 429).then(|| object([("retry_after", fault.retry_after.into())]));
             let words = match fault.code {
+                _ if fault.words.is_some() => fault.words.clone().unwrap_or_default(),
                 429 => format!("Too Many Requests: retry after {}", fault.retry_after),
                 code => format!("A fault that the test ordered: {code}"),
             };

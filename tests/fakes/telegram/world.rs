@@ -79,6 +79,8 @@ pub(crate) struct Fault {
     /// Only requests to this chat.
     pub(crate) chat: Option<i64>,
     pub(crate) code: i64,
+    /// Instead of the fake's own words.
+    pub(crate) words: Option<String>,
     pub(crate) retry_after: i64,
     pub(crate) millis: i64,
 }

@@ -148,8 +148,13 @@ impl Telegram {
         }
     }
 
+    /// What Telegram says, without what it was told in confidence.
     fn shown(&self, text: &str) -> String {
-        wire::redacted(text, self.token.expose())
+        let text = wire::redacted(text, self.token.expose());
+        match &self.told_at {
+            Some((_, secret)) => text.replace(secret.expose(), "<webhook_secret>"),
+            None => text,
+        }
     }
 
     /// Asks for updates until something is wrong.
