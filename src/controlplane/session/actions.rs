@@ -1,7 +1,9 @@
-//! What a sandbox asks of the host. One table says for each action which tool must be granted for it and what does
+//! What a sandbox asks of the host, one file for each family of actions. One table says for each action which tool must be granted for it and what does
 //! it; what is not in the table is done by nobody. It runs in the transaction that stores the sandbox's other outputs,
 //! against the grants of that moment. Who asks is the session whose socket it came on, whatever the envelope says.
 //! Touches the ledger and the gateway's desk.
+
+mod requests;
 
 use rusqlite::Transaction;
 use smol::channel::Sender;
@@ -10,16 +12,14 @@ use super::Sessions;
 use super::actor::Event;
 use crate::contract::action::{Action, Outcome};
 use crate::contract::fault;
-use crate::contract::ids::{GroupName, SessionId};
+use crate::contract::ids::{GroupName, MessageId, SessionId};
 use crate::contract::json::{JsonError, Value, only_fields};
 use crate::contract::plain;
 use crate::controlplane::audit::Exporting;
 use crate::controlplane::gateway::decide;
 use crate::controlplane::gateway::desk::Desk;
-use crate::controlplane::gateway::facts::Facts;
-use crate::controlplane::gateway::payload::{Refusals, shown};
-use crate::controlplane::gateway::submit::{MOST_REASON, NotSubmitted, Origin, Request};
-use crate::controlplane::store::{StoreError, calls, groups, sessions};
+use crate::controlplane::gateway::payload::shown;
+use crate::controlplane::store::{StoreError, groups, sessions};
 use crate::controlplane::tasks;
 
 /// One action.
@@ -32,14 +32,7 @@ struct Entry {
 }
 
 /// Every action of this build.
-const TABLE: &[Entry] = &[
-    Entry {
-        action: "request_capability_change",
-        tool: "request_capability_change",
-        run: request_capability_change,
-    },
-    Entry { action: "create_agent", tool: "create_agent", run: create_agent },
-];
+const TABLE: &[Entry] = &[requests::REQUEST_CAPABILITY_CHANGE, requests::CREATE_AGENT];
 
 /// What unknown actions are called where they are counted: their own names are the sandbox's.
 const UNKNOWN: &str = "unknown";
@@ -52,6 +45,8 @@ pub(super) struct Asker<'a> {
     pub(super) session: &'a SessionId,
     /// Why the audit files cannot be written, if that is known.
     pub(super) unavailable: Option<&'a str>,
+    /// The message that the turn answers which asks, by its name in this session.
+    pub(super) cause: Option<&'a MessageId>,
     /// The session's group; known once it was looked up.
     group: GroupName,
 }
@@ -159,10 +154,11 @@ pub(super) fn execute(
     desk: &Desk,
     session: &SessionId,
     unavailable: Option<&str>,
+    cause: Option<&MessageId>,
     action: Result<Action, JsonError>,
 ) -> Result<Answer, StoreError> {
     let row = sessions::get(tx, session)?.ok_or(StoreError::BadRow("a session"))?;
-    let asker = Asker { desk, session, unavailable, group: row.partition.group };
+    let asker = Asker { desk, session, unavailable, cause, group: row.partition.group };
     let (name, call, counted, done) = match action {
         Err(error) => {
             let text = format!("the action does not read: {}", plain::line(&error.to_string()));
@@ -205,65 +201,6 @@ impl Asker<'_> {
         }
         (entry.run)(self, tx, action)
     }
-
-    /// Hands a request to the gateway, in the name of this session's agent.
-    fn submit(&self, tx: &Transaction<'_>, request: &Request) -> Result<Done, StoreError> {
-        // A call that comes again has asked already, and is answered when that is recorded.
-        let comes_again = match &request.key {
-            Some(call) => calls::find(tx, self.session, call)?.is_some(),
-            None => false,
-        };
-        if let Some(reason) = self.unavailable.filter(|_| !comes_again) {
-            let text =
-                format!("nothing was asked, because it could not be recorded: {reason}; try again later");
-            return Ok(Err(refusal("audit_unavailable", text)));
-        }
-        let origin = Origin::Agent { session: self.session.clone(), group: self.group.clone() };
-        let submitted = match self.desk.submit(tx, &origin, request)? {
-            Ok(submitted) => submitted,
-            Err(not) => return Ok(Err(not_submitted(not))),
-        };
-        // The same words for a request that was there before: a call that a crash made come again must not see it.
-        let change = submitted.change;
-        let result = Value::object([
-            ("change", Value::from(change.id.as_str())),
-            ("state", Value::from(change.state.as_str())),
-        ]);
-        Ok(Ok(Granted { result, decided: submitted.outcome, is_repeat: submitted.is_repeat }))
-    }
-}
-
-/// The words for an agent whose request was not taken.
-fn not_submitted(not: NotSubmitted) -> Refusal {
-    match not {
-        NotSubmitted::Unsupported(text) => refusal("unsupported_here", text),
-        NotSubmitted::Invalid(refusals) => refusal("refused", sentences(&refusals)),
-        NotSubmitted::Forbidden => refusal("forbidden", "an agent asks for changes of itself only"),
-        NotSubmitted::TooMany(most) => refusal(
-            "too_many_pending",
-            format!(
-                "{most} requests of this agent wait for a person, as many as may; ask when some are decided"
-            ),
-        ),
-        NotSubmitted::TooOften(most) => refusal(
-            "too_many_requests",
-            format!("this agent has asked {most} times in a day, as often as it may; ask tomorrow"),
-        ),
-        NotSubmitted::TooMuch(most) => refusal(
-            "too_many_bytes",
-            format!(
-                "what this agent asks for in a day may have {most} bytes, and this would be more; ask tomorrow"
-            ),
-        ),
-        NotSubmitted::KeyReused(id) => {
-            refusal("call_reused", format!("this call was made before, for something else: {id}"))
-        }
-    }
-}
-
-fn sentences(refusals: &Refusals) -> String {
-    let all: Vec<&str> = refusals.iter().map(|refusal| refusal.text.as_str()).collect();
-    all.join("; ")
 }
 
 /// The fields of an action, of which all must be known; who asks is not one of them.
@@ -277,74 +214,6 @@ fn known(action: &Action, fields: &[&str]) -> Result<(), Refusal> {
 fn text<'a>(action: &'a Action, name: &str) -> Result<&'a str, Refusal> {
     let found = action.arguments.get(name).and_then(Value::as_str);
     found.ok_or_else(|| refusal("refused", format!("{name} is missing: a text")))
-}
-
-/// Why the agent asks: a person reads it before anything else.
-fn reason(action: &Action) -> Result<String, Refusal> {
-    let reason = text(action, "reason")?;
-    match reason.len() {
-        _ if reason.trim().is_empty() => {
-            Err(refusal("refused", "reason is empty: say why, for the person who decides"))
-        }
-        0..=MOST_REASON => Ok(reason.to_owned()),
-        bytes => Err(refusal("refused", format!("reason has {bytes} bytes, and {MOST_REASON} are the most"))),
-    }
-}
-
-/// `{"kind", "payload", "reason"}`: a change of the asking agent itself.
-fn request_capability_change(
-    asker: &Asker<'_>,
-    tx: &Transaction<'_>,
-    action: &Action,
-) -> Result<Done, StoreError> {
-    let request = (|| {
-        known(action, &["kind", "payload", "reason"])?;
-        let kind = text(action, "kind")?.to_owned();
-        if kind == CREATE_AGENT {
-            return Err(refusal("refused", "another agent is asked for with the tool create_agent"));
-        }
-        let payload = action.arguments.get("payload").cloned();
-        Ok(Request {
-            kind,
-            group: asker.group.clone(),
-            payload: payload.ok_or_else(|| refusal("refused", "payload is missing: an object"))?,
-            reason: reason(action)?,
-            key: Some(action.call.clone()),
-            facts: Facts::default(),
-        })
-    })();
-    match request {
-        Ok(request) => asker.submit(tx, &request),
-        Err(refusal) => Ok(Err(refusal)),
-    }
-}
-
-const CREATE_AGENT: &str = "create_agent";
-
-/// What an agent may say about another one. Members and chats are given by people.
-const OF_A_NEW_AGENT: &[&str] = &["title", "identity", "soul", "instructions", "tools", "provider", "model"];
-
-/// `{"name", "reason", …}`: another agent, which has nothing but what is asked for here.
-fn create_agent(asker: &Asker<'_>, tx: &Transaction<'_>, action: &Action) -> Result<Done, StoreError> {
-    let request = (|| {
-        known(action, &[&["name", "reason"], OF_A_NEW_AGENT].concat())?;
-        let name = text(action, "name")?;
-        let group = GroupName::parse(name).map_err(|error| refusal("refused", format!("name is {error}")))?;
-        let said =
-            OF_A_NEW_AGENT.iter().filter_map(|field| Some((*field, action.arguments.get(field)?.clone())));
-        Ok(Request {
-            kind: CREATE_AGENT.to_owned(),
-            group,
-            payload: Value::object(said),
-            reason: reason(action)?,
-            key: Some(action.call.clone()),
-            facts: Facts::default(),
-        })
-    })();
-    match request {
-        Ok(request) => asker.submit(tx, &request),
-        Err(refusal) => Ok(Err(refusal)),
-    }
 }
 
 #[cfg(test)]

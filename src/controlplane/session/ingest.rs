@@ -129,8 +129,9 @@ pub(super) async fn ingest(ledger: &Ledger, desk: &Desk, ring: Ring) -> Result<I
     // Everything that its length or depth makes slow is read here, and not where all sessions wait for the ledger.
     let (rows, actions) = smol::unblock(move || {
         let rows = hostile::read(&path, &key, cursor, last)?;
-        let actions: Vec<Result<Action, JsonError>> =
-            rows.iter().filter_map(envelope).map(|text| Action::parse(text.as_bytes())).collect();
+        let read = |(text, cause): (&str, _)| (Action::parse(text.as_bytes()), cause);
+        let actions: Vec<(Result<Action, JsonError>, Option<MessageId>)> =
+            rows.iter().filter_map(envelope).map(read).collect();
         Ok::<_, Refused>((rows, actions))
     })
     .await?;
@@ -168,7 +169,9 @@ pub(super) async fn ingest(ledger: &Ledger, desk: &Desk, ring: Ring) -> Result<I
         let begun = Instant::now();
         let mut answers = actions
             .into_iter()
-            .map(|action| actions::execute(tx, &taker, &session, unavailable, action))
+            .map(|(action, cause)| {
+                actions::execute(tx, &taker, &session, unavailable, cause.as_ref(), action)
+            })
             .collect::<Result<Vec<_>, _>>()?;
         let took = begun.elapsed();
         let mut stored = store(tx, &taker, &rate, &session, epoch, last, rows, &mut answers)?;
@@ -191,10 +194,12 @@ pub(super) async fn ingest(ledger: &Ledger, desk: &Desk, ring: Ring) -> Result<I
     Ok(ingested.with(answers, Some(exporting)))
 }
 
-/// What an action says.
-fn envelope(row: &OutboundRow) -> Option<&str> {
+/// What an action says, and the message in answer to which it does.
+fn envelope(row: &OutboundRow) -> Option<(&str, Option<MessageId>)> {
     match &row.body {
-        OutboundBody::Message(MessageOut { kind: OutboundKind::Action, text, .. }) => Some(text),
+        OutboundBody::Message(MessageOut { kind: OutboundKind::Action, text, in_reply_to, .. }) => {
+            Some((text, in_reply_to.clone()))
+        }
         _ => None,
     }
 }

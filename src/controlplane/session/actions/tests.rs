@@ -128,7 +128,7 @@ impl World {
             let answer = |envelope: Vec<u8>| {
                 let action = Action::parse(&envelope);
                 let super::Answer { outcome, refused, .. } =
-                    execute(tx, &desk, &session, unavailable, action)?;
+                    execute(tx, &desk, &session, unavailable, None, action)?;
                 // Whatever is refused is counted in the audit, by the word that the agent is told.
                 let told = (!outcome.ok).then(|| why(&outcome).split(':').next().unwrap().to_owned());
                 assert_eq!(refused.map(|refused| refused.why.to_owned()), told);
@@ -535,7 +535,7 @@ fn what_the_policy_approves_is_in_effect_and_the_agent_is_told_once() {
     let answer = world.write(move |tx| {
         let arguments = json::parse(br#"{"kind":"persona","payload":{"soul":"x"},"reason":"x"}"#).unwrap();
         let action = Action { name: "request_capability_change".into(), call: "1".into(), arguments };
-        execute(tx, &desk, &id, None, Ok(action))
+        execute(tx, &desk, &id, None, None, Ok(action))
     });
     assert_eq!(answer.outcome.result.get("state").and_then(Value::as_str), Some("applied"));
     let decided = answer.decided.unwrap();
