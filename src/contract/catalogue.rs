@@ -23,6 +23,19 @@ pub struct Tool {
 /// The tool without which nothing reaches another chat than the one that is answered.
 pub const SEND_MESSAGE: &str = "send_message";
 
+/// The tools about scheduled tasks.
+pub const SCHEDULE_TASK: &str = "schedule_task";
+/// See [`SCHEDULE_TASK`].
+pub const LIST_TASKS: &str = "list_tasks";
+/// See [`SCHEDULE_TASK`].
+pub const UPDATE_TASK: &str = "update_task";
+/// See [`SCHEDULE_TASK`].
+pub const PAUSE_TASK: &str = "pause_task";
+/// See [`SCHEDULE_TASK`].
+pub const RESUME_TASK: &str = "resume_task";
+/// See [`SCHEDULE_TASK`].
+pub const CANCEL_TASK: &str = "cancel_task";
+
 /// Longest message to another chat, in bytes: as long as people may write there.
 pub const MOST_LETTER: usize = 64 << 10;
 
@@ -63,6 +76,42 @@ pub const TOOLS: &[Tool] = &[
         title: "Ask for agents",
         description: "Asks for another agent; a person decides.",
         category: "requests",
+    },
+    Tool {
+        name: SCHEDULE_TASK,
+        title: "Schedule tasks",
+        description: "Has the agent asked something at a time, once or again and again; without it such tasks pause.",
+        category: "tasks",
+    },
+    Tool {
+        name: LIST_TASKS,
+        title: "List tasks",
+        description: "Lists the tasks of the conversation.",
+        category: "tasks",
+    },
+    Tool {
+        name: UPDATE_TASK,
+        title: "Change tasks",
+        description: "Changes what a task of the conversation asks, and when.",
+        category: "tasks",
+    },
+    Tool {
+        name: PAUSE_TASK,
+        title: "Pause tasks",
+        description: "Lets a task of the conversation rest.",
+        category: "tasks",
+    },
+    Tool {
+        name: RESUME_TASK,
+        title: "Resume tasks",
+        description: "Lets a task that rests go on.",
+        category: "tasks",
+    },
+    Tool {
+        name: CANCEL_TASK,
+        title: "Cancel tasks",
+        description: "Ends a task of the conversation.",
+        category: "tasks",
     },
 ];
 
@@ -123,8 +172,18 @@ pub const TEMPLATES: &[Template] = &[
         identity: "You keep lists and dates for the person you talk with.",
         soul: "Be exact and short.",
         instructions: "Keep one file for each list. Repeat a date with its weekday, so that a mistake is seen. When an \
-                       entry is unclear, ask once.",
-        tools: &["read_file", "write_file"],
+                       entry is unclear, ask once. When something is to be said at a time, schedule it there and then, in the \
+                       person's time zone; ask for that once and keep it in a file. Say when the next reminder comes.",
+        tools: &[
+            "read_file",
+            "write_file",
+            SCHEDULE_TASK,
+            LIST_TASKS,
+            UPDATE_TASK,
+            PAUSE_TASK,
+            RESUME_TASK,
+            CANCEL_TASK,
+        ],
     },
     Template {
         id: "triage",

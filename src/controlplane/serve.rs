@@ -252,6 +252,7 @@ impl ControlPlane {
         let inbound = Inbound::new(ledger.clone(), keyring.clone(), sessions.clone(), gateway.clone());
         let channels = Channels::new(&accounts, &inbound).map_err(StartError::Channel)?;
         let courier = Courier::start(ledger.clone(), keyring.clone(), channels.clone(), &sessions);
+        let due_keyring = keyring.clone();
         let token_file = (token.path().map(Path::to_owned), token.was_minted());
         server.open(Api::new(
             ledger.clone(),
@@ -280,7 +281,8 @@ impl ControlPlane {
 
         let preparing =
             tasks::spawn(prepare_runtime(choice, claim, limits, sessions.clone(), readiness.clone()));
-        let timer = tasks::spawn(timer::run(ledger.clone(), sources::all(&ledger, &gateway), clock));
+        let due = sources::all(&ledger, &due_keyring, &audit, &sessions, &gateway);
+        let timer = tasks::spawn(timer::run(ledger.clone(), due, clock));
         let times = (config.sweep_interval, config.session_expiry);
         let background =
             tasks::spawn(super::upkeep::slow_pass(times, ledger.clone(), sessions.clone(), gateway.clone()));

@@ -7,8 +7,8 @@ use smol::Timer;
 
 use super::gateway::Gateway;
 use super::session::Sessions;
-use super::store::{Ledger, retention, sessions as rows};
-use super::tasks;
+use super::store::{Ledger, retention, sessions as rows, tasks};
+use super::tasks as executor;
 use super::telemetry::log;
 use crate::contract::time::Millis;
 
@@ -28,9 +28,9 @@ pub(super) async fn slow_pass(
     // Nothing expires before: what is used meanwhile does so later.
     let mut nothing_before = Millis(0);
     let following = gateway.clone();
-    let _following = tasks::spawn(async move { following.follow_recoveries().await });
+    let _following = executor::spawn(async move { following.follow_recoveries().await });
     let resuming = gateway.clone();
-    let _resuming = tasks::spawn(async move {
+    let _resuming = executor::spawn(async move {
         if let Err(error) = resuming.resume().await {
             log::warn("changes.not_resumed", &[("error", &error)]);
         }
@@ -64,6 +64,7 @@ pub(super) async fn slow_pass(
                 retention::prune_events(tx, Millis(now.0 - retention::EVENTS_MILLIS), PRUNED_AT_ONCE)?;
             retention::prune_attention(tx, now, PRUNED_AT_ONCE)?;
             retention::prune_held(tx, now, PRUNED_AT_ONCE)?;
+            tasks::prune(tx, Millis(now.0 - retention::CHANGES_MILLIS), PRUNED_AT_ONCE)?;
             let changes =
                 retention::prune_changes(tx, Millis(now.0 - retention::CHANGES_MILLIS), CHANGES_AT_ONCE)?;
             Ok((history, events, changes))

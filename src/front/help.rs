@@ -31,6 +31,11 @@ const TOPICS: &[(&str, &str, &str)] = &[
         "platforms on which people talk to agents: accounts, who is heard, what is brought",
         include_str!("../help/channels.md"),
     ),
+    (
+        "tasks",
+        "what agents are asked at its time: reminders, reports, checks",
+        include_str!("../help/tasks.md"),
+    ),
     ("keys", "master key, token, what is encrypted with what", include_str!("../help/keys.md")),
     (
         "audit",

@@ -27,6 +27,7 @@ mod resolve;
 mod shown;
 mod submit;
 mod table;
+mod tasks;
 mod tls;
 mod tokens;
 mod tools;
@@ -105,6 +106,7 @@ enum Command {
     Channel(channels::Channel),
     Route(channels::Route),
     Delivery(deliveries::Delivery),
+    Task(tasks::Task),
     Pair(decide::Pair),
     Tools(tools::Tools),
     Whoami(people::Whoami),
@@ -263,7 +265,7 @@ struct Status {
 struct Version {}
 
 /// Commands of later builds.
-const ABSENT: &[&str] = &["skill", "mcp", "vault", "registry", "task"];
+const ABSENT: &[&str] = &["skill", "mcp", "vault", "registry"];
 
 /// The options that every command takes, each with a value.
 const GLOBALS: &[(&str, &str)] = &[
@@ -333,6 +335,7 @@ pub fn run(words: &[&str]) -> Result<(), Failure> {
         Command::Route(words) => channels::routes(&client()?, words),
         Command::Pair(words) => decide::pair(&client()?, words),
         Command::Delivery(words) => deliveries::run(&client()?, words),
+        Command::Task(words) => tasks::run(&client()?, words),
         Command::Tools(words) => tools::run(&words),
         Command::Whoami(words) => people::whoami(&client()?, &words),
         Command::Audit(Audit { limit, follow, json, verb: None }) => {
@@ -480,6 +483,8 @@ mod tests {
             &["role", "grant", "local:ann", "approver"],
             &["wiring", "add", "telegram", "1"],
             &["destination", "add", "ops", "api", "1"],
+            &["task", "create", "x"],
+            &["task", "update", "tsk_1", "--count", "x"],
             &["vault"],
             &["nonsense"],
             &["chat"],

@@ -50,6 +50,10 @@ def token():
     return ask("/v1/tokens", {"name": f"made-{next(numbers)}"})["name"]
 
 
+def task():
+    return ask("/v1/tasks", {"group": "quiet", "chat": f"made-{next(numbers)}", "prompt": "x", "every": "1d"})["id"]
+
+
 # By operation: what its path names.
 THERE = {
     "GET /v1/agents/{name}": lambda: {"name": "quiet"},
@@ -59,6 +63,10 @@ THERE = {
     "GET /v1/chat/{agent}/messages": lambda: {"agent": "mock-agent"},
     "POST /v1/chat/{agent}/messages": lambda: {"agent": "mock-agent"},
     "GET /v1/sessions/{id}": lambda: {"id": os.environ["IRONCLAW_TEST_SESSION"]},
+    "GET /v1/tasks/{id}": lambda: {"id": task()},
+    "POST /v1/tasks/{id}": lambda: {"id": task()},
+    "DELETE /v1/tasks/{id}": lambda: {"id": task()},
+    "POST /v1/tasks/{id}/run": lambda: {"id": task()},
     "GET /v1/changes/{id}": lambda: {"id": pending()["id"]},
     "POST /v1/changes/{id}/withdraw": lambda: {"id": pending()["id"]},
     "POST /v1/changes/{id}/retry": lambda: {"id": os.environ["IRONCLAW_TEST_UNDONE"]},
@@ -88,6 +96,8 @@ def before_call(context, case, kwargs):
         case.path_parameters = {**(case.path_parameters or {}), "id": change["id"]}
         if isinstance(case.body, dict) and case.body.get("outcome") == "approve":
             case.body = {**case.body, "digest": change["digest"]}
+    elif label == "POST /v1/tasks" and isinstance(case.body, dict):
+        case.body = {"group": "quiet", "prompt": case.body.get("prompt"), "every": "1d", "count": 3}
     elif label == "GET /v1/destinations/check":
         case.query = {**(case.query or {}), "group": "mock-agent"}
     elif label == "POST /v1/changes" and isinstance(case.body, dict):

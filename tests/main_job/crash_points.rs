@@ -35,6 +35,8 @@ const OFF_THE_PLAIN_WAY: &[&str] = &[
     "agent.messages_failed",
     "deliver.before_commit",
     "deliver.after_commit",
+    "run.before_commit",
+    "run.after_commit",
 ];
 
 #[test]

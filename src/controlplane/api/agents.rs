@@ -27,6 +27,7 @@ use crate::controlplane::principals::{self, Principal, Scope};
 use crate::controlplane::store::grants::{Grant, Sort, What};
 use crate::controlplane::store::groups::{self, AgentGroup};
 use crate::controlplane::store::limits::GroupLimits;
+use crate::controlplane::store::tasks as scheduled;
 use crate::controlplane::store::{
     Ledger, Step, StoreError, destinations, grants, inbox, limits, members, messaging_groups, revisions,
     roles, wirings,
@@ -288,6 +289,7 @@ fn end(tx: &Transaction<'_>, principal: &Principal, group: &GroupName) -> Result
     wirings::forget(tx, group)?;
     destinations::forget(tx, group)?;
     destinations::forget_leading_to(tx, AGENT, group.as_str())?;
+    scheduled::end_of_group(tx, group, "the agent was deleted")?;
     grants::forget(tx, group)?;
     revisions::bump(tx, &format!("agent/{group}"))?;
     note(tx, principal, "agent.deleted", group.as_str(), Value::Null)?;

@@ -27,6 +27,7 @@ mod router;
 mod seats;
 mod server;
 mod sse;
+mod tasks;
 mod throttle;
 pub mod tls;
 
@@ -194,6 +195,29 @@ impl Api {
                 Query::read(query, &[])?;
                 no_fields(request).await?;
                 deliveries::discard(self, principal, &id).await
+            }
+            Guarded::Tasks => tasks::list(self, &principal, query).await,
+            Guarded::MakeTask => {
+                Query::read(query, &[])?;
+                tasks::create(self, principal, request).await
+            }
+            Guarded::Task { id } => {
+                Query::read(query, &[])?;
+                tasks::show(self, &principal, &id).await
+            }
+            Guarded::EditTask { id } => {
+                Query::read(query, &[])?;
+                tasks::edit(self, principal, &id, request).await
+            }
+            Guarded::CancelTask { id } => {
+                Query::read(query, &[])?;
+                no_fields(request).await?;
+                tasks::cancel(self, principal, &id).await
+            }
+            Guarded::RunTask { id } => {
+                Query::read(query, &[])?;
+                no_fields(request).await?;
+                tasks::run(self, principal, &id).await
             }
             Guarded::MessagingGroups => agents::messaging_groups(self, query).await,
             Guarded::Submit => {

@@ -222,6 +222,17 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, "not_deliverable", "not on its way", detail)
     }
 
+    pub(super) fn no_task(name: &str) -> Self {
+        let detail = format!("there is no task {}; see `ironctl task list`", plain::line(name));
+        Self::new(StatusCode::NOT_FOUND, "no_such_task", "no such task", detail)
+    }
+
+    /// `why` is a word for programs.
+    pub(super) fn task_refused(why: &'static str, detail: String) -> Self {
+        Self::new(StatusCode::CONFLICT, "task_refused", "The task is as it was", detail)
+            .with("why", Value::from(why))
+    }
+
     pub(super) fn not_parked() -> Self {
         let detail = "only a parked session can be released; `ironclaw ctl session list` shows the states";
         Self::new(StatusCode::CONFLICT, "not_parked", "The session is not parked", detail)

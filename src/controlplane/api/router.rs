@@ -36,6 +36,12 @@ pub(super) enum Guarded {
     Deliveries,
     RetryDelivery { id: String },
     DiscardDelivery { id: String },
+    Tasks,
+    MakeTask,
+    Task { id: String },
+    EditTask { id: String },
+    CancelTask { id: String },
+    RunTask { id: String },
     Submit,
     Pending,
     ChangeHistory,
@@ -94,6 +100,7 @@ impl Guarded {
                 | Self::AuditEvents
                 | Self::AuditVerify
                 | Self::Agent { .. }
+                | Self::Task { .. }
                 | Self::History { .. }
                 | Self::Events { .. }
                 | Self::Feed
@@ -112,6 +119,10 @@ impl Guarded {
             | Self::EraseSession { .. }
             | Self::RetryDelivery { .. }
             | Self::DiscardDelivery { .. }
+            | Self::MakeTask
+            | Self::EditTask { .. }
+            | Self::CancelTask { .. }
+            | Self::RunTask { .. }
             | Self::EditAgent { .. }
             | Self::DeleteAgent { .. } => Scope::Operate,
             Self::AuditAcknowledge => Scope::Admin,
@@ -158,6 +169,13 @@ pub(super) fn route(method: &Method, path: &str) -> Result<Route, Problem> {
         ["v1", "deliveries", id, "discard"] => {
             (None, guarded(Guarded::DiscardDelivery { id: owned(id) }), None)
         }
+        ["v1", "tasks"] => (guarded(Guarded::Tasks), guarded(Guarded::MakeTask), None),
+        ["v1", "tasks", id] => (
+            guarded(Guarded::Task { id: owned(id) }),
+            guarded(Guarded::EditTask { id: owned(id) }),
+            guarded(Guarded::CancelTask { id: owned(id) }),
+        ),
+        ["v1", "tasks", id, "run"] => (None, guarded(Guarded::RunTask { id: owned(id) }), None),
         ["v1", "changes"] => (None, guarded(Guarded::Submit), None),
         ["v1", "changes", "pending"] => (guarded(Guarded::Pending), None, None),
         ["v1", "changes", "history"] => (guarded(Guarded::ChangeHistory), None, None),

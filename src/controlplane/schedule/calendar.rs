@@ -44,7 +44,7 @@ pub enum Recurrence {
 
 /// A zone of the IANA database, by its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Zone(TimeZone);
+pub struct Zone(pub(super) TimeZone);
 
 /// When a recurrence is over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -202,7 +202,8 @@ impl Zone {
         None
     }
 
-    fn instant(&self, local: DateTime) -> Option<Timestamp> {
+    /// The instant of a local time, by the rules of [`Recurrence::next`].
+    pub(super) fn instant(&self, local: DateTime) -> Option<Timestamp> {
         let times = self.0.to_ambiguous_timestamp(local);
         if let AmbiguousOffset::Gap { .. } = times.offset() {
             // The time before the gap that is as far from it; the next change of the clocks is the gap's end.

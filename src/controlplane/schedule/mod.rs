@@ -5,5 +5,8 @@
 pub mod calendar;
 pub mod cron;
 pub mod error;
+mod firing;
 pub mod sources;
+pub mod tasks;
+pub mod terms;
 pub mod timer;

@@ -1,25 +1,42 @@
 //! The table of what comes due by itself: for each kind of thing where the ledger has its next instant, and what is done
 //! then. Whoever adds one adds a line here, and rings the ledger's alarm where its instants are written down. Touches
-//! the ledger and the gateway.
+//! the ledger, the gateway and the sessions.
 
 use rusqlite::{Connection, Transaction};
 
+use super::firing::Firing;
 use super::timer::Source;
 use crate::contract::time::Millis;
+use crate::controlplane::audit::Audit;
 use crate::controlplane::gateway::Gateway;
-use crate::controlplane::store::{Ledger, StoreError, changes, retention};
+use crate::controlplane::keys::Keyring;
+use crate::controlplane::session::Sessions;
+use crate::controlplane::store::{Ledger, StoreError, changes, retention, tasks};
 
 /// Rows deleted in one transaction, so that nobody waits long for the writer.
 const PRUNED_AT_ONCE: usize = 500;
 
 /// Everything.
-pub fn all(ledger: &Ledger, gateway: &Gateway) -> Vec<Source> {
+pub fn all(
+    ledger: &Ledger,
+    keyring: &Keyring,
+    audit: &Audit,
+    sessions: &Sessions,
+    gateway: &Gateway,
+) -> Vec<Source> {
+    let firing = Firing {
+        ledger: ledger.clone(),
+        keyring: keyring.clone(),
+        audit: audit.clone(),
+        sessions: sessions.clone(),
+    };
     let gateway = gateway.clone();
     let lapse = move || {
         let gateway = gateway.clone();
         async move { gateway.lapse().await }
     };
     vec![
+        Source::new("tasks", tasks::next_due, move || firing.clone().run()),
         Source::new("changes", changes::next_lapse, lapse),
         forgetting("held", ledger, retention::next_held, retention::prune_held),
         forgetting("attention", ledger, retention::next_attention, retention::prune_attention),

@@ -4,6 +4,7 @@
 //! Touches the ledger and the gateway's desk.
 
 mod requests;
+mod tasks;
 
 use rusqlite::Transaction;
 use smol::channel::Sender;
@@ -20,7 +21,7 @@ use crate::controlplane::gateway::decide;
 use crate::controlplane::gateway::desk::Desk;
 use crate::controlplane::gateway::payload::shown;
 use crate::controlplane::store::{StoreError, groups, sessions};
-use crate::controlplane::tasks;
+use crate::controlplane::tasks as executor;
 
 /// One action.
 struct Entry {
@@ -32,7 +33,16 @@ struct Entry {
 }
 
 /// Every action of this build.
-const TABLE: &[Entry] = &[requests::REQUEST_CAPABILITY_CHANGE, requests::CREATE_AGENT];
+const TABLE: &[Entry] = &[
+    requests::REQUEST_CAPABILITY_CHANGE,
+    requests::CREATE_AGENT,
+    tasks::SCHEDULE,
+    tasks::LIST,
+    tasks::UPDATE,
+    tasks::PAUSE,
+    tasks::RESUME,
+    tasks::CANCEL,
+];
 
 /// What unknown actions are called where they are counted: their own names are the sandbox's.
 const UNKNOWN: &str = "unknown";
@@ -88,7 +98,7 @@ impl Sessions {
         for Refused { group, action, why } in answers.iter().filter_map(|answer| answer.refused.as_ref()) {
             audit.action_refused(session, group, action, why);
         }
-        tasks::spawn(async move {
+        executor::spawn(async move {
             if let Some(exporting) = exporting {
                 let repeats = answers.iter().any(|answer| answer.is_repeat);
                 if exporting.end().await.is_err() || repeats {

@@ -394,6 +394,43 @@ CREATE INDEX changes_finished ON changes(finished_at) WHERE finished_at IS NOT N
 CREATE INDEX calls_change ON calls(change);
 ",
     },
+    Step {
+        name: "tasks",
+        sql: "
+CREATE TABLE tasks (
+  id TEXT PRIMARY KEY,
+  agent_group TEXT NOT NULL REFERENCES agent_groups(name),
+  session TEXT NOT NULL REFERENCES sessions(id), -- that gets the runs, and with whose secret the prompt is sealed
+  channel TEXT NOT NULL,
+  instance TEXT NOT NULL,
+  chat TEXT NOT NULL,
+  thread TEXT,
+  prompt BLOB NOT NULL, -- sealed; empty once it was erased
+  recurrence TEXT NOT NULL,
+  zone TEXT NOT NULL,
+  due INTEGER, -- NULL is never
+  until INTEGER,
+  count INTEGER,
+  misfire TEXT NOT NULL CHECK (misfire IN ('run_once', 'skip')),
+  state TEXT NOT NULL CHECK (state IN ('active', 'paused', 'done', 'cancelled')),
+  reason TEXT,
+  runs INTEGER NOT NULL,
+  last_run INTEGER,
+  last_message TEXT,
+  created_by TEXT NOT NULL, -- a user, or agent:GROUP
+  created_at INTEGER NOT NULL,
+  revision INTEGER NOT NULL,
+  call TEXT, -- the agent's own mark of the call that asked
+  request TEXT -- digest of what it asked
+) STRICT;
+CREATE INDEX tasks_due ON tasks(due) WHERE state = 'active';
+CREATE INDEX tasks_live ON tasks(agent_group, id) WHERE state IN ('active', 'paused');
+CREATE INDEX tasks_made ON tasks(agent_group, created_by, created_at);
+CREATE INDEX tasks_session ON tasks(session, id);
+CREATE UNIQUE INDEX tasks_once ON tasks(session, call) WHERE call IS NOT NULL;
+CREATE INDEX pairings_over ON pairings(expires_at);
+",
+    },
 ];
 
 /// Runs the steps that are missing.

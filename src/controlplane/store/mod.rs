@@ -29,6 +29,7 @@ pub mod roles;
 pub mod secrets;
 pub mod sessions;
 pub mod summaries;
+pub mod tasks;
 pub mod tokens;
 pub mod users;
 pub mod wirings;

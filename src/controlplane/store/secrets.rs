@@ -3,7 +3,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::{StoreError, inbox};
+use super::{StoreError, inbox, tasks};
 use crate::contract::cipher::SessionSecret;
 use crate::contract::ids::SessionId;
 use crate::controlplane::keys::{self, KeyError, Keyring};
@@ -55,9 +55,9 @@ pub(super) fn get_or_create(
     Ok((secret, since))
 }
 
-/// Deletes the secret of a session, and with it all that was sealed with it: its open messages are failed, and those that
-/// wait for somebody's admission are gone. The bytes are overwritten in the file; `Ledger::checkpoint` afterwards empties
-/// the log of them too.
+/// Deletes the secret of a session, and with it all that was sealed with it: its open messages are failed, its tasks end,
+/// and those that wait for somebody's admission are gone. The bytes are overwritten in the file; `Ledger::checkpoint`
+/// afterwards empties the log of them too.
 ///
 /// # Errors
 /// SQLite's.
@@ -66,6 +66,7 @@ pub fn erase(tx: &Transaction<'_>, id: &SessionId) -> Result<(), StoreError> {
         inbox::fail(tx, id, &message, "the conversation was erased")?;
     }
     tx.prepare_cached("DELETE FROM held WHERE session = ?1")?.execute([id.as_str()])?;
+    tasks::erase(tx, id)?;
     tx.prepare_cached("DELETE FROM session_secrets WHERE session = ?1")?.execute([id.as_str()])?;
     Ok(())
 }

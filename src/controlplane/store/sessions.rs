@@ -311,10 +311,11 @@ pub fn advance_cursor(
     Ok(moved == 1)
 }
 
-/// Has content, owes nobody anything, and was not used since `?1`.
+/// Has content, owes nobody anything, was not used since `?1`, and will not be asked anything at its time.
 const UNUSED: &str = "s.open_messages = 0 AND max(s.last_active, s.created_at) < ?1
     AND EXISTS (SELECT 1 FROM session_secrets x WHERE x.session = s.id)
-    AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.state = 'waiting' AND d.session = s.id)";
+    AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.state = 'waiting' AND d.session = s.id)
+    AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.state IN ('active', 'paused') AND t.session = s.id)";
 
 /// Up to `most` sessions that have something to erase, owe nobody anything, and were not used since an instant.
 ///

@@ -41,6 +41,8 @@ pub enum Step {
     Deliver,
     /// What was said in a conversation is erased.
     Erase,
+    /// Tasks that are due become messages.
+    Run,
     /// Any other write: no crash point.
     Other,
 }
@@ -59,6 +61,7 @@ impl Step {
             Self::Apply => fault::point("apply.before_commit"),
             Self::Deliver => fault::point("deliver.before_commit"),
             Self::Erase => fault::point("erase.before_commit"),
+            Self::Run => fault::point("run.before_commit"),
             Self::Other => {}
         }
     }
@@ -76,6 +79,7 @@ impl Step {
             Self::Apply => fault::point("apply.after_commit"),
             Self::Deliver => fault::point("deliver.after_commit"),
             Self::Erase => fault::point("erase.after_commit"),
+            Self::Run => fault::point("run.after_commit"),
             Self::Other => {}
         }
     }

@@ -245,6 +245,7 @@ metrics! {
     launch_failures: Counter = Counter::new(), "ironclaw_launch_failures_total", "Launches that failed.";
     kills: Kills = Kills([const { Counter::new() }; REASONS.len()]), "ironclaw_sandbox_ends_total", "Sandboxes ended, by reason.";
     turns: Counter = Counter::new(), "ironclaw_turns_finished_total", "Turns whose answer is in the ledger.";
+    task_runs: Counter = Counter::new(), "ironclaw_task_runs_total", "Runs of scheduled tasks that came due.";
     accepted: Counter = Counter::new(), "ironclaw_messages_accepted_total", "Messages accepted into the ledger, duplicates not counted.";
     duplicates: Counter = Counter::new(), "ironclaw_messages_duplicate_total", "Messages sent again with a known event id.";
     finished: Counter = Counter::new(), "ironclaw_messages_finished_total", "Messages finished.";

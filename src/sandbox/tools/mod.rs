@@ -6,6 +6,7 @@ mod files;
 pub mod jail;
 mod messages;
 mod requests;
+mod tasks;
 
 use std::fmt;
 
@@ -91,6 +92,12 @@ pub static TABLE: &[Tool] = &[
     messages::SEND_MESSAGE,
     requests::REQUEST_CAPABILITY_CHANGE,
     requests::CREATE_AGENT,
+    tasks::SCHEDULE_TASK,
+    tasks::LIST_TASKS,
+    tasks::UPDATE_TASK,
+    tasks::PAUSE_TASK,
+    tasks::RESUME_TASK,
+    tasks::CANCEL_TASK,
 ];
 
 /// The tools that a session has switched on.

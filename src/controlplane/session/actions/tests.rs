@@ -1,6 +1,7 @@
 //! Tests of actions over a real ledger: what a sandbox may ask, and that it may do nothing else.
 
 mod fuzz;
+mod tasks;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -125,10 +126,11 @@ impl World {
     ) -> Vec<Outcome> {
         let (desk, session) = (self.desk.clone(), session.clone());
         self.write(move |tx| {
+            let cause = inbox::open_ids(tx, &session)?.into_iter().next();
             let answer = |envelope: Vec<u8>| {
                 let action = Action::parse(&envelope);
                 let super::Answer { outcome, refused, .. } =
-                    execute(tx, &desk, &session, unavailable, None, action)?;
+                    execute(tx, &desk, &session, unavailable, cause.as_ref(), action)?;
                 // Whatever is refused is counted in the audit, by the word that the agent is told.
                 let told = (!outcome.ok).then(|| why(&outcome).split(':').next().unwrap().to_owned());
                 assert_eq!(refused.map(|refused| refused.why.to_owned()), told);
