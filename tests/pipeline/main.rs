@@ -25,6 +25,7 @@ mod erased;
 mod heard;
 mod killed;
 mod peers;
+mod scheduled;
 mod secrets;
 mod seen;
 mod telegram;
