@@ -145,6 +145,7 @@ pub struct ControlPlane {
     preparing: Task<()>,
     background: Task<()>,
     timer: Task<()>,
+    typing: Task<()>,
 }
 
 impl ControlPlane {
@@ -269,6 +270,7 @@ impl ControlPlane {
         ));
         log::info("api.listening", &[("address", &address), ("state", &state.path().display())]);
         channels.start();
+        let typing = tasks::spawn(sessions.typing().clone().run(channels.clone()));
         let ingress = match hooks {
             Some(listener) => {
                 let ingress = Ingress::start(listener, channels.clone())
@@ -304,6 +306,7 @@ impl ControlPlane {
             preparing,
             background,
             timer,
+            typing,
         })
     }
 
@@ -353,6 +356,7 @@ impl ControlPlane {
         }
         self.server.stop().await;
         drop(self.timer);
+        drop(self.typing);
         drop(self.background);
         self.channels.stop();
         self.sessions.close().await;

@@ -71,6 +71,17 @@ fn an_answer_comes_in_the_topic_in_which_it_was_asked_for(runtime: Runtime) {
     let all = telegram.sent(GROUP);
     assert_eq!(all.len(), 3, "{all:?}");
     assert!(all.iter().all(|sent| !sent["plain"].as_str().unwrap().contains("among ourselves")), "{all:?}");
+    // While it was at work that was shown, in that chat and topic and in no other.
+    let shown = |chat: i64, thread: Option<i64>| {
+        let thread = json!(thread);
+        telegram.state()["actions"].as_array().unwrap().iter().any(|action| {
+            let topic = action.get("message_thread_id").cloned().unwrap_or_default();
+            action["action"] == "typing" && action["chat_id"] == chat && topic == thread
+        })
+    };
+    for (chat, thread) in [(ANN, None), (GROUP, Some(55)), (GROUP, Some(77)), (GROUP, None)] {
+        eventually(&format!("typing in {chat} {thread:?}"), || shown(chat, thread).then_some(()));
+    }
     let sessions = daemon.get("/v1/sessions")["sessions"].as_array().unwrap().len();
     assert_eq!(sessions, 4, "one in private, one for each topic, one for the group");
     assert!(!daemon.log.contains(TOKEN), "the token is in the log");

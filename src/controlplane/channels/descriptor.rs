@@ -149,7 +149,7 @@ const TELEGRAM: Descriptor = Descriptor {
     ],
     // Telegram takes 4,096; markup that is closed and opened again needs some room.
     limit: Limit { size: 4000, unit: Unit::Utf16 },
-    abilities: &[Ability::Threads, Ability::Mentions, Ability::Quotes],
+    abilities: &[Ability::Threads, Ability::Mentions, Ability::Typing, Ability::Quotes],
     is_chat: is_telegram_chat,
     chat_form: "a number, negative for groups, or @name",
     is_thread: Some(is_telegram_thread),

@@ -9,6 +9,7 @@ pub mod outgoing;
 pub mod settings;
 pub mod supervisor;
 pub mod telegram;
+pub mod typing;
 pub mod webhook;
 
 use std::future::Future;
@@ -35,6 +36,12 @@ pub trait Channel: Send + Sync {
 
     /// Brings one part of a message to a chat.
     fn send<'a>(&'a self, part: &'a Part) -> Doing<'a, Result<Receipt, SendError>>;
+
+    /// Shows in a chat that somebody is writing, where that can be shown. Nobody is told whether it was.
+    fn typing<'a>(&'a self, chat: &'a str, thread: Option<&'a str>) -> Doing<'a, ()> {
+        let _ = (chat, thread);
+        Box::pin(async {})
+    }
 
     /// A request that came to its place at the ingress.
     fn hook<'a>(&'a self, sink: &'a Sink, request: Hook) -> Doing<'a, HookAnswer> {

@@ -17,6 +17,7 @@ use crate::contract::plain;
 use crate::contract::time::Millis;
 use crate::controlplane::bell::Bell;
 use crate::controlplane::router::Inbound;
+use crate::controlplane::store::sessions::Place;
 use crate::controlplane::tasks;
 use crate::controlplane::telemetry::log;
 
@@ -253,6 +254,18 @@ impl Channels {
             _ => {}
         }
         sent
+    }
+
+    /// Shows in a chat that somebody is writing, if its account is connected.
+    pub async fn typing(&self, place: &Place) {
+        let Some(entry) = self.find(&place.channel, &place.instance) else { return };
+        if entry.reporter.get().state != State::Connected {
+            return;
+        }
+        let shown = entry.channel.typing(&place.chat, place.thread.as_deref());
+        if AssertUnwindSafe(shown).catch_unwind().await.is_err() {
+            log::error("channel.panicked", &[("channel", &entry.reporter.name)]);
+        }
     }
 
     /// Returns when an account that was refused is worth another try.

@@ -458,7 +458,12 @@ impl Actor {
                 Ok(())
             }
             _ if !run.welcomed => violation("it spoke before hello".to_owned()),
-            FromSandbox::Alive(_) => Ok(()),
+            FromSandbox::Alive(_) => {
+                if let Some(place) = run.answers() {
+                    self.sessions.context().typing.show(place);
+                }
+                Ok(())
+            }
             FromSandbox::Ack(seq) if seq == run.rung && run.is_unacknowledged() => {
                 run.acked = seq;
                 // What the host answered has been read and may go with the next transaction.
@@ -554,6 +559,9 @@ impl Actor {
         let is_over = !ingested.done.is_empty();
         if run.note(&ingested) {
             self.deaths = 0;
+        }
+        if let Some(place) = run.answers().filter(|_| !ingested.began.is_empty()) {
+            self.sessions.context().typing.show(place);
         }
         if is_over && run.turn.is_empty() {
             run.model.settle();

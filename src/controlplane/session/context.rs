@@ -15,6 +15,7 @@ use super::states::States;
 use crate::contract::ids::{GroupName, SessionId};
 use crate::contract::inbound::Usage;
 use crate::controlplane::brokers::model::ModelBroker;
+use crate::controlplane::channels::typing::Typing;
 use crate::controlplane::config::Config;
 use crate::controlplane::gateway::desk::Desk;
 use crate::controlplane::grants::Host;
@@ -67,6 +68,8 @@ pub(super) struct Context {
     /// How often agents write to other chats.
     pub(super) letters: Arc<Rates>,
     pub(super) states: States,
+    /// Where agents are at work, for platforms that show it.
+    pub(super) typing: Typing,
     pub(super) readers: Semaphore,
     pub(super) space: FreeSpace,
     runtime: RwLock<Runtime>,
@@ -96,6 +99,7 @@ impl Context {
             bells: Bells::default(),
             letters: Arc::default(),
             states: States::default(),
+            typing: Typing::default(),
             readers: Semaphore::new(READERS),
             runtime: RwLock::new(Runtime::Missing("the runtime is being tested".to_owned())),
             launches: Semaphore::new(LAUNCHES),

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use super::limits::{BYTES_HELD, MESSAGES_A_RING, MESSAGES_HELD};
 use crate::contract::ids::MessageId;
 use crate::controlplane::store::inbox::OpenMessage;
+use crate::controlplane::store::sessions::Place;
 
 /// Whether a sandbox may be handed more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,12 +28,13 @@ pub(super) struct Held {
     triggers: usize,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Piece {
     seq: u64,
     position: u64,
     bytes: usize,
     triggers: bool,
+    place: Place,
 }
 
 impl Held {
@@ -40,22 +42,33 @@ impl Held {
     pub(super) fn add(&mut self, seq: u64, open: &OpenMessage) {
         let message = &open.message;
         let (bytes, triggers) = (message.text.len(), message.engage);
-        let piece = Piece { seq, position: open.position, bytes, triggers };
+        let place = Place {
+            channel: message.channel.clone(),
+            instance: open.instance.clone(),
+            chat: message.chat.clone(),
+            thread: message.thread.clone(),
+        };
+        let piece = Piece { seq, position: open.position, bytes, triggers, place };
         self.bytes += bytes;
         self.triggers += usize::from(triggers);
         if let Some(before) = self.messages.insert(message.id.clone(), piece) {
-            self.forget(before);
+            self.forget(&before);
         }
+    }
+
+    /// Where a message that it has not finished was said.
+    pub(super) fn place(&self, id: &MessageId) -> Option<&Place> {
+        self.messages.get(id).map(|piece| &piece.place)
     }
 
     /// It has finished a message, whose number this gives; `None` for one that it was not handed.
     pub(super) fn finish(&mut self, id: &MessageId) -> Option<u64> {
         let piece = self.messages.remove(id)?;
-        self.forget(piece);
+        self.forget(&piece);
         Some(piece.seq)
     }
 
-    fn forget(&mut self, piece: Piece) {
+    fn forget(&mut self, piece: &Piece) {
         self.bytes = self.bytes.saturating_sub(piece.bytes);
         self.triggers = self.triggers.saturating_sub(usize::from(piece.triggers));
     }

@@ -45,6 +45,7 @@ use crate::contract::json::Value;
 use crate::contract::time::Millis;
 use crate::controlplane::audit::{self, ActError, Audit, Record};
 use crate::controlplane::brokers::model::ModelBroker;
+use crate::controlplane::channels::typing::Typing;
 use crate::controlplane::config::Config;
 use crate::controlplane::gateway::decide::Outcome;
 use crate::controlplane::gateway::desk::Desk;
@@ -259,6 +260,11 @@ impl Sessions {
     /// Watches what all sessions do.
     pub fn watch_states(&self) -> StateWatch {
         self.context().states.watch()
+    }
+
+    /// Where agents are at work.
+    pub fn typing(&self) -> &Typing {
+        &self.context().typing
     }
 
     /// Rings when the history of any session grew.

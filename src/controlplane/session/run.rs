@@ -18,6 +18,7 @@ use crate::contract::inbound::{InboundWriter, Place, Usage};
 use crate::controlplane::brokers::model::OpenSocket;
 use crate::controlplane::isolation::{Exit, Sandbox, SessionPaths};
 use crate::controlplane::store::grants::Grant;
+use crate::controlplane::store::sessions;
 use crate::controlplane::telemetry::metrics::{KillReason, METRICS};
 
 /// Why a sandbox is ended.
@@ -254,6 +255,11 @@ impl Run {
             self.measure_at = now;
         }
         true
+    }
+
+    /// Where the turn that runs answers.
+    pub(super) fn answers(&self) -> Option<&sessions::Place> {
+        self.open.place(self.turn.last()?)
     }
 
     /// When it has had its time. One that is idle has all of it before it; one that holds nothing that starts a

@@ -314,6 +314,14 @@ impl Channel for Telegram {
         Box::pin(self.bring(part))
     }
 
+    fn typing<'a>(&'a self, chat: &'a str, thread: Option<&'a str>) -> Doing<'a, ()> {
+        Box::pin(async move {
+            if let Ok(request) = wire::send_typing(chat, thread) {
+                let _ = self.ask(&self.agent, request).await;
+            }
+        })
+    }
+
     fn hook<'a>(&'a self, sink: &'a Sink, request: Hook) -> Doing<'a, HookAnswer> {
         Box::pin(self.told(sink, request))
     }
