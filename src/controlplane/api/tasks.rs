@@ -202,7 +202,7 @@ pub(super) async fn edit(
             ))));
         }
         let (verb, done) = match state {
-            None => ("task.updated", tasks::update(tx, &keyring, task, text.as_deref(), &document)?),
+            None => ("task.updated", tasks::update(tx, &keyring, task, text.as_deref(), &document, None)?),
             Some(State::Paused) => ("task.paused", tasks::pause(tx, task)?),
             Some(_) => ("task.resumed", tasks::resume(tx, task)?),
         };

@@ -146,7 +146,7 @@ pub fn create(tx: &Transaction<'_>, keyring: &Keyring, new: &NewTask, by: &By) -
     Ok(Ok(task))
 }
 
-/// Changes what a task asks and when; `fields` are those of its [`Terms`].
+/// Changes what a task asks and when; `fields` are those of its [`Terms`]. It runs no earlier than `earliest`.
 ///
 /// # Errors
 /// The ledger's; the inner ones are the asker's.
@@ -156,6 +156,7 @@ pub fn update(
     task: &Task,
     text: Option<&str>,
     fields: &Value,
+    earliest: Option<Millis>,
 ) -> Outcome<Task> {
     if !task.state.is_live() {
         return Ok(Err(Refused::Over(task.state)));
@@ -169,6 +170,10 @@ pub fn update(
         Ok(changed) => changed,
         Err(wrong) => return Ok(Err(wrong.into())),
     };
+    if let Some(earliest) = earliest.filter(|earliest| changed.due.is_some_and(|due| due < *earliest)) {
+        let text = format!("it ran a moment ago; {earliest} is the earliest");
+        return Ok(Err(Wrong { field: "at", text }.into()));
+    }
     tasks::set(tx, keyring, task, text, &changed.kept())?;
     again(tx, task)
 }

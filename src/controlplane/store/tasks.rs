@@ -2,6 +2,7 @@
 //! is sealed with the secret of the conversation in which it was said. When a task is due is for its keeper to say.
 
 use rusqlite::{Connection, Row, Transaction, params};
+use ulid::Ulid;
 
 use super::secrets::Texts;
 use super::sessions::{Place, session_id};
@@ -449,7 +450,56 @@ pub(super) fn erase(tx: &Transaction<'_>, session: &SessionId) -> Result<(), Sto
 /// # Errors
 /// SQLite's.
 pub fn prune(tx: &Transaction<'_>, before: Millis, most: usize) -> Result<usize, StoreError> {
-    let sql = "DELETE FROM tasks WHERE id IN (SELECT id FROM tasks WHERE state IN ('done', 'cancelled')
-                   AND max(created_at, coalesce(last_run, 0)) < ?1 LIMIT ?2)";
-    Ok(tx.prepare_cached(sql)?.execute(params![before.0, rows(most)])?)
+    // An id begins with the time at which it was made: what is younger is not looked at.
+    let time = u64::try_from(before.0).unwrap_or(0);
+    let first = format!("tsk_{}", Ulid::from_parts(time, 0));
+    let sql = "DELETE FROM tasks WHERE id IN (SELECT id FROM tasks WHERE id < ?1
+                   AND state IN ('done', 'cancelled') AND coalesce(last_run, 0) < ?2 LIMIT ?3)";
+    Ok(tx.prepare_cached(sql)?.execute(params![first, before.0, rows(most)])?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controlplane::store::tests::{World, group};
+
+    #[test]
+    fn what_is_over_for_long_is_forgotten_and_nothing_else() {
+        let world = World::new();
+        let session = world.accept("main", "1", "x").session;
+        let keyring = world.keyring.clone();
+        let place =
+            Place { channel: "api".into(), instance: String::new(), chat: "main".into(), thread: None };
+        let times = Times {
+            recurrence: "hourly".into(),
+            zone: "UTC".into(),
+            due: Some(Millis(1)),
+            until: None,
+            count: None,
+            misfire: "skip".into(),
+        };
+        let new = NewTask {
+            group: group(),
+            session,
+            place,
+            prompt: "look".into(),
+            times,
+            created_by: "local:owner".into(),
+            call: None,
+        };
+        let ids = world.write(move |tx| {
+            let ids = (0..3).map(|_| add(tx, &keyring, &new)).collect::<Result<Vec<_>, _>>()?;
+            set_state(tx, &ids[0], State::Cancelled, None, None)?;
+            set_state(tx, &ids[1], State::Cancelled, None, None)?;
+            ran_now(tx, &ids[1], &MessageId::mint(), Millis(i64::MAX))?;
+            Ok(ids)
+        });
+        let long_ago = Millis(Millis::now().0 - 1000);
+        assert_eq!(world.write(move |tx| prune(tx, long_ago, 10)), 0, "all are young");
+        let later = Millis(Millis::now().0 + 1000);
+        assert_eq!(world.write(move |tx| prune(tx, later, 10)), 1);
+        let left = world.read(|conn| ids.iter().map(|id| get(conn, id)).collect::<Result<Vec<_>, _>>());
+        let left: Vec<bool> = left.iter().map(Option::is_some).collect();
+        assert_eq!(left, [false, true, true], "one ran of late, and one can still run");
+    }
 }

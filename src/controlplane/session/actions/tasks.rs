@@ -30,6 +30,9 @@ pub(super) const RESUME: Entry =
 pub(super) const CANCEL: Entry =
     Entry { action: catalogue::CANCEL_TASK, tool: catalogue::CANCEL_TASK, run: cancel };
 
+/// Between two runs of a task whose time an agent changes, in milliseconds: as between those of an interval.
+const SHORTEST: i64 = 60_000;
+
 /// Bytes of a prompt in a list; the whole of it comes with each run.
 const SHOWN_PROMPT: usize = 400;
 
@@ -169,7 +172,9 @@ fn update(asker: &Asker<'_>, tx: &Transaction<'_>, action: &Action) -> Result<Do
             },
             None => None,
         };
-        tasks::update(tx, &asker.desk.keyring, task, prompt, &action.arguments)
+        // Else a run could make the next one come at once, and that the next.
+        let earliest = task.last_run.map(|last| Millis(last.0.saturating_add(SHORTEST)));
+        tasks::update(tx, &asker.desk.keyring, task, prompt, &action.arguments, earliest)
     })
 }
 

@@ -175,6 +175,25 @@ fn a_run_is_made_once_and_what_was_missed_is_one_run() {
 }
 
 #[test]
+fn no_run_makes_the_next_one_come_at_once() {
+    let world = World::new();
+    let session = world.session("a");
+    let task = world.task(&world.schedule(&session, "1", HOURLY));
+    let now = Millis::now();
+    let id = task.id.clone();
+    world.write(move |tx| kept::put_off(tx, &id, now));
+    assert!(matches!(world.at(now).as_slice(), [Fired::Ran(_)]));
+    let update = |call: &str, at: Millis| {
+        let fields = format!(r#"{{"task":"{}","at":"{at}"}}"#, task.id);
+        world.act(&session, "update_task", call, &fields)
+    };
+    for (call, at) in [("2", now), ("3", Millis(now.0 + 59_000))] {
+        assert!(why(&update(call, at)).contains("is the earliest"), "{at}");
+    }
+    assert!(update("4", Millis(now.0 + 61_000)).ok);
+}
+
+#[test]
 fn a_run_that_may_not_be_made_ends_or_pauses_the_task_and_says_why() {
     let far = Millis(Millis::now().0 + 40 * 86_400_000);
     let ends = |session: &str, does: fn(&World, &SessionId, &Task)| {
