@@ -462,12 +462,15 @@ pub fn prune(tx: &Transaction<'_>, before: Millis, most: usize) -> Result<usize,
 mod tests {
     use super::*;
     use crate::controlplane::store::tests::{World, group};
+    use crate::controlplane::store::{inbox, sessions};
 
     #[test]
     fn what_is_over_for_long_is_forgotten_and_nothing_else() {
         let world = World::new();
-        let session = world.accept("main", "1", "x").session;
-        let keyring = world.keyring.clone();
+        let accepted = world.accept("main", "1", "x");
+        let (session, message) = (accepted.session, accepted.message);
+        let (keyring, conversation) = (world.keyring.clone(), session.clone());
+        world.write(move |tx| inbox::fail(tx, &conversation, &message, "given up"));
         let place =
             Place { channel: "api".into(), instance: String::new(), chat: "main".into(), thread: None };
         let times = Times {
@@ -501,5 +504,10 @@ mod tests {
         let left = world.read(|conn| ids.iter().map(|id| get(conn, id)).collect::<Result<Vec<_>, _>>());
         let left: Vec<bool> = left.iter().map(Option::is_some).collect();
         assert_eq!(left, [false, true, true], "one ran of late, and one can still run");
+        // A conversation in which something is to be asked does not expire; one in which nothing is any more does.
+        let unused = |world: &World| world.read(|conn| Ok(sessions::unused(conn, later, 10)?.len()));
+        assert_eq!(unused(&world), 0);
+        world.write(|tx| end_of_group(tx, &group(), "over"));
+        assert_eq!(unused(&world), 1);
     }
 }
