@@ -113,6 +113,8 @@ FACTS = re.compile(
     "|would have [0-9]+ (packages|mounts|destinations)"
     # What the host has: mount roots and their directories, packages.
     "|^mount [^:]+: |the package |/packages/"
+    # What one term says of strangers, another may not deny.
+    "|senders anyone hears strangers too"
     # The scope of a role is the agent of the same change, which another field of the request names.
     "|another group takes a change of its own"
     # No document says what a regular expression is.
