@@ -115,7 +115,7 @@ fn what_nobody_uses_expires() {
         .ready();
     let chat = daemon.chat("mock-agent", "main");
     eventually("it is erased", || chat.history().iter().all(|entry| entry.text.is_empty()).then_some(()));
-    assert!(!directory(&home, &sent.session_id).exists());
+    eventually("its files are gone", || (!directory(&home, &sent.session_id).exists()).then_some(()));
     assert_eq!(acts(&daemon, "session.expired"), 1, "the other one is owed an answer");
     assert!(chat.ask("hello").contains("received: hello"));
     eventually("and again", || (acts(&daemon, "session.expired") == 2).then_some(()));
