@@ -10,12 +10,12 @@ use ureq::unversioned::transport::{Connector, TcpConnector};
 use ureq::{Agent, Body};
 
 use super::resolve::Plain;
-use super::tls::{TlsConnector, Trust, distrust};
+use super::tls::{self, TlsConnector, Trust, distrust};
 use super::{Failure, Globals};
 use crate::contract::address::{Name, is_tailnet};
 use crate::contract::json::{self, Value};
 use crate::contract::time::Millis;
-use crate::contract::{places, plain};
+use crate::contract::{chain, places, plain};
 
 /// Where a control plane listens unless told otherwise.
 const DEFAULT: &str = "http://127.0.0.1:8787";
@@ -69,6 +69,12 @@ impl Target {
             either(&globals.ca_file, &globals.tls_fingerprint, "IRONCLAW_CA_FILE"),
             either(&globals.tls_fingerprint, &globals.ca_file, "IRONCLAW_TLS_FINGERPRINT"),
         )?;
+        // Where the token of this machine is, there is the certificate too; elsewhere it says nothing.
+        let own = || tls::own(&state_dir(globals, &variable)?);
+        let trust = match trust {
+            Trust::Public if is_this_machine(&base) => own().map_or(Trust::Public, Trust::Fingerprint),
+            trust => trust,
+        };
         Ok(Self { base, token, trust })
     }
 }
@@ -113,6 +119,12 @@ fn base(addr: &str) -> Result<String, Failure> {
         return Err(Failure::usage(text));
     }
     Ok(format!("{scheme}://{authority}"))
+}
+
+/// Whether a checked address can be nobody's but this machine's.
+fn is_this_machine(base: &str) -> bool {
+    let host = base.parse::<Uri>().ok().and_then(|uri| Name::parse(uri.host()?));
+    host.is_some_and(|name| name.is_loopback())
 }
 
 /// Why a request was not served.
@@ -178,6 +190,14 @@ impl Client {
     /// The address, for people.
     pub(super) fn base(&self) -> &str {
         &self.target.base
+    }
+
+    /// The SHA-256 of the certificate that the control plane must show, where one is known.
+    pub(super) fn certificate(&self) -> Option<String> {
+        match &self.target.trust {
+            Trust::Fingerprint(sha256) if self.target.base.starts_with("https:") => Some(chain::hex(sha256)),
+            _ => None,
+        }
     }
 
     /// The document at a path.

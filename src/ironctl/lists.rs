@@ -187,6 +187,7 @@ pub(super) fn status(client: &Client, output: Output) -> Result<(), Failure> {
     if output == Output::Json {
         let document = Value::object([
             ("address", Value::from(client.base())),
+            ("certificate", Value::from(client.certificate())),
             ("up", Value::from(failure.is_none())),
             ("ready", Value::from(is_ready)),
             ("health", health.clone()),
@@ -201,6 +202,9 @@ pub(super) fn status(client: &Client, output: Output) -> Result<(), Failure> {
             client.base(),
             plain::line(&cell(health, "version"))
         )?;
+        if let Some(sha256) = client.certificate() {
+            writeln!(out, "certificate    sha256 {sha256}, which other machines give as --tls-fingerprint")?;
+        }
         let words = [cell(ready, "back_end"), cell(ready, "description"), cell(ready, "reason")];
         let words: Vec<&str> = words.iter().map(String::as_str).filter(|word| !word.is_empty()).collect();
         writeln!(

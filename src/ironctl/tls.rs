@@ -81,6 +81,14 @@ impl Trust {
     }
 }
 
+/// The SHA-256 of the certificate that a control plane of this machine made for itself, if this user may read it.
+pub(super) fn own(state: &Path) -> Option<[u8; 32]> {
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(state.join("tls/certificate.der")).ok()?;
+    file.take(ROOTS_BYTES).read_to_end(&mut bytes).ok()?;
+    digest(&SHA256, &bytes).as_ref().try_into().ok()
+}
+
 /// 64 hexadecimal digits, with or without colons between the bytes.
 fn parse_fingerprint(text: &str) -> Option<[u8; 32]> {
     let digits: Vec<u8> = text

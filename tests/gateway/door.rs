@@ -112,6 +112,26 @@ fn a_certificate_of_its_own_making_end_to_end() {
     let listed = finish(by_environment.spawn().unwrap());
     assert!(listed.status.success(), "{listed:?}");
 
+    // On its own machine it is found beside the token, and shown; what is found elsewhere is another one's.
+    let at = |state: &Path, words: &[&str]| {
+        let mut command = home.command([&["ctl"], words].concat());
+        command.env("IRONCLAW_ADDR", format!("https://{}", daemon.address));
+        command.env("IRONCLAW_API_TOKEN", daemon.token()).env("IRONCLAW_STATE_DIR", state);
+        finish(command.spawn().unwrap())
+    };
+    let status = at(&home.state(), &["status"]);
+    assert!(status.status.success() && String::from_utf8_lossy(&status.stdout).contains(&pin), "{status:?}");
+    let status = at(&home.state(), &["status", "--json"]);
+    assert!(
+        String::from_utf8_lossy(&status.stdout).contains(&format!("\"certificate\":\"{pin}\"")),
+        "{status:?}"
+    );
+    let others = home.root.join("user/others");
+    told(&at(&others, &["agent", "list"]), 1, &["--tls-fingerprint", "log"]);
+    fs::create_dir_all(others.join("tls")).unwrap();
+    fs::write(others.join("tls/certificate.der"), "another").unwrap();
+    told(&at(&others, &["agent", "list"]), 1, &["another fingerprint"]);
+
     let key = home.state().join("tls/key.der");
     assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(daemon.stop().success());
