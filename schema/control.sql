@@ -65,7 +65,7 @@ CREATE TABLE inbox (
   began INTEGER NOT NULL,
   deaths INTEGER NOT NULL,
   created_at INTEGER NOT NULL
-, platform_message TEXT) STRICT;
+, platform_message TEXT, wanted INTEGER NOT NULL DEFAULT 0) STRICT;
 CREATE INDEX inbox_open ON inbox(session, position) WHERE state = 'open';
 CREATE TABLE events (
   channel TEXT NOT NULL,
@@ -331,3 +331,26 @@ CREATE INDEX tasks_made ON tasks(agent_group, created_by, created_at);
 CREATE INDEX tasks_session ON tasks(session, id);
 CREATE UNIQUE INDEX tasks_once ON tasks(session, call) WHERE call IS NOT NULL;
 CREATE INDEX pairings_over ON pairings(expires_at);
+CREATE TABLE attachments (
+  message TEXT NOT NULL,
+  ordinal INTEGER NOT NULL,
+  session TEXT NOT NULL REFERENCES sessions(id), -- with whose secret it is sealed
+  content TEXT NOT NULL UNIQUE, -- under what its pieces are kept
+  name BLOB NOT NULL, -- sealed
+  source BLOB NOT NULL, -- sealed: by which the platform gives it
+  mime TEXT NOT NULL, -- as its content says; '' until it is here
+  size INTEGER NOT NULL,
+  state TEXT NOT NULL CHECK (state IN ('staged', 'wanted', 'here', 'missing')),
+  reason TEXT NOT NULL, -- why it is missing
+  attempts INTEGER NOT NULL,
+  due INTEGER NOT NULL,
+  PRIMARY KEY (message, ordinal)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX attachments_session ON attachments(session);
+CREATE INDEX attachments_wanted ON attachments(due) WHERE state = 'wanted';
+CREATE TABLE attachment_chunks (
+  content TEXT NOT NULL,
+  chunk INTEGER NOT NULL,
+  bytes BLOB NOT NULL, -- 256 KiB at most, sealed
+  PRIMARY KEY (content, chunk)
+) STRICT;

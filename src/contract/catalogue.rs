@@ -36,6 +36,12 @@ pub const RESUME_TASK: &str = "resume_task";
 /// See [`SCHEDULE_TASK`].
 pub const CANCEL_TASK: &str = "cancel_task";
 
+/// The tool without which no file leaves the workspace.
+pub const SEND_FILE: &str = "send_file";
+
+/// Bytes of the files that an agent sends in one turn.
+pub const MOST_FILE: usize = 20 << 20;
+
 /// Longest message to another chat, in bytes: as long as people may write there.
 pub const MOST_LETTER: usize = 64 << 10;
 
@@ -63,6 +69,12 @@ pub const TOOLS: &[Tool] = &[
         name: SEND_MESSAGE,
         title: "Send messages",
         description: "Sends a message to the chat that is answered, or to one of the agent's destinations.",
+        category: "messages",
+    },
+    Tool {
+        name: SEND_FILE,
+        title: "Send files",
+        description: "Sends a file of the workspace, or of what it is shown, to the chat that is answered.",
         category: "messages",
     },
     Tool {

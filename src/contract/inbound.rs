@@ -98,6 +98,10 @@ pub struct Attachment {
 /// The channel of messages between agents: the chat is the other agent.
 pub const AGENT: &str = "agent";
 
+/// The channel of a message that is addressed to a destination: the chat is its name. Two chats on two accounts of a
+/// platform, or two threads of one chat, have the same coordinates for an agent.
+pub const DESTINATION: &str = "destination";
+
 /// Somewhere the agent may send to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {

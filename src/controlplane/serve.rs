@@ -18,6 +18,7 @@ use super::api::tls::{Certificate, TlsError};
 use super::api::{self, Api, Entrance};
 use super::audit::{self, Audit, Record};
 use super::brokers::model::ModelBroker;
+use super::channels::fetching::Fetcher;
 use super::channels::ingress::Ingress;
 use super::channels::supervisor::Channels;
 use super::config::{Config, MasterKeySource, Protection, Runtime};
@@ -140,6 +141,7 @@ pub struct ControlPlane {
     server: api::Server,
     channels: Channels,
     courier: Courier,
+    fetching: Task<()>,
     ingress: Option<Ingress>,
     protection: Protection,
     preparing: Task<()>,
@@ -254,6 +256,13 @@ impl ControlPlane {
         let channels = Channels::new(&accounts, &inbound).map_err(StartError::Channel)?;
         let courier = Courier::start(ledger.clone(), keyring.clone(), channels.clone(), &sessions);
         let due_keyring = keyring.clone();
+        let fetching = Fetcher::start(
+            ledger.clone(),
+            keyring.clone(),
+            channels.clone(),
+            sessions.clone(),
+            inbound.wanted(),
+        );
         let token_file = (token.path().map(Path::to_owned), token.was_minted());
         server.open(Api::new(
             ledger.clone(),
@@ -301,6 +310,7 @@ impl ControlPlane {
             server,
             channels,
             courier,
+            fetching,
             ingress,
             protection: config.door.protection.clone(),
             preparing,
@@ -360,6 +370,7 @@ impl ControlPlane {
         drop(self.background);
         self.channels.stop();
         self.sessions.close().await;
+        drop(self.fetching);
         self.courier.stop().await;
         // A self-test under way has processes that must not be left behind; it ends by itself.
         self.preparing.await;

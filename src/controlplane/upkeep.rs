@@ -7,13 +7,16 @@ use smol::Timer;
 
 use super::gateway::Gateway;
 use super::session::Sessions;
-use super::store::{Ledger, retention, sessions as rows, tasks};
+use super::store::{Ledger, StoreError, retention, sessions as rows, tasks};
 use super::tasks as executor;
 use super::telemetry::log;
 use crate::contract::time::Millis;
 
 /// Rows pruned in one transaction, so that nobody waits long for the writer.
 const PRUNED_AT_ONCE: usize = 500;
+/// Pieces that are pruned in one pass.
+const PIECES: usize = 100;
+
 /// Changes pruned in one transaction; each may be a thousand times as large as a message.
 const CHANGES_AT_ONCE: usize = 100;
 
@@ -57,25 +60,35 @@ pub(super) async fn slow_pass(
                 nothing_before = Millis(oldest.unwrap_or(now).0.saturating_add(expiry));
             }
         }
-        let pruned = ledger.write(move |tx| {
-            let history =
-                retention::prune_history(tx, Millis(now.0 - retention::HISTORY_MILLIS), PRUNED_AT_ONCE)?;
-            let events =
-                retention::prune_events(tx, Millis(now.0 - retention::EVENTS_MILLIS), PRUNED_AT_ONCE)?;
-            retention::prune_attention(tx, now, PRUNED_AT_ONCE)?;
-            retention::prune_held(tx, now, PRUNED_AT_ONCE)?;
-            tasks::prune(tx, Millis(now.0 - retention::CHANGES_MILLIS), PRUNED_AT_ONCE)?;
-            let changes =
-                retention::prune_changes(tx, Millis(now.0 - retention::CHANGES_MILLIS), CHANGES_AT_ONCE)?;
-            Ok((history, events, changes))
-        });
-        match pruned.await {
-            Ok((0, 0, 0)) => {}
-            Ok((history, events, changes)) => log::info(
-                "pass.pruned",
-                &[("messages", &history), ("events", &events), ("changes", &changes)],
-            ),
-            Err(error) => log::warn("pass.failed", &[("error", &error)]),
+        if let Err(error) = prune(&ledger, now).await {
+            log::warn("pass.failed", &[("error", &error)]);
         }
     }
+}
+
+/// Prunes what is old, piece by piece, with others in between; what is left after so many is the next pass's.
+async fn prune(ledger: &Ledger, now: Millis) -> Result<(), StoreError> {
+    let mut all = (0, 0, 0);
+    for _ in 0..PIECES {
+        let pruned = ledger.write(move |tx| {
+            let before = |age: i64| Millis(now.0 - age);
+            let history = retention::prune_history(tx, before(retention::HISTORY_MILLIS), PRUNED_AT_ONCE)?;
+            let events = retention::prune_events(tx, before(retention::EVENTS_MILLIS), PRUNED_AT_ONCE)?;
+            let attention = retention::prune_attention(tx, now, PRUNED_AT_ONCE)?;
+            let held = retention::prune_held(tx, now, PRUNED_AT_ONCE)?;
+            let ended = tasks::prune(tx, before(retention::CHANGES_MILLIS), PRUNED_AT_ONCE)?;
+            let changes = retention::prune_changes(tx, before(retention::CHANGES_MILLIS), CHANGES_AT_ONCE)?;
+            Ok((history, events, attention.max(held).max(ended), changes))
+        });
+        let (history, events, waiting, changes) = pruned.await?;
+        all = (all.0 + history, all.1 + events, all.2 + changes);
+        if history.max(events).max(waiting) < PRUNED_AT_ONCE && changes < CHANGES_AT_ONCE {
+            break;
+        }
+    }
+    if all != (0, 0, 0) {
+        let (history, events, changes) = all;
+        log::info("pass.pruned", &[("messages", &history), ("events", &events), ("changes", &changes)]);
+    }
+    Ok(())
 }

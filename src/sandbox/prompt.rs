@@ -72,6 +72,11 @@ pub fn message(message: &MessageIn) -> String {
     format!("⟦{header}⟧\n{}", unforged(&message.text))
 }
 
+/// What is said of a file that came with a message: a header of its own.
+pub fn file(words: &str) -> String {
+    format!("⟦{}⟧", unforged(words))
+}
+
 /// A note of the sandbox itself.
 pub fn note(text: &str) -> String {
     format!("⟦note: {}⟧", unforged(text))
@@ -91,7 +96,7 @@ fn plain_bracket(c: char) -> char {
 }
 
 /// A name inside a header: no brackets of a header, and what does not print is spelled out.
-fn label(name: &str) -> String {
+pub fn label(name: &str) -> String {
     let mut shown = String::with_capacity(name.len());
     for c in name.trim().chars().map(plain_bracket) {
         if is_hidden(c) {

@@ -22,6 +22,8 @@ const OFF_THE_PLAIN_WAY: &[&str] = &[
     "ask.recorded",
     "send.before_commit",
     "send.after_commit",
+    "attach.before_commit",
+    "attach.after_commit",
     "erase.before_commit",
     "erase.after_commit",
     "submit.before_commit",

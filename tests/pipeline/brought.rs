@@ -159,3 +159,39 @@ fn an_answer_to_a_chat_that_was_taken_away_goes_nowhere() {
     assert_eq!((&refused["object"], &refused["detail"]["why"]), (&json!("reply"), &json!("not_wired")));
     assert!(daemon.stop().success());
 }
+
+/// What was said and waits because the platform does not take it now is not brought once its agent was taken away.
+#[test]
+fn what_waits_goes_nowhere_once_its_agent_is_taken_away() {
+    let (home, hook, ingress) = (Home::new(Build::Release, User::Root), Hook::start(), ingress());
+    let daemon = serve(&home, Runtime::Native, &hook, ingress).ready();
+    for chat in ["ops", "dead", "other"] {
+        wire(&daemon, "mock-agent", chat, json!({"senders": "anyone"}));
+    }
+    let say = |chat: &str| assert_eq!(hook.say(ingress, &json!({"text": "x", "chat": chat})).status, 202);
+    hook.always("ops", Some(Manner::Later(429, 1)));
+    hook.next("dead", &[Manner::Status(404)]);
+    say("dead");
+    say("ops");
+    let put_off = |state: &str, attempts: u64| {
+        eventually(&format!("it is {state}"), || {
+            let all = deliveries(&daemon, state);
+            all.iter().find(|one| one["attempts"].as_u64().unwrap() >= attempts).cloned()
+        })
+    };
+    put_off("waiting", 1);
+    let dead = put_off("dead", 0);
+    let gone =
+        json!({"remove": [{"channel": "webhook", "chat": "ops"}, {"channel": "webhook", "chat": "dead"}]});
+    let change = crate::hand::submit(&daemon, "wiring", "mock-agent", &gone).ok();
+    assert_eq!(crate::hand::approve(&daemon, &change).status, 200);
+    hook.always("ops", None);
+    eventually("nothing waits", || deliveries(&daemon, "waiting").is_empty().then_some(()));
+    // Nor does somebody bring it who did not see that.
+    said(ctl(&home, &daemon, &["delivery", "retry", dead["id"].as_str().unwrap()]));
+    eventually("nothing waits", || deliveries(&daemon, "waiting").is_empty().then_some(()));
+    say("other");
+    hook.wait("other", "x");
+    assert!(hook.taken("ops").is_empty() && hook.taken("dead").is_empty());
+    assert!(daemon.stop().success());
+}

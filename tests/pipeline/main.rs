@@ -22,6 +22,7 @@ mod world;
 mod brought;
 mod doors;
 mod erased;
+mod files;
 mod heard;
 mod killed;
 mod peers;

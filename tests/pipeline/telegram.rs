@@ -12,15 +12,15 @@ use crate::world::{Build, Daemon, Home, Random, Runtime, Serve, User, eventually
 
 crate::world::boxes::in_both_back_ends!(an_answer_comes_in_the_topic_in_which_it_was_asked_for);
 
-const ANN: i64 = 42;
+pub(crate) const ANN: i64 = 42;
 const GROUP: i64 = -1001;
 
-fn serve<'a>(home: &'a Home, runtime: Runtime, telegram: &Telegram) -> Serve<'a> {
+pub(crate) fn serve<'a>(home: &'a Home, runtime: Runtime, telegram: &Telegram) -> Serve<'a> {
     Serve::new(home, runtime).env("TELEGRAM_BOT_TOKEN", TOKEN).env("TELEGRAM_API_BASE", telegram.base())
 }
 
 #[track_caller]
-fn wire(daemon: &Daemon, chat: i64, terms: Value) {
+pub(crate) fn wire(daemon: &Daemon, chat: i64, terms: Value) {
     let mut wiring = json!({"channel": "telegram", "chat": chat.to_string()});
     wiring.as_object_mut().unwrap().extend(terms.as_object().unwrap().clone());
     let change = submit(daemon, "wiring", "mock-agent", &json!({"add": [wiring]})).ok();
@@ -29,13 +29,13 @@ fn wire(daemon: &Daemon, chat: i64, terms: Value) {
 
 /// Waits for a message of the bot with this text, and gives it.
 #[track_caller]
-fn wait(telegram: &Telegram, chat: i64, text: &str) -> Value {
+pub(crate) fn wait(telegram: &Telegram, chat: i64, text: &str) -> Value {
     eventually(&format!("{text} in {chat}"), || {
         telegram.sent(chat).into_iter().find(|sent| sent["plain"].as_str().unwrap().contains(text))
     })
 }
 
-fn state(daemon: &Daemon) -> String {
+pub(crate) fn state(daemon: &Daemon) -> String {
     daemon.get("/v1/channels")["channels"][0]["state"].as_str().unwrap().to_owned()
 }
 
@@ -82,6 +82,15 @@ fn an_answer_comes_in_the_topic_in_which_it_was_asked_for(runtime: Runtime) {
     for (chat, thread) in [(ANN, None), (GROUP, Some(55)), (GROUP, Some(77)), (GROUP, None)] {
         eventually(&format!("typing in {chat} {thread:?}"), || shown(chat, thread).then_some(()));
     }
+    // A destination in another topic of the same chat is that topic.
+    let there = json!({"destinations": [
+        {"name": "there", "channel": "telegram", "chat": GROUP.to_string(), "thread": "77"}]});
+    let change = submit(&daemon, "wiring", "mock-agent", &there).ok();
+    assert_eq!(approve(&daemon, &change).status, 200, "{change}");
+    let letter = marker();
+    let words = format!("tool:send_message {}", json!({"text": letter, "to": "there"}));
+    telegram.tell("text", &json!({"chat": GROUP, "from": ANN, "thread": 55, "text": words, "mention": true}));
+    assert_eq!(wait(&telegram, GROUP, &letter)["message_thread_id"], 77);
     let sessions = daemon.get("/v1/sessions")["sessions"].as_array().unwrap().len();
     assert_eq!(sessions, 4, "one in private, one for each topic, one for the group");
     assert!(!daemon.log.contains(TOKEN), "the token is in the log");

@@ -9,11 +9,13 @@ use super::problem::Problem;
 use super::router::Query;
 use crate::contract::ids::{GroupName, MessageId};
 use crate::contract::json::Value;
-use crate::controlplane::audit::{self, Record};
+use crate::controlplane::audit::{self, ActError, Record};
 use crate::controlplane::http::{Body, json_response};
 use crate::controlplane::principals::{self, Principal, Scope, Standing};
 use crate::controlplane::store::deliveries::{self, Chat, Delivery, State};
+use crate::controlplane::store::sessions::Place;
 use crate::controlplane::store::{Step, StoreError};
+use crate::controlplane::tasks;
 
 /// `GET /v1/deliveries`
 pub(super) async fn list(
@@ -45,9 +47,7 @@ pub(super) async fn list(
 
 /// `POST /v1/deliveries/{id}/retry`
 pub(super) async fn retry(api: &Api, principal: Principal, id: &str) -> Result<Response<Body>, Problem> {
-    let delivery = act(api, principal, id, "delivery.retried", deliveries::retry).await?;
-    let Delivery { place, .. } = delivery;
-    api.courier.ring(&Chat { channel: place.channel, instance: place.instance, chat: place.chat });
+    act(api, principal, id, "delivery.retried", deliveries::retry).await?;
     Ok(json_response(StatusCode::OK, &Value::object([("retried", Value::from(id))])))
 }
 
@@ -77,7 +77,7 @@ async fn act(
 ) -> Result<Delivery, Problem> {
     let none = || Problem::no_delivery(id);
     let message = MessageId::parse(id).map_err(|_| none())?;
-    let acted = api.audit.act(Step::Other, move |tx| {
+    let work = move |tx: &rusqlite::Transaction<'_>| {
         let Some(delivery) = deliveries::find(tx, &message)? else { return Ok(Found::Nothing) };
         let Some(group) = deliveries::group_of(tx, &message)? else { return Ok(Found::Nothing) };
         if !principals::may(tx, &principal, Scope::Operate, Some(&group))? {
@@ -96,8 +96,21 @@ async fn act(
         let record = Record { act, actor: &by.actor, via: &by.via, group: Some(&group), object, detail };
         audit::record(tx, &record)?;
         Ok(Found::Done(Box::new(delivery)))
+    };
+    // Whoever asked may go meanwhile, and the record may be late: what waits again is brought all the same.
+    let (courier, audit) = (api.courier.clone(), api.audit.clone());
+    let acted = tasks::unbroken(async move {
+        let acted = audit.act(Step::Other, work).await;
+        if let Ok(Found::Done(delivery)) | Err(ActError::Unexported { done: Found::Done(delivery), .. }) =
+            &acted
+        {
+            let Place { channel, instance, chat, .. } = delivery.place.clone();
+            courier.ring(&Chat { channel, instance, chat });
+        }
+        acted
     });
-    match acted.await.map_err(|error| Problem::not_acted(error, id, "done"))? {
+    let acted = acted.await.ok_or_else(Problem::internal)?;
+    match acted.map_err(|error| Problem::not_acted(error, id, "done"))? {
         Found::Nothing => Err(none()),
         Found::Forbidden => {
             Err(Problem::forbidden("your roles do not allow this for the agent that said it"))

@@ -4,6 +4,7 @@
 
 pub mod descriptor;
 pub mod event;
+pub mod fetching;
 pub mod ingress;
 pub mod outgoing;
 pub mod settings;
@@ -14,6 +15,7 @@ pub mod webhook;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use self::descriptor::Descriptor;
@@ -41,6 +43,12 @@ pub trait Channel: Send + Sync {
     fn typing<'a>(&'a self, chat: &'a str, thread: Option<&'a str>) -> Doing<'a, ()> {
         let _ = (chat, thread);
         Box::pin(async {})
+    }
+
+    /// Fetches a file by the name that an event gave for it, if it has no more bytes than this.
+    fn fetch<'a>(&'a self, source: &'a str, most: u64) -> Doing<'a, Result<Vec<u8>, FetchError>> {
+        let _ = (source, most);
+        Box::pin(async { Err(FetchError::Permanent("this platform gives no files".to_owned())) })
     }
 
     /// A request that came to its place at the ingress.
@@ -101,6 +109,25 @@ pub struct Part {
     pub quotes: Option<String>,
     /// The ledger's.
     pub cause: Option<MessageId>,
+    /// The part is this file, and the text is empty.
+    pub file: Option<Arc<Attached>>,
+}
+
+/// A file that is sent.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Attached {
+    /// What it is called; safe to show.
+    pub name: String,
+    /// What it is.
+    pub mime: String,
+    /// The content.
+    pub content: Vec<u8>,
+}
+
+impl std::fmt::Debug for Attached {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Attached").field("mime", &self.mime).field("bytes", &self.content.len()).finish()
+    }
 }
 
 impl Part {
@@ -128,6 +155,17 @@ pub enum SendError {
     Auth(String),
     /// The chat has another name now.
     Moved(String),
+}
+
+/// Why a file was not fetched. The text holds no secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FetchError {
+    /// It may be fetched later; not before so long, if the platform says so.
+    Retry(Option<Duration>, String),
+    /// It never will be.
+    Permanent(String),
+    /// It has more bytes than it may.
+    TooLarge,
 }
 
 /// Why a channel does not go on.

@@ -12,7 +12,7 @@ use smol::{Task, Timer};
 use super::descriptor::Descriptor;
 use super::settings::Account;
 use super::telegram::account::Telegram;
-use super::{Channel, Fault, Hook, HookAnswer, Part, Receipt, SendError, Sink, webhook};
+use super::{Channel, Fault, FetchError, Hook, HookAnswer, Part, Receipt, SendError, Sink, webhook};
 use crate::contract::plain;
 use crate::contract::time::Millis;
 use crate::controlplane::bell::Bell;
@@ -266,6 +266,29 @@ impl Channels {
         if AssertUnwindSafe(shown).catch_unwind().await.is_err() {
             log::error("channel.panicked", &[("channel", &entry.reporter.name)]);
         }
+    }
+
+    /// Fetches a file that an event of an account named.
+    ///
+    /// # Errors
+    /// Why it was not.
+    pub async fn fetch(
+        &self,
+        channel: &str,
+        instance: &str,
+        source: &str,
+        most: u64,
+    ) -> Result<Vec<u8>, FetchError> {
+        let Some(entry) = self.find(channel, instance) else {
+            return Err(FetchError::Permanent(
+                "the account that it came by is not there any more".to_owned(),
+            ));
+        };
+        let fetched = AssertUnwindSafe(entry.channel.fetch(source, most)).catch_unwind().await;
+        fetched.unwrap_or_else(|_| {
+            log::error("channel.panicked", &[("channel", &entry.reporter.name)]);
+            Err(FetchError::Permanent("the channel failed on this file".to_owned()))
+        })
     }
 
     /// Returns when an account that was refused is worth another try.

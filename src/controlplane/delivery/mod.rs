@@ -9,6 +9,7 @@ pub mod sniff;
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,9 +21,10 @@ use smol::{Task, Timer};
 use self::retries::{Next, part_of};
 use super::bell::Bell;
 use super::channels::supervisor::Channels;
-use super::channels::{SendError, descriptor};
+use super::channels::{Attached, Part, SendError, descriptor};
 use super::keys::Keyring;
 use super::session::Sessions;
+use super::store::attachments::{self, File};
 use super::store::deliveries::{self, Chat, Delivery, State};
 use super::store::{Ledger, Step, StoreError, history, messaging_groups};
 use super::tasks;
@@ -34,6 +36,8 @@ use crate::contract::time::Millis;
 const AT_ONCE: usize = 48;
 /// Chats of one account that are written to at once.
 const AT_ONCE_OF_ONE: usize = 16;
+/// Messages on the platform that one message becomes; a longer one is nothing that anybody reads.
+const MOST_PARTS: usize = 50;
 /// Rows looked at in one query.
 const PAGE: usize = 1000;
 /// When the ledger cannot be read or written, it is tried again after this time.
@@ -53,7 +57,7 @@ struct Inner {
     ledger: Ledger,
     keyring: Keyring,
     channels: Channels,
-    /// The chats that have a worker; `true` when something came for one since it last looked.
+    /// The chats that have a worker.
     working: Mutex<HashMap<Chat, Working>>,
     all: Semaphore,
     of_one: Mutex<HashMap<(String, String), Arc<Semaphore>>>,
@@ -120,7 +124,17 @@ impl Courier {
                 let (hurry, hurried) = smol::channel::bounded(1);
                 working.insert(chat.clone(), Working { has_more: false, hurry });
                 METRICS.delivering.inc();
-                tasks::spawn(self.clone().work(chat.clone(), hurried)).detach();
+                let (courier, chat) = (self.clone(), chat.clone());
+                tasks::spawn(async move {
+                    let work = courier.clone().work(chat.clone(), hurried);
+                    if AssertUnwindSafe(work).catch_unwind().await.is_err() {
+                        log::error("delivery.panicked", &[("channel", &chat.channel)]);
+                        Timer::after(LEDGER_PAUSE).await;
+                        courier.inner.ended(&mut courier.inner.working(), &chat);
+                        courier.ring(&chat);
+                    }
+                })
+                .detach();
             }
         }
     }
@@ -163,7 +177,7 @@ impl Courier {
             }
             let slow = async {
                 Timer::after(SLOW).await;
-                Ok(())
+                Ok::<_, smol::channel::RecvError>(())
             };
             // Where there is no account, nothing goes to a platform but what an earlier one left.
             let bell = async {
@@ -172,8 +186,12 @@ impl Courier {
                 }
                 said.recv().await
             };
-            if bell.or(slow).await.is_err() {
-                return;
+            let woken = async { Ok(Some(bell.await?)) }.or(async { slow.await.map(|()| None) }).await;
+            match woken {
+                Ok(Some(())) => {}
+                // What was put back in front of the mark is found too.
+                Ok(None) => last = 0,
+                Err(smol::channel::RecvError) => return,
             }
         }
     }
@@ -193,7 +211,7 @@ impl Courier {
                     continue;
                 }
                 Err(error) => {
-                    log::warn("delivery.not_noted", &[("error", &error)]);
+                    log::warn("delivery.not_read", &[("channel", &chat.channel), ("error", &error)]);
                     LEDGER_PAUSE
                 }
             };
@@ -246,19 +264,35 @@ impl Courier {
         let found = self.inner.ledger.read(move |conn| {
             let Some(delivery) = deliveries::next(conn, &key)? else { return Ok(None) };
             let text = history::words(conn, &keyring, &delivery.session, delivery.position);
-            Ok(Some((delivery, text)))
+            let may_go = deliveries::may_go(conn, &delivery)?;
+            let files = attachments::of(conn, &keyring, delivery.position, &delivery.message)?;
+            Ok(Some((delivery, text, may_go, files)))
         });
-        let Some((delivery, text)) = found.await? else { return Ok(Next::Nothing) };
+        let Some((delivery, text, may_go, files)) = found.await? else { return Ok(Next::Nothing) };
+        if !may_go {
+            // Taken away since it was said; whoever was told before has it, and nobody else does.
+            return self.end(&delivery, State::Discarded, "its agent was taken away from that chat").await;
+        }
         let now = Millis::now();
         if delivery.due > now {
-            let wait = u64::try_from(delivery.due.0 - now.0).unwrap_or(0);
-            return Ok(Next::After(Duration::from_millis(wait)));
+            let wait = u64::try_from(delivery.due.0.saturating_sub(now.0)).unwrap_or(0);
+            // However far the clock was set back.
+            return Ok(Next::After(Duration::from_millis(wait).min(retries::LONGEST_HINT)));
         }
         let part = match (text, descriptor::find(&chat.channel)) {
             (Ok(Some(text)), Some(platform)) => {
                 let limit = platform.limit;
-                let parts = smol::unblock(move || chunks::chunks(&text, limit)).await;
-                part_of(&delivery, parts)
+                let parts =
+                    smol::unblock(move || std::panic::catch_unwind(|| chunks::chunks(&text, limit)).ok())
+                        .await;
+                match parts {
+                    Some(parts) if parts.len() > MOST_PARTS => Err(format!(
+                        "it would be {} messages there, and {MOST_PARTS} are the most",
+                        parts.len()
+                    )),
+                    Some(parts) => self.part(&delivery, parts, files).await?,
+                    None => Err("it cannot be cut into messages".to_owned()),
+                }
             }
             (Ok(Some(_)), None) => Err("this build has no such platform".to_owned()),
             (Ok(None), _) => return self.end(&delivery, State::Discarded, "its text was erased").await,
@@ -278,10 +312,19 @@ impl Courier {
             Ok(receipt) => {
                 let is_last = part.number + 1 == part.of;
                 let message = delivery.message.clone();
-                let noted = self.inner.ledger.write_step(Step::Deliver, move |tx| {
-                    deliveries::brought(tx, &delivery, &receipt.0, is_last)
-                });
-                noted.await?;
+                // It is there: until that is written down nothing else is done, least of all the same again.
+                loop {
+                    let (delivery, receipt) = (delivery.clone(), receipt.0.clone());
+                    let noted = self.inner.ledger.write_step(Step::Deliver, move |tx| {
+                        deliveries::brought(tx, &delivery, &receipt, is_last)
+                    });
+                    match noted.await {
+                        Ok(_) => break,
+                        Err(error) if self.inner.closing.0.is_closed() => return Err(error),
+                        Err(error) => log::warn("delivery.not_noted", &[("error", &error)]),
+                    }
+                    Timer::after(LEDGER_PAUSE).await;
+                }
                 METRICS.deliveries.inc();
                 let (number, of) = (part.number + 1, part.of);
                 log::info(
@@ -326,6 +369,38 @@ impl Courier {
                 Ok(Next::After(pause))
             }
         }
+    }
+
+    /// The part that is next: of the text, and after it the files.
+    async fn part(
+        &self,
+        delivery: &Delivery,
+        parts: Vec<String>,
+        files: Vec<File>,
+    ) -> Result<Result<Part, String>, StoreError> {
+        let texts = parts.len();
+        let mut part = match part_of(delivery, parts, files.len()) {
+            Ok(part) => part,
+            Err(why) => return Ok(Err(why)),
+        };
+        let at = usize::try_from(part.number).unwrap_or(usize::MAX).checked_sub(texts);
+        let Some(file) = at.and_then(|at| files.into_iter().nth(at)) else { return Ok(Ok(part)) };
+        if file.state != attachments::State::Here {
+            part.text = format!("{}: {}", file.name, file.reason);
+            return Ok(Ok(part));
+        }
+        let (keyring, position, of) = (self.inner.keyring.clone(), delivery.position, file.clone());
+        let read = self.inner.ledger.read(move |conn| attachments::content(conn, &keyring, position, &of));
+        let content = match read.await {
+            Ok(pieces) => pieces.concat(),
+            Err(StoreError::Key(_) | StoreError::BadRow(_)) => {
+                return Ok(Err("its file cannot be read any more".to_owned()));
+            }
+            Err(error) => return Err(error),
+        };
+        let File { name, mime, .. } = file;
+        part.file = Some(Arc::new(Attached { name, mime, content }));
+        Ok(Ok(part))
     }
 
     async fn end(&self, delivery: &Delivery, state: State, why: &str) -> Result<Next, StoreError> {

@@ -12,7 +12,7 @@ pub(super) const MOST_ATTEMPTS: u32 = 12;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
 /// A platform that names a longer time is asked again after this.
-const LONGEST_HINT: Duration = Duration::from_secs(60 * 60);
+pub(super) const LONGEST_HINT: Duration = Duration::from_secs(60 * 60);
 
 /// What a worker does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,11 +39,12 @@ pub(super) fn pause(attempts: u32, hint: Option<Duration>) -> Option<Duration> {
     Some(hint.max(jittered(grown)))
 }
 
-/// The part that is next.
+/// The part that is next; after those of the text come so many files.
 ///
 /// # Errors
 /// Why there is none.
-pub(super) fn part_of(delivery: &Delivery, mut parts: Vec<String>) -> Result<Part, String> {
+pub(super) fn part_of(delivery: &Delivery, mut parts: Vec<String>, files: usize) -> Result<Part, String> {
+    parts.resize(parts.len() + files, String::new());
     let of = u32::try_from(parts.len()).unwrap_or(u32::MAX);
     let number = delivery.part;
     let at = usize::try_from(number).unwrap_or(usize::MAX);
@@ -62,6 +63,7 @@ pub(super) fn part_of(delivery: &Delivery, mut parts: Vec<String>) -> Result<Par
         text: parts.swap_remove(at),
         quotes: if number == 0 { delivery.quotes.clone() } else { None },
         cause: delivery.cause.clone(),
+        file: None,
     })
 }
 

@@ -128,6 +128,12 @@ impl Effect {
             Self::SetRole { user, role, scope, given: true } => {
                 users::put(tx, user, "")?;
                 roles::grant(tx, user, *role, scope.as_ref())?;
+                // Who may speak to it now is heard.
+                match (role, scope) {
+                    (roles::Role::Approver, _) => {}
+                    (_, Some(group)) => held::admit(tx, group, user)?,
+                    (_, None) => held::admit_everywhere(tx, user)?,
+                }
             }
             Self::SetRole { user, role, scope, given: false } => {
                 roles::revoke(tx, user, *role, scope.as_ref())?;

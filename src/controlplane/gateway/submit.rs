@@ -273,7 +273,8 @@ pub fn submit(
             }
             MOST_PENDING
         }
-        Origin::Channel { .. } => MOST_PENDING,
+        // Looked at below: who is asked for already is not counted.
+        Origin::Channel { .. } => u64::MAX,
         Origin::Person { .. } => MOST_PENDING_PERSON,
     };
     if changes::pending_of(tx, &name)? >= most {
@@ -299,6 +300,9 @@ pub fn submit(
         && let Some(change) = changes::twin(tx, group, &name, &via, kind.as_str(), &payload)?
     {
         return Ok(Ok(Submitted { change, is_repeat: true, outcome: None }));
+    }
+    if matches!(origin, Origin::Channel { .. }) && changes::pending_for(tx, group, &name)? >= MOST_PENDING {
+        return Ok(Err(NotSubmitted::TooMany(MOST_PENDING)));
     }
     let id = ChangeId::mint();
     let shown = proposal.stored(&id, kind, group);

@@ -155,6 +155,8 @@ pub enum Reason {
     NotAdmitted,
     /// A stranger whom the agent reads, but does not answer.
     Guest,
+    /// As much waits as may.
+    Full,
 }
 
 impl Reason {
@@ -173,6 +175,7 @@ impl Reason {
             Self::Stranger => "stranger",
             Self::NotAdmitted => "not_admitted",
             Self::Guest => "guest",
+            Self::Full => "full",
         }
     }
 }
@@ -192,6 +195,7 @@ impl fmt::Display for Reason {
             Self::Stranger => "the sender is no member",
             Self::NotAdmitted => "the sender is no member and waits to be admitted",
             Self::Guest => "the sender is no member; it is read and not answered",
+            Self::Full => "as much waits already as may",
         })
     }
 }
@@ -201,10 +205,8 @@ pub fn decide(hearing: &Hearing) -> (Verdict, Reason) {
     let Hearing { manner, speaker, .. } = hearing;
     let is_known = *speaker == Speaker::Known;
     // Two agents that answer each other end never; a program that a human made a member is heard, up to a point.
-    match (hearing.is_bot, is_known) {
-        (true, false) => return (Verdict::Drop, Reason::Bot),
-        (true, true) if hearing.is_loop => return (Verdict::Drop, Reason::Loop),
-        _ => {}
+    if hearing.is_bot && !is_known {
+        return (Verdict::Drop, Reason::Bot);
     }
     let read = |reason| match manner.accumulates {
         true => (Verdict::Accumulate, reason),
@@ -219,7 +221,11 @@ pub fn decide(hearing: &Hearing) -> (Verdict, Reason) {
         (false, Unknown::Public) if !manner.hears_anyone => return read(Reason::Guest),
         _ => {}
     }
-    if is_meant { (Verdict::Engage, why) } else { read(why) }
+    match (is_meant, hearing.is_bot && hearing.is_loop) {
+        (true, true) => read(Reason::Loop),
+        (true, false) => (Verdict::Engage, why),
+        (false, _) => read(why),
+    }
 }
 
 /// Whether the agent would answer if it heard the speaker.
@@ -328,7 +334,9 @@ mod tests {
             stranger-bot  anyone  public           accumulate all     plain drop   bot
             stranger-bot  members request_approval drop       all     plain drop   bot
             known-bot     members strict           drop       mention named engage mentioned
-            known-loop    members strict           accumulate mention named drop   loop
+            known-loop    members strict           drop       mention named drop   loop
+            known-loop    members strict           accumulate mention named accumulate loop
+            known-loop    members strict           accumulate mention plain accumulate not_mentioned
         ",
         );
     }

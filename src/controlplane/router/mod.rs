@@ -17,11 +17,14 @@ use rusqlite::Transaction;
 use self::admission::Stranger;
 use self::decide::{Reason, Verdict};
 use self::plan::{Plan, Said, plan};
+use super::bell::Bell;
 use super::channels::descriptor;
-use super::channels::event::{EventKind, InboundEvent};
+use super::channels::event::{EventKind, InboundEvent, Incoming};
+use super::delivery::sniff;
 use super::gateway::Gateway;
 use super::keys::Keyring;
 use super::session::Sessions;
+use super::store::attachments::{self, NewFile};
 use super::store::inbox::{self, Accepted, NewInbound};
 use super::store::sessions::Place;
 use super::store::{Ledger, Step, StoreError, attention, channel_state, held, messaging_groups, wirings};
@@ -48,6 +51,8 @@ pub struct Inbound {
     sessions: Sessions,
     gateway: Gateway,
     bots: Arc<Bots>,
+    /// Rings when a message came with files.
+    wanted: Arc<Bell>,
 }
 
 /// Why nothing was accepted; the same may be brought again.
@@ -93,7 +98,12 @@ pub struct Outcome {
 impl Inbound {
     /// Takes what is brought into this ledger and wakes these sessions.
     pub fn new(ledger: Ledger, keyring: Keyring, sessions: Sessions, gateway: Gateway) -> Self {
-        Self { ledger, keyring, sessions, gateway, bots: Arc::default() }
+        Self { ledger, keyring, sessions, gateway, bots: Arc::default(), wanted: Arc::default() }
+    }
+
+    /// Rings when a message came with files that are to be fetched.
+    pub fn wanted(&self) -> &Bell {
+        &self.wanted
     }
 
     /// How far a channel had read.
@@ -118,6 +128,7 @@ impl Inbound {
         let matched = self.matched(channel, instance, &events).await?;
         let (keyring, bots, instance) = (self.keyring.clone(), self.bots.clone(), instance.to_owned());
         let all = events.len();
+        let has_files = events.iter().any(|event| !event.attachments.is_empty());
         let routed = self.ledger.write_step(Step::Accept, move |tx| {
             let mut routed = Vec::with_capacity(events.len());
             for (event, matched) in events.into_iter().zip(matched) {
@@ -164,6 +175,9 @@ impl Inbound {
         }
         if !woken.is_empty() {
             self.sessions.ring_births();
+        }
+        if has_files {
+            self.wanted.ring();
         }
         let strangers: Vec<_> = routed.iter_mut().flat_map(|event| event.strangers.drain(..)).collect();
         if !strangers.is_empty() {
@@ -292,7 +306,9 @@ fn take(
     };
     let mut first: Option<Accepted> = None;
     let (mut outcomes, mut strangers) = (Vec::new(), Vec::new());
-    for Plan { wiring, partition, verdict, reason } in
+    let mut holding: Option<Accepted> = None;
+    let files = files(&event);
+    for Plan { wiring, partition, mut verdict, mut reason } in
         plan(tx, &said, now, |wiring| bots.speaks(wiring, &sender, Instant::now()))?
     {
         let engage = verdict == Verdict::Engage;
@@ -306,7 +322,16 @@ fn take(
                 engage,
                 sender_id: sender.to_string(),
                 sender_name: event.sender.name.clone(),
-                text: event.text.clone(),
+                text: match verdict {
+                    Verdict::Hold if !files.is_empty() => {
+                        format!(
+                            "{}\n(files left out, because the sender was not admitted yet: {})",
+                            event.text,
+                            files.len()
+                        )
+                    }
+                    _ => event.text.clone(),
+                },
                 in_reply_to: None,
                 source_session: None,
                 hop: 0,
@@ -314,18 +339,21 @@ fn take(
             };
             let added = match verdict {
                 Verdict::Hold => held::keep(tx, keyring, &wiring.id, &new).map(|kept| {
-                    if kept.is_some() {
-                        strangers.push(Stranger {
-                            user: sender.clone(),
-                            name: event.sender.name.clone(),
-                            group: wiring.group.clone(),
-                            partition,
-                            place: place.clone(),
-                        });
+                    // Also when nothing more is kept: their code may be over.
+                    strangers.push(Stranger {
+                        user: sender.clone(),
+                        name: event.sender.name.clone(),
+                        group: wiring.group.clone(),
+                        partition,
+                        place: place.clone(),
+                    });
+                    match kept {
+                        Some(kept) => holding = holding.take().or(Some(kept)),
+                        None => (verdict, reason) = (Verdict::Drop, Reason::Full),
                     }
                     None
                 }),
-                _ => inbox::add(tx, keyring, &new).map(Some),
+                _ => with_files(tx, keyring, &new, &files).map(Some),
             };
             match added {
                 Ok(None) => {}
@@ -340,6 +368,7 @@ fn take(
                 Err(error) => {
                     let group = &wiring.group;
                     log::warn("channel.not_accepted", &[("agent", group), ("error", &error)]);
+                    (verdict, reason) = (Verdict::Drop, Reason::Full);
                 }
             }
         }
@@ -352,20 +381,55 @@ fn take(
         }
         outcomes.push(Outcome { group: wiring.group, verdict, reason, message });
     }
-    if let Some(first) = &first {
-        inbox::note(tx, &place, &event.event_id, first)?;
+    // What is held only is known too, so that it is not held twice.
+    if let Some(first) = first.or(holding) {
+        inbox::note(tx, &place, &event.event_id, &first)?;
     }
     Ok(Routed { is_duplicate: false, outcomes, strangers })
+}
+
+/// Adds a message and notes its files: both or neither.
+fn with_files(
+    tx: &Transaction<'_>,
+    keyring: &Keyring,
+    new: &NewInbound,
+    files: &[NewFile],
+) -> Result<Accepted, StoreError> {
+    if files.is_empty() {
+        return inbox::add(tx, keyring, new);
+    }
+    tx.execute_batch("SAVEPOINT files")?;
+    let added = inbox::add(tx, keyring, new).and_then(|added| {
+        attachments::want(tx, keyring, &added.session, &added.message, files)?;
+        Ok(added)
+    });
+    tx.execute_batch(if added.is_ok() { "RELEASE files" } else { "ROLLBACK TO files; RELEASE files" })?;
+    added
+}
+
+/// The files of an event, under names that are safe to store.
+fn files(event: &InboundEvent) -> Vec<NewFile> {
+    let file = |file: &Incoming| NewFile {
+        name: sniff::safe_name(&file.name),
+        source: file.id.clone(),
+        size: file.size,
+    };
+    event.attachments.iter().map(file).collect()
 }
 
 /// What a repetition is answered with: the first message that the event was made into.
 fn again(tx: &Transaction<'_>, accepted: Accepted) -> Result<Vec<Outcome>, StoreError> {
     let Some(row) = super::store::sessions::get(tx, &accepted.session)? else { return Ok(Vec::new()) };
-    Ok(vec![Outcome {
-        group: row.partition.group,
-        verdict: Verdict::Engage,
-        reason: Reason::Everything,
-        message: Some((accepted.message, accepted.session)),
+    let group = row.partition.group;
+    Ok(vec![match inbox::find(tx, &accepted.session, &accepted.message)? {
+        Some(_) => Outcome {
+            group,
+            verdict: Verdict::Engage,
+            reason: Reason::Everything,
+            message: Some((accepted.message, accepted.session)),
+        },
+        // Held, or gone meanwhile.
+        None => Outcome { group, verdict: Verdict::Hold, reason: Reason::NotAdmitted, message: None },
     }])
 }
 

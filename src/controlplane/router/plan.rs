@@ -47,8 +47,8 @@ pub struct Plan {
     pub reason: Reason,
 }
 
-/// For every agent that listens there, in the order in which they came. `is_loop` says whether a program has spoken too
-/// often, and is asked of programs that are heard at all.
+/// For every agent that listens there, in the order in which they came. `is_loop` says whether a program was answered too
+/// often, and is asked of what would be answered.
 ///
 /// # Errors
 /// SQLite's, or [`StoreError::BadRow`].
@@ -74,13 +74,18 @@ pub fn plan(
             manner,
             speaker: if is_known { Speaker::Known } else { Speaker::Stranger },
             is_bot: said.is_bot,
-            is_loop: said.is_bot && is_known && is_loop(&wiring.id),
+            is_loop: false,
             is_new: said.is_new,
             is_mentioned: said.is_mentioned,
             matches: wiring.terms.pattern.as_ref().is_some_and(|one| said.matched.get(one) == Some(&true)),
             is_sticky: attention::lasts(conn, &wiring.id, thread.as_deref(), now)?,
         };
-        let (verdict, reason) = decide(&hearing);
+        let (verdict, reason) = match decide(&hearing) {
+            (Verdict::Engage, _) if said.is_bot => {
+                decide(&Hearing { is_loop: is_loop(&wiring.id), ..hearing })
+            }
+            decided => decided,
+        };
         let partition = partition(group, &wiring.terms.sessions, said.place);
         plans.push(Plan { wiring, partition, verdict, reason });
     }

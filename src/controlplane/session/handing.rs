@@ -7,6 +7,7 @@ use std::time::Instant;
 use rusqlite::Transaction;
 
 use super::actor::{Actor, Event};
+use super::context::Context;
 use super::held::Room;
 use super::launch::{told, told_all};
 use super::limits::{BYTES_A_RING, MESSAGES_A_RING};
@@ -15,12 +16,13 @@ use crate::contract::action::Outcome;
 use crate::contract::fault;
 use crate::contract::frame::ToSandbox;
 use crate::contract::ids::{MessageId, SessionId};
-use crate::contract::inbound::{InboundBody, InboundKind, InboundRow, MessageIn};
+use crate::contract::inbound::{Attachment, InboundBody, InboundKind, InboundRow, MessageIn};
 use crate::contract::time::Millis;
 use crate::controlplane::keys::Keyring;
+use crate::controlplane::store::attachments::{self, File, MOST_OF_A_MESSAGE, State};
 use crate::controlplane::store::destinations::Destination;
 use crate::controlplane::store::groups::AgentGroup;
-use crate::controlplane::store::inbox::OpenMessage;
+use crate::controlplane::store::inbox::{OpenMessage, Page, PageRoom};
 use crate::controlplane::store::{Durability, Step, StoreError, destinations, groups, inbox, sessions};
 
 /// What goes into one transaction.
@@ -28,8 +30,8 @@ struct Hand {
     /// What the agent group is now and where it may send, where that changed.
     group: Option<(AgentGroup, Vec<Destination>)>,
     open: Vec<OpenMessage>,
-    /// The numbers of the configuration and the destinations, if they go along; then those of these, then those of the
-    /// answers.
+    /// The numbers of the configuration and the destinations, if they go along; then those of the pieces of files, then
+    /// those of the messages, then those of the answers.
     seqs: Vec<u64>,
     /// The position up to which the ledger was looked through.
     handed: u64,
@@ -76,6 +78,7 @@ pub(super) async fn pump(actor: &mut Actor) -> Result<(), Ending> {
             hand.seqs = sessions::mint_seqs(tx, &session, 1 + destinations.len())?;
             hand.group = Some((group, destinations));
         }
+        hand.seqs.extend(sessions::mint_seqs(tx, &session, pieces(&hand.open))?);
         hand.seqs.extend(inbox::hand_over(tx, &session, &ids)?);
         hand.seqs.extend(sessions::mint_seqs(tx, &session, answers)?);
         Ok(hand)
@@ -105,6 +108,11 @@ pub(super) async fn pump(actor: &mut Actor) -> Result<(), Ending> {
         rows.extend(seqs.into_iter().zip(told).map(|(seq, body)| InboundRow { seq, body }));
         seqs = rest;
     }
+    let (files, of_files) = attached(&context, &open).await?;
+    let messages_at = seqs.split_off(of_files.min(seqs.len()));
+    let files = seqs.into_iter().zip(files);
+    rows.extend(files.map(|(seq, body)| InboundRow { seq, body }));
+    let seqs = messages_at;
     let answers_at = seqs.get(open.len()..).unwrap_or_default().to_vec();
     if !open.is_empty() && !run.open.owes_a_turn() {
         // Until now it had nothing to do, however long that was.
@@ -162,13 +170,18 @@ fn choose(
             Ok(Hand { more: open.is_some(), open: open.into_iter().collect(), ..none })
         }
         Room::For(rows) => {
+            // What a turn took must fit into the first ring of the sandbox that goes on with it.
+            let held = inbox::attached_until(tx, session, from)?;
+            let attached = MOST_OF_A_MESSAGE.saturating_sub(held);
+            let room = PageRoom { rows, bytes: BYTES_A_RING, attached };
             let mut handed = from;
             loop {
-                let mut open = inbox::open_messages(tx, keyring, session, handed, rows, BYTES_A_RING)?;
-                let more = may_be_more(open.iter(), rows);
+                let before = handed;
+                let Page { mut open, is_cut: more } =
+                    inbox::open_messages(tx, keyring, session, handed, room)?;
                 handed = open.last().map_or(handed, |open| open.position);
                 open.retain(|open| !ahead.contains(&open.message.id));
-                if !open.is_empty() || !more {
+                if !open.is_empty() || !more || handed == before {
                     return Ok(Hand { open, handed, more, ..none });
                 }
             }
@@ -176,11 +189,60 @@ fn choose(
     }
 }
 
-/// Whether the ledger may hold more than it gave, asked for so many: it stops there, or at a number of bytes.
-pub(super) fn may_be_more<'a>(given: impl Iterator<Item = &'a OpenMessage>, rows: usize) -> bool {
-    let (count, bytes) =
-        given.fold((0, 0), |(count, bytes), open| (count + 1, bytes + open.message.text.len()));
-    count >= rows || bytes >= BYTES_A_RING / 2
+/// Rows that the files of messages take.
+pub(super) fn pieces(open: &[OpenMessage]) -> usize {
+    open.iter().flat_map(|open| &open.files).map(File::pieces).sum()
+}
+
+/// Those rows, and how many there are; read where the ledger's writer does not wait for it.
+pub(super) async fn attached(
+    context: &Context,
+    open: &[OpenMessage],
+) -> Result<(Vec<InboundBody>, usize), Ending> {
+    let all = pieces(open);
+    if all == 0 {
+        return Ok((Vec::new(), 0));
+    }
+    let wanted: Vec<_> = open
+        .iter()
+        .filter(|open| !open.files.is_empty())
+        .map(|open| (open.position, open.message.id.clone(), open.files.clone()))
+        .collect();
+    let keyring = context.keyring.clone();
+    let read = context.ledger.read(move |conn| {
+        let mut bodies = Vec::with_capacity(all);
+        for (position, message, files) in &wanted {
+            for file in files {
+                let content = match file.state {
+                    State::Here => attachments::content(conn, &keyring, *position, file)?,
+                    State::Staged | State::Wanted | State::Missing => Vec::new(),
+                };
+                bodies.extend(rows_of(message, file, content));
+            }
+        }
+        Ok(bodies)
+    });
+    let bodies = read.await.map_err(|error| Ending::Host(error.to_string()))?;
+    Ok((bodies, all))
+}
+
+/// A row for each piece. What does not come is one without a type, which says so instead of a name.
+fn rows_of(message: &MessageId, file: &File, content: Vec<Vec<u8>>) -> Vec<InboundBody> {
+    let is_here = file.state == State::Here;
+    let name = if is_here { file.name.clone() } else { format!("{}: {}", file.name, file.reason) };
+    let mut content = content.into_iter();
+    (0..file.pieces())
+        .map(|chunk| {
+            let part = Attachment {
+                ordinal: file.ordinal,
+                chunk: u32::try_from(chunk).unwrap_or(u32::MAX),
+                name: name.clone(),
+                mime: file.mime.clone(),
+                bytes: content.next().unwrap_or_default(),
+            };
+            InboundBody::Attachment(message.clone(), part)
+        })
+        .collect()
 }
 
 fn system_row(outcome: &Outcome) -> MessageIn {

@@ -139,7 +139,15 @@ mod tests {
             in_reply_to: None,
             created_at: Millis(0),
         };
-        OpenMessage { position, instance: String::new(), seq: None, deaths: 0, began: false, message }
+        OpenMessage {
+            position,
+            instance: String::new(),
+            seq: None,
+            deaths: 0,
+            began: false,
+            message,
+            files: Vec::new(),
+        }
     }
 
     fn hand(held: &mut Held, many: usize, engage: bool, bytes: usize) -> Vec<MessageId> {

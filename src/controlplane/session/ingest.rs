@@ -18,11 +18,14 @@ use crate::contract::ids::{MessageId, SessionId};
 use crate::contract::json::JsonError;
 use crate::contract::outbound::{MessageOut, OutboundBody, OutboundKind, OutboundRow, Processing};
 use crate::controlplane::audit::Exporting;
+use crate::controlplane::delivery::sniff;
 use crate::controlplane::gateway::desk::Desk;
 use crate::controlplane::store::history::{NEWS_BYTES, News};
 use crate::controlplane::store::inbox::{Marked, State};
 use crate::controlplane::store::outbox::Output;
-use crate::controlplane::store::{Durability, Ledger, Step, StoreError, history, inbox, outbox, sessions};
+use crate::controlplane::store::{
+    Durability, Ledger, Step, StoreError, attachments, history, inbox, outbox, sessions,
+};
 
 /// One ring of one sandbox.
 #[derive(Debug)]
@@ -227,7 +230,11 @@ fn objection(
                     Aim::Nowhere => return wrong("it is addressed to a chat that there cannot be"),
                 }
             }
-            OutboundBody::Attachment(..) => return wrong("attachments are not granted"),
+            OutboundBody::Attachment(message_seq, piece) => {
+                if !attachments::is_piece(*message_seq, row.seq, piece) {
+                    return wrong("it is no piece of a file");
+                }
+            }
             OutboundBody::Processing(message, _) => {
                 if inbox::find(tx, session, message)?.is_none() {
                     return wrong("it is about a message that this session never got");
@@ -289,7 +296,13 @@ fn store(
                         continue;
                     }
                 }
-                outbox::store(
+                let number = (epoch, row.seq);
+                let has_files = attachments::has_staged(tx, session, epoch, row.seq)?;
+                if has_files && let Some(refused) = letters::no_files(tx, session, row.seq)? {
+                    answers.push(refused);
+                    continue;
+                }
+                let stored = outbox::store(
                     tx,
                     &desk.keyring,
                     &Output {
@@ -303,9 +316,16 @@ fn store(
                         text: message.text,
                     },
                 )?;
+                if has_files {
+                    attachments::send(tx, session, number, &stored.message)?;
+                }
                 ingested.spoke = true;
             }
-            OutboundBody::Attachment(..) => {}
+            OutboundBody::Attachment(message_seq, piece) => {
+                let (name, mime) = (sniff::safe_name(&piece.name), sniff::mime(&piece.bytes));
+                let number = (epoch, message_seq);
+                attachments::stage(tx, &desk.keyring, session, number, &piece, (&name, mime))?;
+            }
             OutboundBody::Processing(message, Processing::Started) => {
                 if inbox::begin(tx, session, &message)? == Marked::Changed {
                     ingested.began.push(message);
@@ -321,6 +341,7 @@ fn store(
     }
     if !ingested.done.is_empty() {
         sessions::clear_launch_deaths(tx, session)?;
+        attachments::sweep(tx, session)?;
     }
     Ok(ingested)
 }

@@ -13,6 +13,7 @@ use super::actor::Event;
 use super::context::Context;
 use super::disk;
 use super::doorbell::Doorbell;
+use super::handing;
 use super::ingest::Spent;
 use super::limits::{BYTES_A_RING, MEASURE_EVERY, MESSAGES_A_RING};
 use super::run::{Pace, Run};
@@ -26,10 +27,11 @@ use crate::controlplane::isolation::{
     self, Identity, Isolator, SandboxSpec, SessionPaths, Shown, bind_socket, hand_over,
 };
 use crate::controlplane::state::Wall;
+use crate::controlplane::store::attachments::MOST_OF_A_MESSAGE;
 use crate::controlplane::store::destinations::Destination;
 use crate::controlplane::store::grants::Grant;
 use crate::controlplane::store::groups::AgentGroup;
-use crate::controlplane::store::inbox::OpenMessage;
+use crate::controlplane::store::inbox::{OpenMessage, Page, PageRoom};
 use crate::controlplane::store::sessions::{SessionRow, SessionState};
 use crate::controlplane::store::{Step, StoreError, destinations, grants, groups, inbox, secrets, sessions};
 use crate::controlplane::tasks;
@@ -63,7 +65,11 @@ struct Order {
     destinations: Vec<Destination>,
     /// The numbers of the configuration and of the destinations, below those of the messages.
     config_seqs: Vec<u64>,
+    /// The numbers of the pieces of their files.
+    file_seqs: Vec<u64>,
     messages: Vec<(u64, OpenMessage)>,
+    /// The ledger has more than there was room for.
+    more: bool,
 }
 
 impl Order {
@@ -132,7 +138,7 @@ pub(super) async fn launch(
     let now = Instant::now();
     Ok(Run {
         number,
-        more: super::handing::may_be_more(order.messages.iter().map(|(_, open)| open), MESSAGES_A_RING),
+        more: order.more,
         group: order.group.name.clone(),
         sandbox,
         watch,
@@ -210,7 +216,10 @@ async fn prepare(
     let usage = disk::measure(context, &order.group.name, session, &paths, allowed).await;
 
     let (inbound, listeners) = {
-        let rows = snapshot(&order, places.clone(), usage, allowed.turn);
+        let open: Vec<_> = order.messages.iter().map(|(_, open)| open.clone()).collect();
+        let (files, _) =
+            handing::attached(context, &open).await.map_err(|ending| Unlaunched::Machine(ending.words()))?;
+        let rows = snapshot(&order, places.clone(), usage, allowed.turn, files);
         let identity = order.identity;
         let key = order.key.file_key(ConveyorFile::Inbound);
         smol::unblock(move || {
@@ -280,14 +289,32 @@ async fn order(context: &Context, session: &SessionId) -> Result<Order, Unlaunch
             },
             Wall::OrdinaryUser => Identity::OwnUser,
         };
-        let open = inbox::open_messages(tx, &keyring, &session, 0, MESSAGES_A_RING, BYTES_A_RING)?;
+        let room = PageRoom { rows: MESSAGES_A_RING, bytes: BYTES_A_RING, attached: MOST_OF_A_MESSAGE };
+        let Page { open, is_cut: more } = inbox::open_messages(tx, &keyring, &session, 0, room)?;
+        if open.is_empty() {
+            // What is open waits for its files, and wakes when they are here.
+            return Ok(Err(Unlaunched::NothingOwed));
+        }
         let destinations = destinations::of(tx, name)?;
         let config_seqs = sessions::mint_seqs(tx, &session, 1 + destinations.len())?;
         let ids: Vec<_> = open.iter().map(|open| open.message.id.clone()).collect();
+        let file_seqs = sessions::mint_seqs(tx, &session, handing::pieces(&open))?;
         let seqs = inbox::hand_over(tx, &session, &ids)?;
         let messages = seqs.into_iter().zip(open).collect();
         let key = secret.sandbox_key();
-        Ok(Ok(Order { row, group, grants, unrecorded, identity, key, destinations, config_seqs, messages }))
+        Ok(Ok(Order {
+            row,
+            group,
+            grants,
+            unrecorded,
+            identity,
+            key,
+            destinations,
+            config_seqs,
+            file_seqs,
+            messages,
+            more,
+        }))
     });
     found.await.map_err(|error| Unlaunched::Machine(error.to_string()))?
 }
@@ -323,11 +350,19 @@ pub(super) fn told_all(config: SessionConfig, destinations: &[Destination]) -> V
     std::iter::once(InboundBody::Config(config)).chain(destinations.iter().map(destination)).collect()
 }
 
-/// The rows of a new `inbound.db`: the configuration, the destinations, then the open messages.
-fn snapshot(order: &Order, places: Vec<Place>, usage: Usage, turn: Duration) -> Vec<InboundRow> {
+/// The rows of a new `inbound.db`: the configuration, the destinations, the files, then the open messages.
+fn snapshot(
+    order: &Order,
+    places: Vec<Place>,
+    usage: Usage,
+    turn: Duration,
+    files: Vec<InboundBody>,
+) -> Vec<InboundRow> {
     let config = told(&order.group, places, usage, turn);
     let told = order.config_seqs.iter().zip(told_all(config, &order.destinations));
     let mut rows: Vec<InboundRow> = told.map(|(seq, body)| InboundRow { seq: *seq, body }).collect();
+    let files = order.file_seqs.iter().zip(files);
+    rows.extend(files.map(|(seq, body)| InboundRow { seq: *seq, body }));
     rows.extend(
         order
             .messages

@@ -13,9 +13,9 @@ use super::Sessions;
 use super::actions::{Answer, Refusal, refusal};
 use super::peers::{self, Word};
 use crate::contract::action::Outcome;
-use crate::contract::catalogue::{MOST_LETTER, SEND_MESSAGE};
+use crate::contract::catalogue::{MOST_LETTER, SEND_FILE, SEND_MESSAGE};
 use crate::contract::ids::{GroupName, MessageId, SessionId};
-use crate::contract::inbound::AGENT;
+use crate::contract::inbound::{AGENT, DESTINATION};
 use crate::contract::json::Value;
 use crate::contract::outbound::{MessageOut, OutboundKind};
 use crate::controlplane::doors;
@@ -121,7 +121,11 @@ pub(super) fn take(
     let (channel, chat) = (channel.unwrap_or_default(), chat.unwrap_or_default());
     let agent = groups::live(tx, &group)?.filter(|agent| agent.tools.has(SEND_MESSAGE));
     let unrecorded = agent.as_ref().and_then(|agent| agent.reach_unrecorded(desk.audit.exported()));
-    let target = destinations::leading_to(tx, &group, &channel, &chat)?.map(|found| found.target);
+    let found = match channel.as_str() {
+        DESTINATION => destinations::find(tx, &group, &chat)?,
+        _ => destinations::leading_to(tx, &group, &channel, &chat)?,
+    };
+    let target = found.map(|found| found.target);
     let target = target.filter(|target| thread.is_none() || thread == target.thread);
     let judged: Result<Target, Refusal> = match target {
         _ if agent.is_none() => {
@@ -231,6 +235,24 @@ pub(super) fn back_to_agent(
             Ok(Some(Answer::refused(why, group, REPLY, |result| Outcome { name, call, ok: false, result })))
         }
     }
+}
+
+/// Files go out only of an agent that has the tool for it. `None` where it has.
+pub(super) fn no_files(
+    tx: &Transaction<'_>,
+    session: &SessionId,
+    seq: u64,
+) -> Result<Option<Answer>, StoreError> {
+    let row = sessions::get(tx, session)?.ok_or(StoreError::BadRow("a session"))?;
+    let group = row.partition.group;
+    if groups::live(tx, &group)?.is_some_and(|agent| agent.tools.has(SEND_FILE)) {
+        return Ok(None);
+    }
+    let why =
+        refusal("not_granted", format!("this agent does not have the tool {SEND_FILE}; nothing was sent"));
+    let outcome =
+        |told| Outcome { name: SEND_FILE.to_owned(), call: seq.to_string(), ok: false, result: told };
+    Ok(Some(Answer::refused(why, group, SEND_FILE, outcome)))
 }
 
 /// An answer to a chat of a platform from which its agent was taken away meanwhile, and to which it has no destination,

@@ -236,6 +236,11 @@ impl Sessions {
         Ok(())
     }
 
+    /// How much room the disk has.
+    pub fn room(&self) -> Room {
+        self.context().space.room()
+    }
+
     /// What runs, waits or is stuck now. Sessions with nothing to do are not in it.
     pub fn live(&self) -> Vec<Live> {
         let actors = self.actors();

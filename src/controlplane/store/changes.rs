@@ -235,6 +235,16 @@ pub fn pending_of(conn: &Connection, requested_by: &str) -> Result<u64, StoreErr
     Ok(conn.prepare_cached(sql)?.query_row([requested_by], |row| row.get(0)).optional()?.unwrap_or_default())
 }
 
+/// How many of an asker's changes of one group are pending.
+///
+/// # Errors
+/// SQLite's.
+pub fn pending_for(conn: &Connection, group: &GroupName, requested_by: &str) -> Result<u64, StoreError> {
+    let sql =
+        "SELECT count(*) FROM changes WHERE state = 'pending' AND agent_group = ?1 AND requested_by = ?2";
+    Ok(conn.prepare_cached(sql)?.query_row([group.as_str(), requested_by], |row| row.get(0))?)
+}
+
 /// How many changes an asker has submitted since then, for any group, and how many bytes their payloads have.
 ///
 /// # Errors

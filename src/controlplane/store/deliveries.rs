@@ -4,8 +4,8 @@
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::inbox::message_id;
-use super::sessions::{Place, session_id};
-use super::{StoreError, rows, stored};
+use super::sessions::{self, Place, session_id};
+use super::{StoreError, destinations, groups, rows, stored, wirings};
 use crate::contract::ids::{GroupName, MessageId, SessionId};
 use crate::contract::time::Millis;
 use crate::controlplane::doors;
@@ -213,17 +213,40 @@ pub fn list(
 ) -> Result<Vec<(GroupName, Delivery)>, StoreError> {
     let sql = format!(
         "SELECT {COLUMNS}, s.agent_group FROM deliveries d JOIN sessions s ON s.id = d.session
-         WHERE d.state = ?1 AND d.position > ?2
-             AND (?4 IS NULL OR s.agent_group IN (SELECT value FROM json_each(?4)))
-         ORDER BY d.position LIMIT ?3"
+         WHERE d.state = '{}' AND d.position > ?1
+             AND (?3 IS NULL OR s.agent_group IN (SELECT value FROM json_each(?3)))
+         ORDER BY d.position LIMIT ?2",
+        // In the words of the index, which only then is used.
+        state.as_str()
     );
-    let values = params![state.as_str(), stored(after), rows(limit), among.map(super::groups::names)];
+    let values = params![stored(after), rows(limit), among.map(groups::names)];
     let read = |row: &Row<'_>| {
         let group: String = row.get(16)?;
         let group = GroupName::parse(&group).map_err(|_| StoreError::BadRow("an agent group's name"))?;
         Ok((group, read(row)?))
     };
     conn.prepare_cached(&sql)?.query_and_then(values, read)?.collect()
+}
+
+/// Whether it may still go there: its agent is there, and listens in the chat or has a destination that leads to it.
+///
+/// # Errors
+/// SQLite's, or [`StoreError::BadRow`].
+pub fn may_go(conn: &Connection, delivery: &Delivery) -> Result<bool, StoreError> {
+    let Some(row) = sessions::get(conn, &delivery.session)? else { return Ok(false) };
+    let group = row.partition.group;
+    if groups::live(conn, &group)?.is_none() {
+        return Ok(false);
+    }
+    let Place { channel, instance, chat, .. } = &delivery.place;
+    if wirings::find(conn, &group, (channel, instance, chat))?.is_some() {
+        return Ok(true);
+    }
+    let destinations = destinations::of(conn, &group)?;
+    let leads_there = |one: &destinations::Destination| {
+        (&one.target.channel, &one.target.instance, &one.target.chat) == (channel, instance, chat)
+    };
+    Ok(destinations.iter().any(leads_there))
 }
 
 /// A part was brought: all of it, when it was the last.

@@ -3,7 +3,7 @@
 
 use rusqlite::{Row, Transaction, params};
 
-use super::inbox::{self, NewInbound, message_id};
+use super::inbox::{self, Accepted, NewInbound, message_id};
 use super::secrets::Texts;
 use super::sessions::{self, Place, session_id};
 use super::{StoreError, check_length};
@@ -17,7 +17,7 @@ pub const MOST_OF_ONE: u64 = 3;
 /// Messages that may wait in one chat for one agent.
 pub const MOST_OF_CHAT: u64 = 100;
 
-/// Keeps a message. `None` when as many are kept as may be.
+/// Keeps a message. `None` when as many are kept as may be. It has no place in the history yet: 0 stands for it.
 ///
 /// # Errors
 /// As [`inbox::add`].
@@ -26,7 +26,7 @@ pub fn keep(
     keyring: &Keyring,
     wiring: &WiringId,
     new: &NewInbound,
-) -> Result<Option<MessageId>, StoreError> {
+) -> Result<Option<Accepted>, StoreError> {
     check_length("message", &new.text, inbox::MOST_TEXT)?;
     let group = &new.partition.group;
     let sql = "SELECT count(*) FILTER (WHERE sender_id = ?2), count(*) FROM held WHERE wiring = ?1";
@@ -58,7 +58,7 @@ pub fn keep(
         new.platform_message,
         Millis::now().0
     ])?;
-    Ok(Some(message))
+    Ok(Some(Accepted { message, session, position: 0, duplicate: false }))
 }
 
 /// Somebody is admitted: what they said is heard, in order. What does not fit any more is dropped.
@@ -80,6 +80,22 @@ pub fn admit(tx: &Transaction<'_>, group: &GroupName, user: &UserId) -> Result<(
             Ok(_) | Err(StoreError::Crowded { .. }) => {}
             Err(error) => return Err(error),
         }
+    }
+    Ok(())
+}
+
+/// Somebody may be heard by every agent from now on.
+///
+/// # Errors
+/// As [`admit`].
+pub fn admit_everywhere(tx: &Transaction<'_>, user: &UserId) -> Result<(), StoreError> {
+    let sql = "SELECT DISTINCT agent_group FROM held WHERE sender_id = ?1";
+    let mut query = tx.prepare_cached(sql)?;
+    let groups: Vec<String> =
+        query.query_map([user.to_string()], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    for group in groups {
+        let group = GroupName::parse(&group).map_err(|_| StoreError::BadRow("an agent group's name"))?;
+        admit(tx, &group, user)?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
+use super::attachments::{self, File};
 use super::secrets::Texts;
 use super::sessions::{self, Partition, Place};
 use super::{StoreError, check_length, history};
@@ -104,6 +105,35 @@ pub struct OpenMessage {
     pub began: bool,
     /// The message.
     pub message: MessageIn,
+    /// The files that came with it.
+    pub files: Vec<File>,
+}
+
+impl OpenMessage {
+    /// Bytes of its files.
+    pub fn attached(&self) -> u64 {
+        self.files.iter().filter(|file| file.state == attachments::State::Here).map(|file| file.size).sum()
+    }
+}
+
+/// The next open messages of a session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// In order.
+    pub open: Vec<OpenMessage>,
+    /// More are there, for which there was no room.
+    pub is_cut: bool,
+}
+
+/// How much a page may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageRoom {
+    /// Messages.
+    pub rows: usize,
+    /// Bytes of texts; once they reach that it ends.
+    pub bytes: usize,
+    /// Bytes of files.
+    pub attached: u64,
 }
 
 /// What a mark did.
@@ -262,8 +292,8 @@ pub(super) fn message_id(text: &str) -> Result<MessageId, StoreError> {
     MessageId::parse(text).map_err(|_| StoreError::BadRow("a message's id"))
 }
 
-/// The open messages of a session after a position, in order: at most `rows`, and no more once their texts reach `bytes`, but at
-/// least one. Messages whose text was erased are left out.
+/// The open messages of a session after a position, in order: as many as there is room for, but at least one
+/// where there is room for its files. Those whose text was erased are left out, and none is given that waits for a file, nor what came after it.
 ///
 /// # Errors
 /// [`StoreError::Key`] when a text is damaged, or SQLite's.
@@ -272,27 +302,42 @@ pub fn open_messages(
     keyring: &Keyring,
     session: &SessionId,
     after: u64,
-    rows: usize,
-    bytes: usize,
-) -> Result<Vec<OpenMessage>, StoreError> {
-    let Some(texts) = Texts::to_read(conn, keyring, session)? else { return Ok(Vec::new()) };
+    room: PageRoom,
+) -> Result<Page, StoreError> {
+    let Some(texts) = Texts::to_read(conn, keyring, session)? else { return Ok(Page::default()) };
     let sql = format!("SELECT {COLUMNS} FROM inbox WHERE {NEXT_OPEN} ORDER BY position");
     let mut query = conn.prepare_cached(&sql)?;
     let mut found = query.query(params![session.as_str(), super::stored(after)])?;
-    let mut open = Vec::new();
-    let mut taken = 0;
+    let mut page = Page::default();
+    let (mut taken, mut attached) = (0, 0);
     // Counted here and not by the query: what is left out must not hide what comes after it.
-    while open.len() < rows
-        && let Some(row) = found.next()?
-    {
-        let Some(message) = read(row, &texts)? else { continue };
-        taken += message.message.text.len();
-        if taken > bytes && !open.is_empty() {
+    while let Some(row) = found.next()? {
+        if page.open.len() >= room.rows {
+            page.is_cut = true;
             break;
         }
-        open.push(message);
+        let Some(message) = read(conn, keyring, row, &texts)? else { continue };
+        taken += message.message.text.len();
+        attached += message.attached();
+        let is_first = page.open.is_empty();
+        if taken > room.bytes && !is_first || attached > room.attached && !message.files.is_empty() {
+            page.is_cut = true;
+            break;
+        }
+        page.open.push(message);
     }
-    Ok(open)
+    Ok(page)
+}
+
+/// Bytes of the files of the open messages of a session up to a position.
+///
+/// # Errors
+/// SQLite's.
+pub fn attached_until(conn: &Connection, session: &SessionId, position: u64) -> Result<u64, StoreError> {
+    let sql = "SELECT coalesce(sum(a.size), 0) FROM inbox i JOIN attachments a ON a.message = i.id
+               WHERE i.session = ?1 AND i.state = 'open' AND i.position <= ?2 AND a.state = 'here'";
+    let mut query = conn.prepare_cached(sql)?;
+    Ok(query.query_row(params![session.as_str(), super::stored(position)], |row| row.get(0))?)
 }
 
 /// The first open message of a session after a position that starts a turn.
@@ -310,7 +355,7 @@ pub fn open_trigger(
     let mut query = conn.prepare_cached(&sql)?;
     let mut found = query.query(params![session.as_str(), super::stored(after)])?;
     while let Some(row) = found.next()? {
-        if let Some(message) = read(row, &texts)? {
+        if let Some(message) = read(conn, keyring, row, &texts)? {
             return Ok(Some(message));
         }
     }
@@ -319,22 +364,35 @@ pub fn open_trigger(
 
 const COLUMNS: &str =
     "position, instance, seq, deaths, began, id, kind, engage, sender_id, sender_name, channel,
-    chat, thread, text, source_session, hop, in_reply_to, created_at";
-const NEXT_OPEN: &str = "session = ?1 AND state = 'open' AND position > ?2";
+    chat, thread, text, source_session, hop, in_reply_to, created_at,
+    EXISTS (SELECT 1 FROM attachments a WHERE a.message = inbox.id)";
+const NEXT_OPEN: &str = "session = ?1 AND state = 'open' AND position > ?2 AND position < coalesce(
+    (SELECT min(w.position) FROM inbox w WHERE w.session = ?1 AND w.state = 'open' AND w.wanted > 0), 1 << 62)";
 
-fn read(row: &Row<'_>, texts: &Texts) -> Result<Option<OpenMessage>, StoreError> {
+fn read(
+    conn: &Connection,
+    keyring: &Keyring,
+    row: &Row<'_>,
+    texts: &Texts,
+) -> Result<Option<OpenMessage>, StoreError> {
     let position = row.get(0)?;
     let id: String = row.get(5)?;
     let Some(text) = texts.open(position, &id, &row.get::<_, Vec<u8>>(13)?)? else { return Ok(None) };
     let source: Option<String> = row.get(14)?;
+    let message = message_id(&id)?;
+    let files = match row.get(18)? {
+        true => attachments::of(conn, keyring, position, &message)?,
+        false => Vec::new(),
+    };
     Ok(Some(OpenMessage {
+        files,
         position,
         instance: row.get(1)?,
         seq: row.get(2)?,
         deaths: row.get(3)?,
         began: row.get(4)?,
         message: MessageIn {
-            id: message_id(&id)?,
+            id: message,
             kind: InboundKind::parse(&row.get::<_, String>(6)?)
                 .ok_or(StoreError::BadRow("a message's kind"))?,
             engage: row.get(7)?,

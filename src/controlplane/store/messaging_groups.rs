@@ -75,7 +75,8 @@ pub fn find(
         .transpose()
 }
 
-/// A chat has another name now. Where that name is known already, both stay as they are.
+/// A chat has another name now: wirings and destinations lead to it, its conversations go on there, and what was not
+/// answered or heard yet is of it. Where that name is known already, both stay as they are.
 ///
 /// # Errors
 /// SQLite's.
@@ -89,6 +90,14 @@ pub fn rename(
     let sql = "UPDATE OR IGNORE messaging_groups SET chat = ?4
                WHERE channel = ?1 AND instance = ?2 AND chat = ?3";
     tx.prepare_cached(sql)?.execute([channel, instance, chat, to])?;
+    for sql in [
+        "UPDATE OR IGNORE sessions SET chat = ?4 WHERE channel = ?1 AND instance = ?2 AND chat = ?3",
+        "UPDATE inbox SET chat = ?4 WHERE state = 'open' AND channel = ?1 AND instance = ?2 AND chat = ?3",
+        "UPDATE held SET chat = ?4 WHERE channel = ?1 AND instance = ?2 AND chat = ?3",
+    ] {
+        // Chats are renamed once in their life, so that none of these needs an index.
+        tx.prepare_cached(sql)?.execute([channel, instance, chat, to])?;
+    }
     Ok(())
 }
 

@@ -431,6 +431,35 @@ CREATE UNIQUE INDEX tasks_once ON tasks(session, call) WHERE call IS NOT NULL;
 CREATE INDEX pairings_over ON pairings(expires_at);
 ",
     },
+    Step {
+        name: "files of messages",
+        sql: "
+CREATE TABLE attachments (
+  message TEXT NOT NULL,
+  ordinal INTEGER NOT NULL,
+  session TEXT NOT NULL REFERENCES sessions(id), -- with whose secret it is sealed
+  content TEXT NOT NULL UNIQUE, -- under what its pieces are kept
+  name BLOB NOT NULL, -- sealed
+  source BLOB NOT NULL, -- sealed: by which the platform gives it
+  mime TEXT NOT NULL, -- as its content says; '' until it is here
+  size INTEGER NOT NULL,
+  state TEXT NOT NULL CHECK (state IN ('staged', 'wanted', 'here', 'missing')),
+  reason TEXT NOT NULL, -- why it is missing
+  attempts INTEGER NOT NULL,
+  due INTEGER NOT NULL,
+  PRIMARY KEY (message, ordinal)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX attachments_session ON attachments(session);
+CREATE INDEX attachments_wanted ON attachments(due) WHERE state = 'wanted';
+CREATE TABLE attachment_chunks (
+  content TEXT NOT NULL,
+  chunk INTEGER NOT NULL,
+  bytes BLOB NOT NULL, -- 256 KiB at most, sealed
+  PRIMARY KEY (content, chunk)
+) STRICT;
+ALTER TABLE inbox ADD COLUMN wanted INTEGER NOT NULL DEFAULT 0; -- files that it waits for
+",
+    },
 ];
 
 /// Runs the steps that are missing.

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, Transaction, params};
 
-use super::{StoreError, rows};
+use super::{StoreError, attachments, rows};
 use crate::contract::time::Millis;
 
 const DAY: i64 = 24 * 60 * 60 * 1000;
@@ -21,16 +21,16 @@ pub const EVENTS_MILLIS: i64 = 7 * DAY;
 /// SQLite's.
 pub fn prune_history(tx: &Transaction<'_>, before: Millis, most: usize) -> Result<usize, StoreError> {
     let mut query = tx.prepare_cached(
-        "SELECT h.position, h.kind FROM history h
+        "SELECT h.position, h.kind, h.message FROM history h
          WHERE h.at < ?1
            AND NOT EXISTS (SELECT 1 FROM inbox i WHERE i.position = h.position AND i.state = 'open')
            AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.position = h.position AND d.state = 'waiting')
          ORDER BY h.at LIMIT ?2",
     )?;
-    let old: Vec<(i64, String)> = query
-        .query_map(params![before.0, rows(most)], |row| Ok((row.get(0)?, row.get(1)?)))?
+    let old: Vec<(i64, String, String)> = query
+        .query_map(params![before.0, rows(most)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
         .collect::<Result<_, _>>()?;
-    for (position, kind) in &old {
+    for (position, kind, message) in &old {
         let table = match kind.as_str() {
             "in" => Some("inbox"),
             "out" => Some("outbox"),
@@ -40,6 +40,7 @@ pub fn prune_history(tx: &Transaction<'_>, before: Millis, most: usize) -> Resul
         if let Some(table) = table {
             tx.prepare_cached(&format!("DELETE FROM {table} WHERE position = ?1"))?.execute([position])?;
             tx.prepare_cached("DELETE FROM deliveries WHERE position = ?1")?.execute([position])?;
+            attachments::forget(tx, message)?;
         }
         tx.prepare_cached("DELETE FROM history WHERE position = ?1")?.execute([position])?;
     }

@@ -3,7 +3,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::{StoreError, inbox, tasks};
+use super::{StoreError, attachments, inbox, tasks};
 use crate::contract::cipher::SessionSecret;
 use crate::contract::ids::SessionId;
 use crate::controlplane::keys::{self, KeyError, Keyring};
@@ -67,6 +67,7 @@ pub fn erase(tx: &Transaction<'_>, id: &SessionId) -> Result<(), StoreError> {
     }
     tx.prepare_cached("DELETE FROM held WHERE session = ?1")?.execute([id.as_str()])?;
     tasks::erase(tx, id)?;
+    attachments::forget_all(tx, id)?;
     tx.prepare_cached("DELETE FROM session_secrets WHERE session = ?1")?.execute([id.as_str()])?;
     Ok(())
 }
@@ -104,7 +105,11 @@ impl Texts {
     }
 
     pub(super) fn seal(&self, row_id: &str, text: &str) -> Result<Vec<u8>, StoreError> {
-        Ok(keys::seal_text(&self.key, row_id, text.as_bytes())?)
+        self.seal_bytes(row_id, text.as_bytes())
+    }
+
+    pub(super) fn seal_bytes(&self, row_id: &str, bytes: &[u8]) -> Result<Vec<u8>, StoreError> {
+        Ok(keys::seal_text(&self.key, row_id, bytes)?)
     }
 
     /// `None` for a text that was sealed with an erased secret.
@@ -114,10 +119,20 @@ impl Texts {
         row_id: &str,
         sealed: &[u8],
     ) -> Result<Option<String>, StoreError> {
+        let plain = self.open_bytes(position, row_id, sealed)?;
+        plain.map(|plain| String::from_utf8(plain).map_err(|_| KeyError::Sealed.into())).transpose()
+    }
+
+    /// The same for what is no text.
+    pub(super) fn open_bytes(
+        &self,
+        position: u64,
+        row_id: &str,
+        sealed: &[u8],
+    ) -> Result<Option<Vec<u8>>, StoreError> {
         if position <= self.since {
             return Ok(None);
         }
-        let plain = keys::open_text(&self.key, row_id, sealed)?;
-        Ok(Some(String::from_utf8(plain).map_err(|_| KeyError::Sealed)?))
+        Ok(Some(keys::open_text(&self.key, row_id, sealed)?))
     }
 }

@@ -39,6 +39,8 @@ pub enum Step {
     Apply,
     /// What became of a message on its way to a platform is noted.
     Deliver,
+    /// A file that came with a message is stored, or known not to come.
+    Attach,
     /// What was said in a conversation is erased.
     Erase,
     /// Tasks that are due become messages.
@@ -60,6 +62,7 @@ impl Step {
             Self::Decide => fault::point("decide.before_commit"),
             Self::Apply => fault::point("apply.before_commit"),
             Self::Deliver => fault::point("deliver.before_commit"),
+            Self::Attach => fault::point("attach.before_commit"),
             Self::Erase => fault::point("erase.before_commit"),
             Self::Run => fault::point("run.before_commit"),
             Self::Other => {}
@@ -78,6 +81,7 @@ impl Step {
             Self::Decide => fault::point("decide.after_commit"),
             Self::Apply => fault::point("apply.after_commit"),
             Self::Deliver => fault::point("deliver.after_commit"),
+            Self::Attach => fault::point("attach.after_commit"),
             Self::Erase => fault::point("erase.after_commit"),
             Self::Run => fault::point("run.after_commit"),
             Self::Other => {}

@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{Journal, JournalError, around, message_id, meta, mint, set_meta};
 use crate::contract::fault;
 use crate::contract::ids::MessageId;
+use crate::contract::inbound::Attachment;
 use crate::contract::json;
 use crate::contract::outbound::{MessageOut, OutboundBody, OutboundRow, Processing};
 use crate::sandbox::models::Message;
@@ -213,8 +214,9 @@ impl Journal {
         )
     }
 
-    /// Notes that the tool at `ordinal` of a step sends a message, and keeps the message with its number: both or
-    /// neither. A run that is noted and has no result is the newest, so the number of its message is the last one sent.
+    /// Notes that the tool at `ordinal` of a step sends a message, and keeps the message with its number, behind the pieces
+    /// of files that go with it: all or nothing. A run that is noted and has no result is the newest, so the number of its
+    /// message is the last one sent.
     ///
     /// # Errors
     /// When the file fails; then nothing is sent.
@@ -223,8 +225,9 @@ impl Journal {
         turn: u64,
         step: u64,
         ordinal: u64,
+        pieces: Vec<Attachment>,
         message: MessageOut,
-    ) -> Result<OutboundRow, JournalError> {
+    ) -> Result<Vec<OutboundRow>, JournalError> {
         around(
             || fault::point("step.sent.before"),
             || fault::point("step.sent.after"),
@@ -232,10 +235,16 @@ impl Journal {
                 self.transaction(|tx| {
                     tx.prepare_cached("INSERT INTO tool_runs VALUES (?1, ?2, ?3, NULL, NULL)")?
                         .execute([turn, step, ordinal])?;
-                    let row = mint(tx, OutboundBody::Message(message))?;
-                    tx.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('sent', ?1)")?
-                        .execute([row.seq])?;
-                    Ok(row)
+                    let minted = meta(tx, "minted")?;
+                    let first = if minted == 0 { 1 } else { minted + 2 };
+                    let seq = first + 2 * pieces.len() as u64;
+                    let bodies = pieces.into_iter().map(|piece| OutboundBody::Attachment(seq, piece));
+                    let rows = bodies
+                        .chain([OutboundBody::Message(message)])
+                        .map(|body| mint(tx, body))
+                        .collect::<Result<Vec<_>, _>>()?;
+                    tx.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('sent', ?1)")?.execute([seq])?;
+                    Ok(rows)
                 })
             },
         )

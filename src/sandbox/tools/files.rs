@@ -55,7 +55,7 @@ fn write_file(bench: &Bench, input: &Value, stamp: &str) -> Result<String, ToolE
 
 /// Does something with a file of the workspace, or of the package or mount that the path begins with. What may be
 /// written in which is the mounts' to say.
-fn at<T>(
+pub(super) fn at<T>(
     bench: &Bench,
     path: &str,
     act: impl Fn(&Jail, &Inside) -> Result<T, JailError>,

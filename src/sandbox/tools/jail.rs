@@ -164,6 +164,14 @@ impl Jail {
     /// # Errors
     /// Says what is there instead.
     pub fn read(&self, path: &Inside) -> Result<Vec<u8>, JailError> {
+        self.read_up_to(path, FILE_BYTES)
+    }
+
+    /// As [`Self::read`], of at most so many bytes.
+    ///
+    /// # Errors
+    /// Says what is there instead.
+    pub fn read_up_to(&self, path: &Inside, most: usize) -> Result<Vec<u8>, JailError> {
         let parent = self.directory(&path.parents)?;
         // Without NONBLOCK a pipe that nobody writes to would hold the agent for ever.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -173,8 +181,8 @@ impl Jail {
             return Err(JailError::NotAFile);
         }
         let mut content = Vec::new();
-        file.take(FILE_BYTES as u64 + 1).read_to_end(&mut content)?;
-        if content.len() > FILE_BYTES { Err(JailError::TooLarge) } else { Ok(content) }
+        file.take(most as u64 + 1).read_to_end(&mut content)?;
+        if content.len() > most { Err(JailError::TooLarge) } else { Ok(content) }
     }
 
     /// Makes or replaces a regular file, and the directories above it: the new content is on the disk under
@@ -187,6 +195,14 @@ impl Jail {
         if content.len() > FILE_BYTES {
             return Err(JailError::TooLarge);
         }
+        self.write_whole(path, content, stamp)
+    }
+
+    /// As [`Self::write`], however long the content is: for what others have bounded.
+    ///
+    /// # Errors
+    /// Says why; then the file is what it was before.
+    pub fn write_whole(&self, path: &Inside, content: &[u8], stamp: &str) -> Result<(), JailError> {
         let parent = self.made(&path.parents)?;
         let parent = parent.as_fd();
         match rustix::fs::statat(parent, &path.name, AtFlags::SYMLINK_NOFOLLOW) {

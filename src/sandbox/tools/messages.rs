@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{Bench, Repeat, Task, Tool, ToolError, text};
 use crate::contract::catalogue::{self, MOST_LETTER};
-use crate::contract::inbound::{AGENT, Destination};
+use crate::contract::inbound::{DESTINATION, Destination};
 use crate::contract::json::{Value, only_fields};
 
 /// What the model may call the chat that is answered.
@@ -22,6 +22,17 @@ pub struct Letter {
     pub text: String,
     /// Where it goes; `None` is the chat that is answered.
     pub to: Option<Address>,
+    /// The file that goes with it.
+    pub parcel: Option<Parcel>,
+}
+
+/// A file that is to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parcel {
+    /// What it is called.
+    pub name: String,
+    /// The content.
+    pub content: Vec<u8>,
 }
 
 /// A chat.
@@ -115,7 +126,7 @@ fn list(bench: &Bench, input: &Value, _: &str) -> Result<String, ToolError> {
     Ok(Value::Array(shown.collect()).to_string())
 }
 
-fn letter(destinations: &Destinations, input: &Value) -> Result<Letter, ToolError> {
+fn letter(Bench { destinations, .. }: &Bench, input: &Value) -> Result<Letter, ToolError> {
     only_fields(input, &["text", "to"]).map_err(|error| ToolError(error.to_string()))?;
     let said = text(input, "text")?;
     if said.trim().is_empty() {
@@ -133,17 +144,12 @@ fn letter(destinations: &Destinations, input: &Value) -> Result<Letter, ToolErro
     };
     let to = match HERE.contains(&name.to_lowercase().as_str()) {
         true => None,
-        false => match destinations.find(name)? {
-            Destination { channel: Some(channel), chat: Some(chat), .. } => {
-                Some(Address { channel: channel.clone(), chat: chat.clone() })
-            }
-            Destination { agent_group: Some(agent), .. } => {
-                Some(Address { channel: AGENT.to_owned(), chat: agent.clone() })
-            }
-            _ => return Err(ToolError("messages cannot be sent there".to_owned())),
-        },
+        false => {
+            let name = destinations.find(name)?.name.clone();
+            Some(Address { channel: DESTINATION.to_owned(), chat: name })
+        }
     };
-    Ok(Letter { text: said.to_owned(), to })
+    Ok(Letter { text: said.to_owned(), to, parcel: None })
 }
 
 #[cfg(test)]
@@ -152,6 +158,12 @@ mod tests {
     use crate::contract::json;
     use crate::sandbox::scratch::Scratch;
     use crate::sandbox::tools::jail::Jail;
+
+    fn bench(destinations: Destinations) -> (Scratch, Bench) {
+        let scratch = Scratch::new();
+        let bench = Bench { files: Jail::open(scratch.path()).unwrap(), destinations };
+        (scratch, bench)
+    }
 
     fn known() -> Destinations {
         let mut known = Destinations::default();
@@ -169,7 +181,7 @@ mod tests {
     }
 
     fn tried(input: &str) -> Result<Letter, ToolError> {
-        letter(&known(), &json::parse(input.as_bytes()).unwrap())
+        letter(&bench(known()).1, &json::parse(input.as_bytes()).unwrap())
     }
 
     #[test]
@@ -184,14 +196,14 @@ mod tests {
         for (name, found) in
             [("ops", "ops"), ("OPS", "ops"), (" ops ", "ops"), ("Alerts", "Alerts"), ("alerts", "alerts")]
         {
-            assert_eq!(to(name), Ok(Some(format!("chat of {found}"))), "{name:?}");
+            assert_eq!(to(name), Ok(Some(found.to_owned())), "{name:?}");
         }
         let unknown = to("op").unwrap_err().0;
         assert_eq!(unknown, "there is no such destination; those that you have: Alerts, alerts, ops");
         assert_eq!(tried(r#"{"text":"x"}"#).unwrap().to, None);
         assert_eq!(tried(r#"{"text":"x","to":null}"#).unwrap().to, None);
         let input = json::parse(br#"{"text":"x","to":"ops"}"#).unwrap();
-        assert!(letter(&Destinations::default(), &input).unwrap_err().0.contains("you have none"));
+        assert!(letter(&bench(Destinations::default()).1, &input).unwrap_err().0.contains("you have none"));
     }
 
     #[test]
@@ -207,8 +219,7 @@ mod tests {
 
     #[test]
     fn the_list_is_in_order_and_leaves_out_what_is_not_there() {
-        let scratch = Scratch::new();
-        let bench = Bench { files: Jail::open(scratch.path()).unwrap(), destinations: known() };
+        let (_scratch, bench) = bench(known());
         let empty = Value::Object(Vec::new());
         assert_eq!(
             list(&bench, &empty, "1").unwrap(),

@@ -6,6 +6,7 @@ mod files;
 pub mod jail;
 mod messages;
 mod requests;
+mod sending;
 mod tasks;
 
 use std::fmt;
@@ -17,7 +18,7 @@ use crate::contract::json::Value;
 use super::models::{ToolInput, ToolSpec};
 use jail::Jail;
 
-pub use messages::{Address, Destinations, Letter};
+pub use messages::{Address, Destinations, Letter, Parcel};
 
 /// What may be done with a run that a crash interrupted: its intent is known, its result is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +61,7 @@ pub enum Task {
         tell: fn(&Outcome) -> Result<String, ToolError>,
     },
     /// The turn, which sends the message that this makes of the input.
-    Send(fn(&Destinations, &Value) -> Result<Letter, ToolError>),
+    Send(fn(&Bench, &Value) -> Result<Letter, ToolError>),
 }
 
 /// What tools work on.
@@ -90,6 +91,7 @@ pub static TABLE: &[Tool] = &[
     files::WRITE_FILE,
     messages::LIST_DESTINATIONS,
     messages::SEND_MESSAGE,
+    sending::SEND_FILE,
     requests::REQUEST_CAPABILITY_CHANGE,
     requests::CREATE_AGENT,
     tasks::SCHEDULE_TASK,

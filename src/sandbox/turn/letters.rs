@@ -4,12 +4,16 @@
 
 use super::host::Question;
 use super::{End, Place, Turns};
-use crate::contract::inbound::MessageIn;
+use crate::contract::catalogue::MOST_FILE;
+use crate::contract::inbound::{Attachment, MessageIn};
 use crate::contract::outbound::{MessageOut, OutboundKind};
 use crate::contract::time::Millis;
 use crate::sandbox::mailbox::FromTurn;
 use crate::sandbox::models::Model;
-use crate::sandbox::tools::{Address, Letter, ToolError};
+use crate::sandbox::tools::{Address, Letter, Parcel, ToolError};
+
+/// Bytes of one piece of a file.
+const CHUNK: usize = 256 << 10;
 
 /// What the model is told of a message whose answer went with an earlier process.
 const HANDED_OVER: &str = "handed over before an interruption, once; whether it was refused is not known: do not send it \
@@ -40,9 +44,16 @@ impl<M: Model> Turns<M> {
             text: letter.text,
             created_at: Millis::now(),
         };
-        let row = self.parts.journal.send(turn, step, ordinal, message.clone())?;
-        let seq = row.seq;
-        self.outlet.send(FromTurn::Outputs(vec![row]));
+        let pieces = letter.parcel.as_ref().map(pieces).unwrap_or_default();
+        let bytes = letter.parcel.map_or(0, |parcel| parcel.content.len());
+        if self.sent_files.saturating_add(bytes) > MOST_FILE {
+            let why = format!("the files of one turn have {MOST_FILE} bytes at most; this one was not sent");
+            return Ok(Err(ToolError(why)));
+        }
+        self.sent_files += bytes;
+        let rows = self.parts.journal.send(turn, step, ordinal, pieces, message.clone())?;
+        let seq = rows.last().map(|row| row.seq).unwrap_or_default();
+        self.outlet.send(FromTurn::Outputs(rows));
         self.became(asked, seq, &message)
     }
 
@@ -77,6 +88,18 @@ impl<M: Model> Turns<M> {
             }
         })
     }
+}
+
+/// A file as its pieces; the host finds out what it is.
+fn pieces(parcel: &Parcel) -> Vec<Attachment> {
+    let piece = |(chunk, bytes): (u32, &[u8])| Attachment {
+        ordinal: 0,
+        chunk,
+        name: parcel.name.clone(),
+        mime: String::new(),
+        bytes: bytes.to_vec(),
+    };
+    (0..).zip(parcel.content.chunks(CHUNK)).map(piece).collect()
 }
 
 /// Whether the chat is the one that is answered.

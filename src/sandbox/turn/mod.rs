@@ -2,6 +2,7 @@
 //! one chat, asks the model, runs what the model asks for, and answers; each step is journalled before
 //! anything follows from it. What it hears and says goes through the channels of the mailbox.
 
+mod files;
 mod host;
 mod letters;
 mod room;
@@ -25,6 +26,7 @@ use super::models::{
 };
 use super::tools::{self, Asked, Bench, Destinations, Task, Tool};
 use super::{prompt, transcript};
+use files::Files;
 use host::{Answers, Question};
 use room::Room;
 use select::{Taken, Waiting};
@@ -88,6 +90,9 @@ pub struct Turns<M> {
     next_config: Option<SessionConfig>,
     next_destinations: Option<Destinations>,
     waiting: Waiting,
+    files: Files,
+    /// Bytes of the files that this turn has sent.
+    sent_files: usize,
     /// Finished before this launch. What is handed over may still hold them until the host has stored their
     /// ends.
     finished_before: HashSet<MessageId>,
@@ -141,6 +146,8 @@ impl<M: Model> Turns<M> {
             next_config: None,
             next_destinations: None,
             waiting,
+            files: Files::default(),
+            sent_files: 0,
             finished_before,
             finished_came: false,
             snapshot: Snapshot::Awaited,
@@ -244,16 +251,26 @@ impl<M: Model> Turns<M> {
                 if self.finished_before.contains(&message.id) {
                     self.finished_came = true;
                 } else if !self.waiting.holds(&message.id) {
+                    let is_full = self.config_now().usage.is_over();
+                    self.files.arrived(&message, &self.parts.bench.files, is_full);
                     self.waiting.push(message);
                 }
             }
-            // Files come with the tools that use them.
-            InboundBody::Attachment(..) => {}
+            InboundBody::Attachment(message, piece) => self.files.take_in(message, piece),
         }
     }
 
-    fn next_turn(&self, taken: &Taken) -> Result<OpenTurn, End> {
-        let blocks = taken.told.iter().map(|message| Block::Text(prompt::message(message))).collect();
+    /// The newest configuration.
+    fn config_now(&self) -> &SessionConfig {
+        self.next_config.as_ref().unwrap_or(&self.config)
+    }
+
+    fn next_turn(&mut self, taken: &Taken) -> Result<OpenTurn, End> {
+        let mut blocks = Vec::with_capacity(taken.told.len());
+        for message in &taken.told {
+            blocks.push(Block::Text(prompt::message(message)));
+            blocks.extend(self.files.told(&message.id).iter().map(|words| Block::Text(prompt::file(words))));
+        }
         let asked = Message { speaker: Speaker::User, blocks };
         let messages = taken.reported().map(|message| message.id.clone()).collect();
         Ok(self.parts.journal.next_turn(messages, asked)?)
@@ -265,6 +282,7 @@ impl<M: Model> Turns<M> {
         if let Some(destinations) = self.next_destinations.take() {
             self.parts.bench.destinations = destinations;
         }
+        self.sent_files = 0;
         let begun = Instant::now();
         let mut conversation = self.earlier()?;
         let own = conversation.len();
@@ -375,7 +393,7 @@ impl<M: Model> Turns<M> {
                 }
             }
             Ok(Asked { tool: Tool { task: Task::Send(letter), .. }, input }) => {
-                match letter(&self.parts.bench.destinations, input) {
+                match letter(&self.parts.bench, input) {
                     Ok(letter) => self.send(&question, letter)?,
                     Err(error) => Err(error),
                 }

@@ -3,7 +3,7 @@
 
 use std::io::Read;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ring::digest::{SHA256, digest};
@@ -12,6 +12,7 @@ use ureq::http::Uri;
 
 use super::markup;
 use super::normalize::{Bot, normalize, update_id};
+use super::upload::send_document;
 use super::wire::{self, Answer, BadRequest, Post, Style};
 use crate::contract::address::is_loopback;
 use crate::contract::json::{self, Value};
@@ -20,7 +21,7 @@ use crate::controlplane::channels::event::{EventKind, InboundEvent};
 use crate::controlplane::channels::settings::Account;
 use crate::controlplane::channels::supervisor::Reporter;
 use crate::controlplane::channels::{
-    Channel, Doing, Fault, Hook, HookAnswer, Part, Receipt, SendError, Sink, outgoing,
+    Attached, Channel, Doing, Fault, FetchError, Hook, HookAnswer, Part, Receipt, SendError, Sink, outgoing,
 };
 use crate::controlplane::config::Secret;
 use crate::controlplane::telemetry::log;
@@ -29,6 +30,8 @@ use crate::controlplane::telemetry::log;
 const BASE: &str = "https://api.telegram.org";
 /// A poll is held open by Telegram; one that is silent for longer is given up.
 const POLL: Duration = Duration::from_secs(wire::POLL_SECONDS + 15);
+/// The longest that a file takes.
+const FETCH: Duration = Duration::from_secs(60);
 /// More of an answer is not read: a hundred updates are a few hundred kilobytes.
 const ANSWER_BYTES: u64 = 8 << 20;
 /// When the ledger cannot take what came, it is offered again after this time.
@@ -45,6 +48,7 @@ pub struct Telegram {
     base: String,
     agent: ureq::Agent,
     poller: ureq::Agent,
+    fetcher: ureq::Agent,
     /// Where Telegram is to tell what happens, and by what it is known.
     told_at: Option<(String, Secret)>,
     me: Mutex<Option<Me>>,
@@ -90,6 +94,7 @@ impl Telegram {
             base: base.to_owned(),
             agent: outgoing::agent(!is_near, outgoing::TIMEOUT),
             poller: outgoing::agent(!is_near, POLL),
+            fetcher: outgoing::agent(!is_near, FETCH),
             told_at,
             me: Mutex::default(),
         })
@@ -98,10 +103,13 @@ impl Telegram {
     /// Makes a request and reads its answer.
     async fn ask(&self, agent: &ureq::Agent, request: wire::Request) -> Answer {
         let url = wire::url(&self.base, self.token.expose(), request.method);
+        self.post(agent, url, "application/json".to_owned(), request.body.into_bytes()).await
+    }
+
+    async fn post(&self, agent: &ureq::Agent, url: String, kind: String, body: Vec<u8>) -> Answer {
         let agent = agent.clone();
         let asked = smol::unblock(move || {
-            let sent =
-                agent.post(&url).header("content-type", "application/json").send(request.body.as_bytes());
+            let sent = agent.post(&url).header("content-type", kind).send(&body);
             let mut response = sent.map_err(|error| outgoing::words(&error))?;
             let status = response.status().as_u16();
             let mut body = Vec::new();
@@ -206,7 +214,45 @@ impl Telegram {
         }
     }
 
+    /// What an answer to something that was sent means.
+    fn sent(&self, answer: Answer) -> Result<Receipt, SendError> {
+        match answer {
+            Answer::Ok(sent) => {
+                let id = sent.get("message_id").map(Value::to_string);
+                Ok(Receipt(id.unwrap_or_else(|| "sent".to_owned())))
+            }
+            Answer::RetryAfter(seconds) => {
+                let hint = Some(Duration::from_secs(seconds));
+                Err(SendError::Retry(hint, "too many messages at once".to_owned()))
+            }
+            Answer::Permanent(code, why) => {
+                Err(SendError::Permanent(format!("Telegram answers {code}: {}", self.shown(&why))))
+            }
+            Answer::Transient(why) | Answer::Conflict(why) => Err(SendError::Retry(None, self.shown(&why))),
+            Answer::AuthFailed => Err(SendError::Auth("Telegram does not know the token".to_owned())),
+            Answer::Migrated(to) => Err(SendError::Moved(to.to_string())),
+            _ => Err(SendError::Permanent("Telegram refuses the message in every form".to_owned())),
+        }
+    }
+
+    /// Sends a file.
+    async fn bring_document(&self, part: &Part, file: Arc<Attached>) -> Result<Receipt, SendError> {
+        let mut thread = part.thread.as_deref();
+        loop {
+            let upload = send_document(&part.chat, thread, part.quotes.as_deref(), &file.name, &file.content)
+                .map_err(|wrong| SendError::Permanent(wrong.to_string()))?;
+            let url = wire::url(&self.base, self.token.expose(), upload.method);
+            match self.post(&self.fetcher, url, upload.kind, upload.body).await {
+                Answer::ThreadGone if thread.is_some() => thread = None,
+                answer => return self.sent(answer),
+            }
+        }
+    }
+
     async fn bring(&self, part: &Part) -> Result<Receipt, SendError> {
+        if let Some(file) = &part.file {
+            return self.bring_document(part, file.clone()).await;
+        }
         let html = markup::html(&part.text);
         let mut style = if html.units <= wire::MOST_UNITS { Style::Html } else { Style::Plain };
         let mut thread = part.thread.as_deref();
@@ -223,33 +269,60 @@ impl Telegram {
                 Err(wrong) => return Err(SendError::Permanent(wrong.to_string())),
             };
             match self.ask(&self.agent, request).await {
-                Answer::Ok(sent) => {
-                    let id = sent.get("message_id").map(Value::to_string);
-                    return Ok(Receipt(id.unwrap_or_else(|| "sent".to_owned())));
-                }
                 Answer::CannotParse if style == Style::Html => style = Style::Plain,
                 Answer::ThreadGone if thread.is_some() => thread = None,
                 Answer::CannotParse | Answer::ThreadGone => break,
-                Answer::RetryAfter(seconds) => {
-                    let hint = Some(Duration::from_secs(seconds));
-                    return Err(SendError::Retry(hint, "too many messages at once".to_owned()));
-                }
-                Answer::Permanent(code, why) => {
-                    return Err(SendError::Permanent(format!(
-                        "Telegram answers {code}: {}",
-                        self.shown(&why)
-                    )));
-                }
-                Answer::Transient(why) | Answer::Conflict(why) => {
-                    return Err(SendError::Retry(None, self.shown(&why)));
-                }
-                Answer::AuthFailed => {
-                    return Err(SendError::Auth("Telegram does not know the token".to_owned()));
-                }
-                Answer::Migrated(to) => return Err(SendError::Moved(to.to_string())),
+                answer => return self.sent(answer),
             }
         }
         Err(SendError::Permanent("Telegram refuses the message in every form".to_owned()))
+    }
+
+    async fn bring_file(&self, id: &str, most: u64) -> Result<Vec<u8>, FetchError> {
+        let found = match self.ask(&self.agent, wire::get_file(id)).await {
+            Answer::Ok(found) => found,
+            Answer::RetryAfter(seconds) => {
+                let hint = Some(Duration::from_secs(seconds));
+                return Err(FetchError::Retry(hint, "too many requests at once".to_owned()));
+            }
+            // The Bot API gives no file of more than 20 MB (core.telegram.org/bots/api#getfile).
+            Answer::Permanent(_, why) if why.contains("too big") => return Err(FetchError::TooLarge),
+            Answer::Permanent(code, why) => {
+                return Err(FetchError::Permanent(format!("Telegram answers {code}: {}", self.shown(&why))));
+            }
+            Answer::AuthFailed => {
+                return Err(FetchError::Retry(None, "Telegram does not know the token".to_owned()));
+            }
+            Answer::Transient(why) | Answer::Conflict(why) => {
+                return Err(FetchError::Retry(None, self.shown(&why)));
+            }
+            Answer::CannotParse | Answer::ThreadGone | Answer::Migrated(_) => {
+                return Err(FetchError::Permanent("Telegram answers what nobody asked".to_owned()));
+            }
+        };
+        if found.get("file_size").and_then(Value::as_u64).is_some_and(|size| size > most) {
+            return Err(FetchError::TooLarge);
+        }
+        let path = found.get("file_path").and_then(Value::as_str).unwrap_or_default();
+        let url = wire::file_url(&self.base, self.token.expose(), path)
+            .map_err(|wrong| FetchError::Permanent(wrong.to_string()))?;
+        let agent = self.fetcher.clone();
+        let fetched = smol::unblock(move || {
+            let mut response = agent.get(&url).call().map_err(|error| outgoing::words(&error))?;
+            let status = response.status().as_u16();
+            let mut content = Vec::new();
+            // One byte more than it may have tells that it has more.
+            let read = response.body_mut().as_reader().take(most.saturating_add(1)).read_to_end(&mut content);
+            read.map_err(|error| format!("it broke off: {}", error.kind()))?;
+            Ok::<_, String>((status, content))
+        });
+        match fetched.await {
+            Ok((200, content)) if content.len() as u64 > most => Err(FetchError::TooLarge),
+            Ok((200, content)) => Ok(content),
+            Ok((404, _)) => Err(FetchError::Permanent("Telegram does not have it any more".to_owned())),
+            Ok((status, _)) => Err(FetchError::Retry(None, format!("Telegram answers {status}"))),
+            Err(why) => Err(FetchError::Retry(None, self.shown(&why))),
+        }
     }
 
     async fn told(&self, sink: &Sink, request: Hook) -> HookAnswer {
@@ -320,6 +393,10 @@ impl Channel for Telegram {
                 let _ = self.ask(&self.agent, request).await;
             }
         })
+    }
+
+    fn fetch<'a>(&'a self, source: &'a str, most: u64) -> Doing<'a, Result<Vec<u8>, FetchError>> {
+        Box::pin(self.bring_file(source, most))
     }
 
     fn hook<'a>(&'a self, sink: &'a Sink, request: Hook) -> Doing<'a, HookAnswer> {

@@ -6,4 +6,5 @@ pub mod markup;
 pub mod media;
 pub mod normalize;
 pub mod spans;
+pub mod upload;
 pub mod wire;

@@ -324,7 +324,7 @@ fn button(button: &Button) -> Result<Value, BadRequest> {
     ))
 }
 
-fn chat(text: &str) -> Result<Value, BadRequest> {
+pub(super) fn chat(text: &str) -> Result<Value, BadRequest> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     let is_name = text.strip_prefix('@').is_some_and(|name| {
@@ -338,7 +338,7 @@ fn chat(text: &str) -> Result<Value, BadRequest> {
 }
 
 /// The general topic is number 1 and refuses to be named.
-fn thread(text: Option<&str>) -> Result<Option<Value>, BadRequest> {
+pub(super) fn thread(text: Option<&str>) -> Result<Option<Value>, BadRequest> {
     match text.map(positive) {
         None => Ok(None),
         Some(Some(Value::Number(number))) if number == "1" => Ok(None),
@@ -347,7 +347,7 @@ fn thread(text: Option<&str>) -> Result<Option<Value>, BadRequest> {
     }
 }
 
-fn positive(text: &str) -> Option<Value> {
+pub(super) fn positive(text: &str) -> Option<Value> {
     let number: i64 = text.parse().ok().filter(|number| *number > 0)?;
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| number.into())
 }

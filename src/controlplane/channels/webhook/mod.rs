@@ -132,6 +132,7 @@ impl Channel for Webhook {
         Box::pin(async move {
             if let Some(cause) = &part.cause
                 && part.of == 1
+                && part.file.is_none()
                 && self.waiting.answer(cause, &part.text).await
             {
                 return Ok(Receipt("inline".to_owned()));

@@ -4,13 +4,14 @@ use std::io::Read;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use ureq::http::Uri;
 
 use super::signature::Secret;
 use crate::contract::address::is_loopback;
 use crate::contract::json::{self, Value};
 use crate::contract::time::Millis;
-use crate::controlplane::channels::{Part, Receipt, SendError, outgoing};
+use crate::controlplane::channels::{Attached, Part, Receipt, SendError, outgoing};
 
 /// More of an answer is not read.
 const ANSWER_BYTES: u64 = 64 << 10;
@@ -59,6 +60,7 @@ impl Target {
             ("thread", Value::from(part.thread.clone())),
             ("in_reply_to", Value::from(part.quotes.clone())),
             ("text", Value::from(part.text.as_str())),
+            ("file", part.file.as_deref().map_or(Value::Null, file)),
         ])
         .to_string();
         let at = (Millis::now().0 / 1000).to_string();
@@ -97,6 +99,16 @@ impl Target {
         })
         .await
     }
+}
+
+/// A file, in base64 (RFC 4648).
+fn file(file: &Attached) -> Value {
+    Value::object([
+        ("name", Value::from(file.name.as_str())),
+        ("type", Value::from(file.mime.as_str())),
+        ("size", Value::from(file.content.len() as u64)),
+        ("content", Value::from(BASE64_STANDARD.encode(&file.content))),
+    ])
 }
 
 /// The name that the other side gave it.

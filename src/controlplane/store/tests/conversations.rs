@@ -1,6 +1,6 @@
 //! What the nouns promise.
 
-use super::{World, group, message};
+use super::{World, group, message, room};
 use crate::contract::ids::{GroupName, MessageId};
 use crate::contract::time::Millis;
 use crate::controlplane::store::history::{self, Direction, Entry};
@@ -18,7 +18,8 @@ impl World {
     }
 
     fn open(&self, accepted: &Accepted) -> Vec<inbox::OpenMessage> {
-        self.read(|conn| inbox::open_messages(conn, &self.keyring, &accepted.session, 0, 100, 1 << 20))
+        self.read(|conn| inbox::open_messages(conn, &self.keyring, &accepted.session, 0, room(100, 1 << 20)))
+            .open
     }
 
     fn hand_over(&self, accepted: &Accepted) -> Vec<u64> {
@@ -128,7 +129,10 @@ fn open_messages_come_in_pieces_but_never_none() {
     }
     let a = world.accept("main", "e0", "");
     let taken = |rows, bytes| {
-        world.read(|conn| inbox::open_messages(conn, &world.keyring, &a.session, 0, rows, bytes)).len()
+        world
+            .read(|conn| inbox::open_messages(conn, &world.keyring, &a.session, 0, room(rows, bytes)))
+            .open
+            .len()
     };
     assert_eq!((taken(3, 1 << 20), taken(100, 2500), taken(100, 10), taken(100, 1 << 20)), (3, 2, 1, 5));
 }

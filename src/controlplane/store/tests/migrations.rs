@@ -11,7 +11,7 @@ use crate::controlplane::store::migrations;
 
 /// The steps that were released. Add the digest of a new one; never change one that is here: the ledgers that took that
 /// step do not take it again.
-const RELEASED: [&str; 12] = [
+const RELEASED: [&str; 13] = [
     "041d6b8241d5f57d6780272a2632c6f4bb34ff16fedfc7795b02179b53e97bc1",
     "35c83d459cd3d493c3e8e6be691e27fe894776a8942971ec998f47a17acc5c0f",
     "42c4e62bdc3fb36b99e5229de5140d638e19dae0237a2b14a3066fd9d3df0879",
@@ -24,6 +24,7 @@ const RELEASED: [&str; 12] = [
     "061e9cd51e970febf4eb3823a0f8e260aaec8864294054ee74f2b07f1e0832c4",
     "6b80d6cc098a2c24b2410f568cc01f82b648cfe595b265bb35e5a796d2372039",
     "0bd66feefb5c5ed1a389d253d927ace70c858028c31510e2bef1465e9f94d6bc",
+    "46b2b648511ec24dd2be0cab3523e1e7a25c4cc7ffd17c913edfe0a1490cf488",
 ];
 
 #[test]
@@ -34,7 +35,7 @@ fn a_step_that_was_released_is_never_edited() {
 const SESSION: &str = "ses_01ARZ3NDEKTSV4RRFFQ69G5FAV";
 
 /// The version from which a table is there, its name, and a row of it in the columns of that version.
-const ROWS: [(usize, &str, &str); 27] = [
+const ROWS: [(usize, &str, &str); 29] = [
     (1, "meta", "(name, value) VALUES ('n', 'v')"),
     (1, "agent_groups", "(name, title, provider, model, tools, host_id, created_at, revision)
         VALUES ('a', 'A', 'mock', 'mock', 'all', 7, 1, 3)"),
@@ -86,6 +87,9 @@ const ROWS: [(usize, &str, &str); 27] = [
         misfire, state, reason, runs, last_run, last_message, created_by, created_at, revision, call, request)
         VALUES ('tsk', 'a', 'SES', 'api', '', 'main', 't', x'09', 'hourly', 'UTC', 9, 10, 3, 'skip', 'active', 'w', 1, 2,
         'm', 'agent:a', 1, 1, 'c', 'r')"),
+    (13, "attachments", "(message, ordinal, session, content, name, source, mime, size, state, reason, attempts, due)
+        VALUES ('m', 0, 'SES', 'm/0', x'09', x'0a', 'text/plain', 1, 'here', '', 1, 2)"),
+    (13, "attachment_chunks", "(content, chunk, bytes) VALUES ('m/0', 0, x'0b')"),
 ];
 
 fn tables(conn: &Connection) -> Vec<String> {

@@ -122,3 +122,8 @@ pub(in crate::controlplane) fn message(chat: &str, event: &str, text: &str) -> N
         platform_message: None,
     }
 }
+
+/// Room for so many messages and bytes of text.
+pub(super) fn room(rows: usize, bytes: usize) -> inbox::PageRoom {
+    inbox::PageRoom { rows, bytes, attached: super::attachments::MOST_OF_A_MESSAGE }
+}

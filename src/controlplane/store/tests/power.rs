@@ -87,9 +87,11 @@ fn survives(from: &StateDir, log: &[u8], ends: &[usize], good: usize, accepted: 
     let commits = ledger.read_blocking(|conn| meta::get(conn, "commits")).unwrap().unwrap();
     assert_eq!(commits.split(' ').next(), Some(last.to_string().as_str()), "with {good} bytes of the log");
     let open = ledger
-        .read_blocking(|conn| inbox::open_messages(conn, &keyring, &accepted.session, 0, 10, 1 << 20))
+        .read_blocking(|conn| {
+            inbox::open_messages(conn, &keyring, &accepted.session, 0, super::room(10, 1 << 20))
+        })
         .unwrap();
-    let [open] = open.as_slice() else { panic!("{open:?}") };
+    let [open] = open.open.as_slice() else { panic!("{open:?}") };
     assert_eq!(open.message.text, "hello");
     assert_eq!((open.seq, open.began), ((last >= HANDED_OVER).then_some(2), last >= BEGAN));
 

@@ -41,7 +41,8 @@ impl World {
 
     fn said(&self, session: &SessionId) -> Vec<inbox::OpenMessage> {
         let (keyring, session) = (self.desk.keyring.clone(), session.clone());
-        let all = self.write(move |tx| inbox::open_messages(tx, &keyring, &session, 0, 1000, usize::MAX));
+        let room = inbox::PageRoom { rows: 1000, bytes: usize::MAX, attached: u64::MAX };
+        let all = self.write(move |tx| inbox::open_messages(tx, &keyring, &session, 0, room)).open;
         all.into_iter().filter(|open| open.message.kind == InboundKind::Task).collect()
     }
 }
