@@ -31,7 +31,7 @@ fn came(home: &Home) -> Vec<(String, Vec<u8>)> {
     all
 }
 
-fn begin<'a>(home: &'a Home, runtime: Runtime, telegram: &Telegram, fault: Option<&str>) -> Daemon {
+fn begin(home: &Home, runtime: Runtime, telegram: &Telegram, fault: Option<&str>) -> Daemon {
     let mut serve = serve(home, runtime, telegram);
     if let Some(fault) = fault {
         serve = serve.fault(fault);

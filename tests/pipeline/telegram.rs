@@ -116,6 +116,15 @@ fn a_bot_api_that_refuses_breaks_and_repeats_itself_loses_nothing() {
     fault(json!({"kind": "disconnect", "method": "getUpdates"}));
     say("in three");
     wait(&telegram, ANN, "in three");
+    // An update with more in it than anything that is read keeps nobody from being heard.
+    let parts = vec![0; 200_001];
+    let chat = json!({"id": ANN, "type": "private"});
+    telegram.tell(
+        "update",
+        &json!({"message": {"message_id": 9001, "date": 0, "chat": chat, "text": "x", "x": parts}}),
+    );
+    say("in four");
+    wait(&telegram, ANN, "in four");
     // On the way out: what Telegram says is heeded.
     fault(json!({"kind": "status", "code": 429, "retry_after": 1, "method": "sendMessage"}));
     fault(json!({"kind": "status", "code": 502, "method": "sendMessage"}));

@@ -25,9 +25,11 @@ use crate::controlplane::telemetry::metrics::METRICS;
 /// Connections at once; more wait in the listener's queue.
 const CONNECTIONS: usize = 256;
 /// Bodies in memory at once.
-const BODIES: usize = 16;
-/// Longest body, in bytes.
-const BODY_BYTES: usize = 5 << 20;
+const BODIES: usize = 64;
+/// Longest body, in bytes: what platforms tell of one event is a fraction of it.
+const BODY_BYTES: usize = 1 << 20;
+/// The longest that a request waits for others to be read.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// After a failed accept, mostly for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -153,14 +155,20 @@ impl Front {
             .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())));
         let headers = headers.collect();
         let query = request.uri().query().unwrap_or_default().to_owned();
-        let _place = self.bodies.acquire().await;
+        let busy = async {
+            Timer::after(PATIENCE).await;
+            None
+        };
+        let Some(place) = async { Some(self.bodies.acquire().await) }.or(busy).await else {
+            return HookAnswer::refused(503, "busy");
+        };
         let body = match http::body_bytes(request.into_body(), BODY_BYTES).await {
             Ok(body) => body,
             Err(BodyError::TooLarge(_)) => return HookAnswer::refused(413, "too_large"),
             Err(BodyError::TooSlow) => return HookAnswer::refused(408, "too_slow"),
             Err(_) => return HookAnswer::refused(400, "broken"),
         };
-        drop(_place);
+        drop(place);
         self.channels.hook(channel, instance, Hook { headers, query, body }).await
     }
 }

@@ -179,8 +179,8 @@ pub enum Fault {
     Idle,
 }
 
-/// A request to the place of an account at the ingress, read whole.
-#[derive(Clone, Debug)]
+/// A request to the place of an account at the ingress, read whole. Its headers may hold a secret.
+#[derive(Clone)]
 pub struct Hook {
     /// Headers, with lower-case names; those that are no text are left out.
     pub headers: Vec<(String, String)>,

@@ -4,7 +4,7 @@
 use std::io::Read;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ring::digest::{SHA256, digest};
 use smol::Timer;
@@ -36,6 +36,8 @@ const FETCH: Duration = Duration::from_secs(60);
 const ANSWER_BYTES: u64 = 8 << 20;
 /// When the ledger cannot take what came, it is offered again after this time.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Updates that are asked for at once.
+const MOST_UPDATES: u64 = 100;
 /// The name of the cursor.
 const OFFSET: &str = "offset";
 /// The header that proves that a request at the ingress is Telegram's.
@@ -107,6 +109,17 @@ impl Telegram {
     }
 
     async fn post(&self, agent: &ureq::Agent, url: String, kind: String, body: Vec<u8>) -> Answer {
+        self.post_and_look(agent, url, kind, body).await.0
+    }
+
+    /// The same; of an answer that does not read the number of the first update in it.
+    async fn post_and_look(
+        &self,
+        agent: &ureq::Agent,
+        url: String,
+        kind: String,
+        body: Vec<u8>,
+    ) -> (Answer, Option<i64>) {
         let agent = agent.clone();
         let asked = smol::unblock(move || {
             let sent = agent.post(&url).header("content-type", kind).send(&body);
@@ -115,12 +128,14 @@ impl Telegram {
             let mut body = Vec::new();
             let read = response.body_mut().as_reader().take(ANSWER_BYTES).read_to_end(&mut body);
             read.map_err(|error| format!("its answer broke off: {}", error.kind()))?;
-            Ok((status, body))
+            let answer = wire::answer(status, &body);
+            let first = match answer {
+                Answer::Transient(_) if status == 200 => wire::first_update(&body),
+                _ => None,
+            };
+            Ok((answer, first))
         });
-        match asked.await {
-            Ok((status, body)) => wire::answer(status, &body),
-            Err(why) => Answer::Transient(why),
-        }
+        asked.await.unwrap_or_else(|why: String| (Answer::Transient(why), None))
     }
 
     /// Asks who the bot is.
@@ -165,6 +180,13 @@ impl Telegram {
         }
     }
 
+    async fn updates(&self, offset: Option<i64>, limit: u64) -> (Answer, Option<i64>) {
+        let request = wire::get_updates(offset, limit);
+        let url = wire::url(&self.base, self.token.expose(), request.method);
+        let (kind, body) = ("application/json".to_owned(), request.body.into_bytes());
+        self.post_and_look(&self.poller, url, kind, body).await
+    }
+
     /// Asks for updates until something is wrong.
     async fn poll(&self, sink: &Sink, state: &Reporter, me: &Me) -> Fault {
         if let answer @ (Answer::AuthFailed | Answer::Transient(_) | Answer::RetryAfter(_)) =
@@ -177,12 +199,31 @@ impl Telegram {
             Err(error) => return Fault::Lost(format!("the ledger cannot be read: {error}")),
         };
         state.connected();
+        let mut limit = MOST_UPDATES;
         loop {
-            let updates = match self.ask(&self.poller, wire::get_updates(offset)).await {
-                Answer::Ok(Value::Array(updates)) => updates,
-                other => return self.fault(other).await,
+            let asked = Instant::now();
+            let updates = match self.updates(offset, limit).await {
+                (Answer::Ok(Value::Array(updates)), _) => updates,
+                (Answer::Transient(_), Some(_)) if limit > 1 => {
+                    limit /= 2;
+                    continue;
+                }
+                (Answer::Transient(_), Some(unreadable)) => {
+                    // Whoever wrote it must not keep everybody else from being heard.
+                    log::warn("telegram.skipped", &[("update", &unreadable)]);
+                    offset = Some(unreadable.saturating_add(1));
+                    continue;
+                }
+                (other, _) => return self.fault(other).await,
             };
-            let Some(last) = updates.iter().filter_map(update_id).max() else { continue };
+            limit = MOST_UPDATES.min(limit * 2);
+            let Some(last) = updates.iter().filter_map(update_id).max() else {
+                if asked.elapsed() < AGAIN {
+                    // It did not wait as it was asked to.
+                    Timer::after(AGAIN).await;
+                }
+                continue;
+            };
             // Whatever was thought of a number that runs out, it never goes back.
             let next = last.saturating_add(1);
             let events: Vec<InboundEvent> =
@@ -334,7 +375,10 @@ impl Telegram {
         if !is_known {
             return HookAnswer::refused(401, "bad_secret");
         }
-        let Ok(update) = json::parse(&request.body) else { return HookAnswer::refused(400, "not_json") };
+        let body = request.body.clone();
+        let Ok(update) = smol::unblock(move || json::parse(&body)).await else {
+            return HookAnswer::refused(400, "not_json");
+        };
         let me = self.me.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(me) = me else { return HookAnswer::refused(503, "starting") };
         let Some(event) = self.read(&update, &me) else { return HookAnswer::of(200) };

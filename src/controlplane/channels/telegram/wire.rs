@@ -152,9 +152,9 @@ pub fn send_typing(to: &str, topic: Option<&str>) -> Result<Request, BadRequest>
     Ok(request("sendChatAction", fields))
 }
 
-/// `getUpdates`, from this number on, waiting up to [`POLL_SECONDS`]. It confirms all updates before that number.
-pub fn get_updates(offset: Option<i64>) -> Request {
-    let mut fields = vec![("limit", 100_u64.into()), ("timeout", POLL_SECONDS.into()), allowed_updates()];
+/// `getUpdates`: so many of them, from this number on, waiting up to [`POLL_SECONDS`]. It confirms all updates before that number.
+pub fn get_updates(offset: Option<i64>, limit: u64) -> Request {
+    let mut fields = vec![("limit", limit.into()), ("timeout", POLL_SECONDS.into()), allowed_updates()];
     fields.extend(offset.map(|offset| ("offset", offset.into())));
     request("getUpdates", fields)
 }
@@ -269,6 +269,16 @@ pub fn answer(status: u16, body: &[u8]) -> Answer {
         400..=499 => Answer::Permanent(code, words),
         _ => Answer::Transient(format!("status {code}: {words}")),
     }
+}
+
+/// The number of the first update in an answer that does not read: 200,000 values are the most that is read at once, and
+/// a hundred messages may hold more.
+pub fn first_update(body: &[u8]) -> Option<i64> {
+    const NAME: &[u8] = b"\"update_id\":";
+    let at = body.windows(NAME.len()).position(|window| window == NAME)? + NAME.len();
+    let rest = body.get(at..)?;
+    let digits = rest.iter().take(19).take_while(|byte| byte.is_ascii_digit()).count();
+    std::str::from_utf8(rest.get(..digits)?).ok()?.parse().ok()
 }
 
 /// A text without the token, in whatever form of it an address has, nor its secret half.
@@ -396,8 +406,16 @@ mod tests {
             send_typing("5", Some("9")).unwrap().body,
             r#"{"chat_id":5,"action":"typing","message_thread_id":9}"#
         );
-        assert!(get_updates(Some(8)).body.ends_with(r#""callback_query"],"offset":8}"#));
-        assert!(!get_updates(None).body.contains("offset"));
+        assert!(get_updates(Some(8), 100).body.ends_with(r#""callback_query"],"offset":8}"#));
+        assert!(!get_updates(None, 100).body.contains("offset"));
+        for (body, id) in [
+            (&br#"{"ok":true,"result":[{"update_id":17,"message":"#[..], Some(17)),
+            (br#"{"update_id":x"#, None),
+            (br#""update_id":99999999999999999999"#, None),
+            (b"", None),
+        ] {
+            assert_eq!(first_update(body), id);
+        }
         assert!(
             set_webhook("https://a.example/h", "s-1_").unwrap().body.contains(r#""secret_token":"s-1_""#)
         );
