@@ -74,7 +74,7 @@ fn it_goes_to_the_chat_that_the_name_leads_to_and_the_hosts_word_counts() {
         let mut running = host.launch(&[&one]);
         host.model.will(Reply::Tool("send_message", TO_OPS)).will(Reply::Say("done"));
         let (seq, out) = until_sent(&mut host, &mut running, "look");
-        assert_eq!((out.channel.as_deref(), out.chat.as_deref()), (Some("api"), Some("chat-ops")));
+        assert_eq!((out.channel.as_deref(), out.chat.as_deref()), (Some("destination"), Some("ops")));
         assert_eq!((out.kind, &out.in_reply_to), (OutboundKind::Chat, &Some(one.id.clone())));
         host.deliver(&mut running, &answer(seq, ok, result));
         host.serve_until_done(&mut running, &one);
