@@ -313,8 +313,11 @@ fn the_machines_clock_ends_the_wait() {
     let source = Source::new("one", one, move || {
         let (said, ledger) = (said.clone(), ledger.clone());
         async move {
-            let _ = said.try_send(Millis::now());
-            ledger.write(|tx| meta::set(tx, "one", "")).await
+            let now = Millis::now();
+            // What the test writes next must not be struck out with it.
+            let done = ledger.write(|tx| meta::set(tx, "one", "")).await;
+            let _ = said.try_send(now);
+            done
         }
     });
     let _timer = tasks::spawn(run(world.ledger.clone(), vec![source], clock));
