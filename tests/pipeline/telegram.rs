@@ -71,17 +71,6 @@ fn an_answer_comes_in_the_topic_in_which_it_was_asked_for(runtime: Runtime) {
     let all = telegram.sent(GROUP);
     assert_eq!(all.len(), 3, "{all:?}");
     assert!(all.iter().all(|sent| !sent["plain"].as_str().unwrap().contains("among ourselves")), "{all:?}");
-    // While it was at work that was shown, in that chat and topic and in no other.
-    let shown = |chat: i64, thread: Option<i64>| {
-        let thread = json!(thread);
-        telegram.state()["actions"].as_array().unwrap().iter().any(|action| {
-            let topic = action.get("message_thread_id").cloned().unwrap_or_default();
-            action["action"] == "typing" && action["chat_id"] == chat && topic == thread
-        })
-    };
-    for (chat, thread) in [(ANN, None), (GROUP, Some(55)), (GROUP, Some(77)), (GROUP, None)] {
-        eventually(&format!("typing in {chat} {thread:?}"), || shown(chat, thread).then_some(()));
-    }
     // A destination in another topic of the same chat is that topic.
     let there = json!({"destinations": [
         {"name": "there", "channel": "telegram", "chat": GROUP.to_string(), "thread": "77"}]});
@@ -94,6 +83,39 @@ fn an_answer_comes_in_the_topic_in_which_it_was_asked_for(runtime: Runtime) {
     let sessions = daemon.get("/v1/sessions")["sessions"].as_array().unwrap().len();
     assert_eq!(sessions, 4, "one in private, one for each topic, one for the group");
     assert!(!daemon.log.contains(TOKEN), "the token is in the log");
+    assert!(daemon.stop().success());
+}
+
+/// While an agent is at work that is shown, in that chat and topic and in no other.
+#[test]
+fn that_an_agent_is_at_work_is_shown_where_it_was_asked() {
+    let (home, telegram) = (Home::new(Build::Faults, User::Root), Telegram::start());
+    let gates = home.root.join("user");
+    telegram.chat(ANN);
+    telegram.tell("chat", &json!({"id": GROUP, "topics": [55, 77]}));
+    let daemon =
+        serve(&home, Runtime::Native, &telegram).fault(format!("mock-gate={}", gates.display())).ready();
+    wire(&daemon, ANN, json!({}));
+    wire(&daemon, GROUP, json!({"sessions": "per-thread"}));
+    admit(&daemon, "mock-agent", &format!("telegram:{ANN}"));
+    let shown = || -> Vec<(i64, Option<i64>)> {
+        let actions = telegram.state()["actions"].as_array().unwrap().clone();
+        let typing = actions.iter().filter(|action| action["action"] == "typing");
+        typing.map(|one| (one["chat_id"].as_i64().unwrap(), one["message_thread_id"].as_i64())).collect()
+    };
+    let mut before = Vec::new();
+    for (number, (chat, thread)) in [(ANN, None), (GROUP, Some(55)), (GROUP, None)].into_iter().enumerate() {
+        // A turn takes as long as it is held.
+        let text = format!("hold:gate{number} {}", marker());
+        telegram.tell("text", &json!({"chat": chat, "from": ANN, "thread": thread, "text": text}));
+        eventually(&format!("typing in {chat} {thread:?}"), || {
+            shown().contains(&(chat, thread)).then_some(())
+        });
+        before.push((chat, thread));
+        assert!(shown().iter().all(|place| before.contains(place)), "{:?}", shown());
+        std::fs::write(gates.join(format!("gate{number}")), "").unwrap();
+        wait(&telegram, chat, text.split(' ').next_back().unwrap());
+    }
     assert!(daemon.stop().success());
 }
 

@@ -16,7 +16,7 @@ use crate::controlplane::keys::Keyring;
 use crate::controlplane::store::inbox::{self, NewInbound};
 use crate::controlplane::store::sessions::{self, Place};
 use crate::controlplane::store::tasks::{self, NewTask, State, Task};
-use crate::controlplane::store::{StoreError, destinations, groups, wirings};
+use crate::controlplane::store::{StoreError, destinations, groups};
 
 /// Longest prompt, in bytes: it is said again with every run.
 pub const MOST_PROMPT: usize = 8 << 10;
@@ -326,13 +326,7 @@ fn unfit(tx: &Transaction<'_>, task: &Task) -> Result<Option<(State, &'static st
 /// # Errors
 /// SQLite's, or [`StoreError::BadRow`].
 pub fn reaches(conn: &Connection, group: &GroupName, place: &Place) -> Result<bool, StoreError> {
-    if !doors::is_platform(&place.channel) {
-        return Ok(true);
-    }
-    let chat = (place.channel.as_str(), place.instance.as_str(), place.chat.as_str());
-    Ok(wirings::find(conn, group, chat)?.is_some()
-        || destinations::leading_to(conn, group, &place.channel, &place.chat)?
-            .is_some_and(|found| found.target.instance == place.instance))
+    Ok(!doors::is_platform(&place.channel) || destinations::reach(conn, group, place)?)
 }
 
 fn end(tx: &Transaction<'_>, task: &Task, state: State, why: &'static str) -> Result<Fired, StoreError> {

@@ -24,7 +24,7 @@ use crate::controlplane::store::destinations::{self, Target};
 use crate::controlplane::store::inbox::{Found, State};
 use crate::controlplane::store::outbox::{self, Output};
 use crate::controlplane::store::sessions::{self, Partition, Place};
-use crate::controlplane::store::{StoreError, groups, wirings};
+use crate::controlplane::store::{StoreError, groups};
 use crate::controlplane::telemetry::log;
 
 /// How an answer is called among what agents do.
@@ -268,12 +268,7 @@ pub(super) fn unwired(
     }
     let row = sessions::get(tx, session)?.ok_or(StoreError::BadRow("a session"))?;
     let group = row.partition.group;
-    let chat = (place.channel.as_str(), place.instance.as_str(), place.chat.as_str());
-    let leads_there = |target: &Target| target.instance == place.instance;
-    if wirings::find(tx, &group, chat)?.is_some()
-        || destinations::leading_to(tx, &group, &place.channel, &place.chat)?
-            .is_some_and(|found| leads_there(&found.target))
-    {
+    if destinations::reach(tx, &group, place)? {
         return Ok(None);
     }
     let why = refusal("not_wired", "the agent was taken away from that chat; nothing was sent");

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::inbox::message_id;
 use super::sessions::{self, Place, session_id};
-use super::{StoreError, destinations, groups, rows, stored, wirings};
+use super::{StoreError, destinations, groups, rows, stored};
 use crate::contract::ids::{GroupName, MessageId, SessionId};
 use crate::contract::time::Millis;
 use crate::controlplane::doors;
@@ -238,15 +238,7 @@ pub fn may_go(conn: &Connection, delivery: &Delivery) -> Result<bool, StoreError
     if groups::live(conn, &group)?.is_none() {
         return Ok(false);
     }
-    let Place { channel, instance, chat, .. } = &delivery.place;
-    if wirings::find(conn, &group, (channel, instance, chat))?.is_some() {
-        return Ok(true);
-    }
-    let destinations = destinations::of(conn, &group)?;
-    let leads_there = |one: &destinations::Destination| {
-        (&one.target.channel, &one.target.instance, &one.target.chat) == (channel, instance, chat)
-    };
-    Ok(destinations.iter().any(leads_there))
+    destinations::reach(conn, &group, &delivery.place)
 }
 
 /// A part was brought: all of it, when it was the last.

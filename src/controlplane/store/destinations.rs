@@ -2,7 +2,8 @@
 
 use rusqlite::{Connection, Row, Transaction, params};
 
-use super::StoreError;
+use super::sessions::Place;
+use super::{StoreError, wirings};
 use crate::contract::ids::GroupName;
 use crate::contract::time::Millis;
 
@@ -122,6 +123,22 @@ pub fn of(conn: &Connection, group: &GroupName) -> Result<Vec<Destination>, Stor
 pub fn forget(tx: &Transaction<'_>, group: &GroupName) -> Result<(), StoreError> {
     tx.prepare_cached("DELETE FROM destinations WHERE agent_group = ?1")?.execute([group.as_str()])?;
     Ok(())
+}
+
+/// Whether what an agent group says in a chat of a platform may go there: it is wired to the chat, or has a destination
+/// that leads there.
+///
+/// # Errors
+/// SQLite's, or [`StoreError::BadRow`].
+pub fn reach(conn: &Connection, group: &GroupName, place: &Place) -> Result<bool, StoreError> {
+    let Place { channel, instance, chat, .. } = place;
+    if wirings::find(conn, group, (channel, instance, chat))?.is_some() {
+        return Ok(true);
+    }
+    let sql =
+        "SELECT EXISTS (SELECT 1 FROM destinations d JOIN messaging_groups m ON m.id = d.messaging_group
+               WHERE d.agent_group = ?1 AND m.channel = ?2 AND m.instance = ?3 AND m.chat = ?4)";
+    Ok(conn.prepare_cached(sql)?.query_row([group.as_str(), channel, instance, chat], |row| row.get(0))?)
 }
 
 /// Takes every destination away that leads to a chat which is no more.
