@@ -270,7 +270,7 @@ CREATE TABLE deliveries (
   error TEXT,
   receipts TEXT NOT NULL, -- the platform's own names of the parts, one a line
   finished_at INTEGER
-) STRICT;
+, parts INTEGER, failing_since INTEGER) STRICT;
 CREATE INDEX deliveries_waiting ON deliveries(channel, instance, chat, position) WHERE state = 'waiting';
 CREATE INDEX deliveries_state ON deliveries(state, position) WHERE state IN ('waiting', 'dead');
 CREATE TABLE held (

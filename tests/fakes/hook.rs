@@ -26,6 +26,8 @@ pub enum Manner {
     Drop,
     /// Nothing for so long, and then it is taken.
     Slow(Duration),
+    /// Nothing, until the fake is told to go on.
+    Hang,
 }
 
 /// What was taken of one message.
@@ -51,6 +53,7 @@ struct State {
     /// Requests that were not signed as they must be.
     unsigned: u32,
     requests: u32,
+    is_released: bool,
 }
 
 /// A running one.
@@ -98,6 +101,12 @@ impl Hook {
             Some(manner) => drop(state.always.insert(chat.to_owned(), manner)),
             None => drop(state.always.remove(chat)),
         }
+    }
+
+    /// What hangs goes on.
+    pub fn release(&self) {
+        self.state().is_released = true;
+        self.state.1.notify_all();
     }
 
     /// What was taken for a chat, in order.
@@ -241,6 +250,10 @@ fn answer(
     if let Some(Manner::Slow(pause)) = manner {
         // What the platform does, and no order that the test waits for.
         std::thread::sleep(pause);
+    }
+    if manner == Some(Manner::Hang) {
+        let state = lock();
+        drop(shared.1.wait_while(state, |state| !state.is_released));
     }
     let status = match manner {
         Some(Manner::Status(status)) => Some((status, String::new())),

@@ -78,7 +78,12 @@ fn an_account_that_is_refused_waits_and_loses_nothing() {
     let state =
         |daemon: &Daemon| daemon.get("/v1/channels")["channels"][0]["state"].as_str().unwrap().to_owned();
     eventually("the account is known to be refused", || (state(&daemon) == "auth_failed").then_some(()));
-    assert_eq!(deliveries(&daemon, "waiting").len(), 1);
+    // What waits says why.
+    let waiting = eventually("the reason is known", || {
+        let waiting = deliveries(&daemon, "waiting");
+        waiting[0]["error"].is_string().then_some(waiting)
+    });
+    assert!(waiting.len() == 1 && waiting[0]["error"].as_str().unwrap().contains("401"), "{waiting:?}");
     assert!(deliveries(&daemon, "dead").is_empty());
     let asked = hook.requests();
     assert!(daemon.stop().success(), "it does not wait for the platform");
@@ -87,6 +92,82 @@ fn an_account_that_is_refused_waits_and_loses_nothing() {
     let daemon = serve(&home, Runtime::Native, &hook, ingress).ready();
     hook.wait("ops", "kept");
     assert_eq!(state(&daemon), "connected");
+    assert!(daemon.stop().success());
+}
+
+/// What one chat refuses is given up with the reason, and is nothing that the account is to be held for.
+#[test]
+fn a_chat_that_refuses_is_no_account_that_is_refused() {
+    let (home, hook, ingress) = (Home::new(Build::Release, User::Root), Hook::start(), ingress());
+    let daemon = serve(&home, Runtime::Native, &hook, ingress).ready();
+    for chat in ["shut", "open"] {
+        wire(&daemon, "mock-agent", chat, json!({"senders": "anyone"}));
+    }
+    hook.always("shut", Some(Manner::Status(403)));
+    for chat in ["shut", "open"] {
+        assert_eq!(hook.say(ingress, &json!({"text": "hello", "chat": chat})).status, 202);
+    }
+    hook.wait("open", "hello");
+    let dead = eventually("it is given up", || {
+        let dead = deliveries(&daemon, "dead");
+        (!dead.is_empty()).then_some(dead)
+    });
+    assert!(dead[0]["chat"] == "shut" && dead[0]["error"].as_str().unwrap().contains("403"), "{dead:?}");
+    assert_eq!(daemon.get("/v1/channels")["channels"][0]["state"], "connected");
+    assert!(daemon.stop().success());
+}
+
+/// Three accounts hang in as many chats as they may be written to: every other account is brought what it is due.
+#[test]
+fn accounts_that_hang_keep_no_other_waiting() {
+    let (home, ingress) = (Home::new(Build::Release, User::Root), ingress());
+    let names = ["a", "b", "c", "good"];
+    let hooks: Vec<Hook> = names.iter().map(|_| Hook::start()).collect();
+    let account = |(name, hook): (&&str, &Hook)| {
+        format!(
+            "[[channel]]\ntype = \"webhook\"\ninstance = \"{name}\"\nurl = \"{}\"\nsecret = \"{}\"\n",
+            hook.url(),
+            hook.secret
+        )
+    };
+    let accounts: String = names.iter().zip(&hooks).map(account).collect();
+    crate::doors::write(&home, &accounts, 0o600);
+    let daemon = Serve::new(&home, Runtime::Native).flag("--ingress-addr", ingress.to_string()).ready();
+    let chats: Vec<String> = (0..16).map(|number| format!("c{number}")).collect();
+    // One conversation of all of them: what counts is how many chats are written to.
+    for name in names {
+        let wirings: Vec<Value> = chats
+            .iter()
+            .map(|chat| {
+                json!({"channel": "webhook", "instance": name, "chat": chat, "senders": "anyone",
+                    "sessions": "agent-shared"})
+            })
+            .collect();
+        let change = crate::hand::submit(&daemon, "wiring", "mock-agent", &json!({"add": wirings})).ok();
+        assert_eq!(crate::hand::approve(&daemon, &change).status, 200);
+    }
+    let say = |name: &str, hook: &Hook, chat: &str| {
+        let body = json!({"text": "hello", "chat": chat});
+        let answer = hook.try_say(ingress, &format!("/hooks/webhook/{name}"), &marker(), &body).unwrap();
+        assert_eq!(answer.status, 202, "{}", answer.text());
+    };
+    for (name, hook) in names.iter().zip(&hooks).take(3) {
+        for chat in &chats {
+            hook.always(chat, Some(Manner::Hang));
+            say(name, hook, chat);
+        }
+    }
+    for (name, hook) in names.iter().zip(&hooks).take(3) {
+        eventually(&format!("{name} hangs in all chats that it may"), || {
+            (hook.requests() >= 12).then_some(())
+        });
+    }
+    say("good", &hooks[3], "c0");
+    hooks[3].wait("c0", "hello");
+    assert_eq!(daemon.metric("ironclaw_delivery_retries_total"), 0.0, "before any of them was waited out");
+    for hook in &hooks[..3] {
+        hook.release();
+    }
     assert!(daemon.stop().success());
 }
 

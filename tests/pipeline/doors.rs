@@ -9,7 +9,7 @@ use crate::heard::{admit, ingress, wire};
 use crate::hook::Hook;
 use crate::world::{Build, Home, Runtime, Serve, User, marker};
 
-fn write(home: &Home, text: &str, mode: u32) {
+pub(crate) fn write(home: &Home, text: &str, mode: u32) {
     std::fs::create_dir_all(home.state()).unwrap();
     let path = home.state().join("channels.toml");
     std::fs::write(&path, text).unwrap();

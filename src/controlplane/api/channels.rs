@@ -9,6 +9,7 @@ use super::{Api, body};
 use crate::contract::ids::UserId;
 use crate::contract::json::{Value, only_fields};
 use crate::controlplane::channels::descriptor;
+use crate::controlplane::channels::event::Voice;
 use crate::controlplane::http::{Body, json_response};
 use crate::controlplane::principals::{Principal, Scope, Standing};
 use crate::controlplane::store::sessions::Place;
@@ -101,8 +102,9 @@ pub(super) async fn try_route(
         Problem::invalid(format!("sender is {error}; expected CHANNEL:HANDLE, as in telegram:12345"))
     })?;
     let text = text_of("text", TEXT_BYTES)?.unwrap_or_default();
-    let (mentioned, bot) = (flag("mentioned")?, flag("bot")?);
-    let plans = api.inbound.try_out(place, sender, text, mentioned, bot).await?;
+    let mentioned = flag("mentioned")?;
+    let voice = if flag("bot")? { Voice::Program } else { Voice::Person };
+    let plans = api.inbound.try_out(place, sender, text, mentioned, voice).await?;
     let user = principal.user.clone();
     let standing = api.ledger.read(move |conn| Standing::of(conn, &user)).await?;
     // Of agents that the asker does not reach it is not told that they are there.

@@ -56,8 +56,26 @@ pub struct Sender {
     pub handle: String,
     /// What they call themselves.
     pub name: String,
-    /// A program, by the platform's word.
-    pub is_bot: bool,
+    /// What speaks, by the platform's word.
+    pub voice: Voice,
+}
+
+/// What it is that speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Voice {
+    /// One person.
+    Person,
+    /// A program.
+    Program,
+    /// A whole chat, in whose name people and programs write and nobody is told which.
+    Chat,
+}
+
+impl Voice {
+    /// Two that answer each other may do so without end.
+    pub fn may_be_a_program(self) -> bool {
+        self != Self::Person
+    }
 }
 
 /// A message that is answered.
@@ -227,7 +245,7 @@ mod tests {
             chat: "-100".to_owned(),
             thread: None,
             message_id: Some("7".to_owned()),
-            sender: Sender { handle: "42".to_owned(), name: "Ann".to_owned(), is_bot: false },
+            sender: Sender { handle: "42".to_owned(), name: "Ann".to_owned(), voice: Voice::Person },
             is_group: true,
             title: "Team".to_owned(),
             mentioned: false,

@@ -16,7 +16,7 @@ const FILE_BYTES: usize = 64 << 10;
 /// Longest value of a setting, in bytes.
 const VALUE_BYTES: usize = 4096;
 /// Accounts of all platforms.
-const MOST: usize = 64;
+pub const MOST: usize = 48;
 
 /// One account on a platform.
 #[derive(Clone, Debug)]

@@ -201,6 +201,11 @@ impl Channels {
         self.entries.values().map(shown).collect()
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()

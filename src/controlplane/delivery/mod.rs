@@ -21,7 +21,7 @@ use smol::{Task, Timer};
 use self::retries::{Next, part_of};
 use super::bell::Bell;
 use super::channels::supervisor::Channels;
-use super::channels::{Attached, Part, SendError, descriptor};
+use super::channels::{Attached, Part, SendError, descriptor, settings};
 use super::keys::Keyring;
 use super::session::Sessions;
 use super::store::attachments::{self, File};
@@ -34,8 +34,10 @@ use crate::contract::time::Millis;
 
 /// Parts under way at once, of all chats.
 const AT_ONCE: usize = 48;
-/// Chats of one account that are written to at once.
+/// Chats of one account that are written to at once, where there are few accounts.
 const AT_ONCE_OF_ONE: usize = 16;
+/// However many accounts have chats that hang, there is room for every other one.
+const _: () = assert!(settings::MOST <= AT_ONCE);
 /// Messages on the platform that one message becomes; a longer one is nothing that anybody reads.
 const MOST_PARTS: usize = 50;
 /// Rows looked at in one query.
@@ -310,13 +312,12 @@ impl Courier {
         let took = began.elapsed().as_millis();
         match sent {
             Ok(receipt) => {
-                let is_last = part.number + 1 == part.of;
-                let message = delivery.message.clone();
+                let (message, of) = (delivery.message.clone(), part.of);
                 // It is there: until that is written down nothing else is done, least of all the same again.
                 loop {
                     let (delivery, receipt) = (delivery.clone(), receipt.0.clone());
                     let noted = self.inner.ledger.write_step(Step::Deliver, move |tx| {
-                        deliveries::brought(tx, &delivery, &receipt, is_last)
+                        deliveries::brought(tx, &delivery, &receipt, of)
                     });
                     match noted.await {
                         Ok(_) => break,
@@ -326,7 +327,7 @@ impl Courier {
                     Timer::after(LEDGER_PAUSE).await;
                 }
                 METRICS.deliveries.inc();
-                let (number, of) = (part.number + 1, part.of);
+                let number = part.number + 1;
                 log::info(
                     "delivery.sent",
                     &[
@@ -339,7 +340,19 @@ impl Courier {
                 );
                 Ok(Next::Now)
             }
-            Err(SendError::Auth(_)) => Ok(Next::Well),
+            Err(SendError::Auth(why)) => {
+                if let Some(late) = retries::too_late(delivery.failing_since, Millis::now(), &why) {
+                    return self.end(&delivery, State::Dead, &late).await;
+                }
+                if delivery.failing_since.is_none() || delivery.error.as_deref() != Some(&why) {
+                    let noted = self
+                        .inner
+                        .ledger
+                        .write_step(Step::Deliver, move |tx| deliveries::wait(tx, &delivery, &why));
+                    noted.await?;
+                }
+                Ok(Next::Well)
+            }
             Err(SendError::Moved(to)) => {
                 let (old, there) = (chat.clone(), Chat { chat: to.clone(), ..chat.clone() });
                 let noted = self.inner.ledger.write_step(Step::Deliver, move |tx| {
@@ -352,6 +365,9 @@ impl Courier {
             }
             Err(SendError::Permanent(why)) => self.end(&delivery, State::Dead, &why).await,
             Err(SendError::Retry(hint, why)) => {
+                if let Some(late) = retries::too_late(delivery.failing_since, Millis::now(), &why) {
+                    return self.end(&delivery, State::Dead, &late).await;
+                }
                 let Some(pause) = retries::pause(delivery.attempts, hint) else {
                     return self.end(&delivery, State::Dead, &why).await;
                 };
@@ -429,6 +445,27 @@ impl Courier {
     fn of_one(&self, chat: &Chat) -> Arc<Semaphore> {
         let mut all = self.inner.of_one.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (chat.channel.clone(), chat.instance.clone());
-        all.entry(key).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE_OF_ONE))).clone()
+        let share = share(self.inner.channels.count());
+        all.entry(key).or_insert_with(|| Arc::new(Semaphore::new(share))).clone()
+    }
+}
+
+/// How many chats of each of so many accounts are written to at once: all of them together never have more places than
+/// there are.
+fn share(accounts: usize) -> usize {
+    (AT_ONCE / accounts.max(1)).clamp(1, AT_ONCE_OF_ONE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_accounts_together_take_the_place_of_another() {
+        for accounts in 0..=settings::MOST {
+            let share = share(accounts);
+            assert!((1..=AT_ONCE_OF_ONE).contains(&share) && share * accounts <= AT_ONCE, "{accounts}");
+        }
+        assert_eq!((share(1), share(3), share(4)), (16, 16, 12));
     }
 }

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use crate::controlplane::channels::event::Voice;
 use crate::controlplane::store::wirings::Terms;
 
 /// What makes an agent answer.
@@ -89,9 +90,9 @@ pub struct Hearing {
     pub manner: Manner,
     /// Who speaks.
     pub speaker: Speaker,
-    /// The speaker is a program.
-    pub is_bot: bool,
-    /// That program has spoken so often that the two may be answering each other.
+    /// What speaks.
+    pub voice: Voice,
+    /// It has spoken so often that the two may be answering each other.
     pub is_loop: bool,
     /// It is a new message, and not the change of an earlier one.
     pub is_new: bool,
@@ -191,7 +192,7 @@ impl fmt::Display for Reason {
             Self::NotMatched => "its pattern is not found",
             Self::Changed => "an earlier message was changed",
             Self::Bot => "a program that is no member",
-            Self::Loop => "a program that speaks too often",
+            Self::Loop => "a program, or what may be one, that speaks too often",
             Self::Stranger => "the sender is no member",
             Self::NotAdmitted => "the sender is no member and waits to be admitted",
             Self::Guest => "the sender is no member; it is read and not answered",
@@ -205,7 +206,7 @@ pub fn decide(hearing: &Hearing) -> (Verdict, Reason) {
     let Hearing { manner, speaker, .. } = hearing;
     let is_known = *speaker == Speaker::Known;
     // Two agents that answer each other end never; a program that a human made a member is heard, up to a point.
-    if hearing.is_bot && !is_known {
+    if hearing.voice == Voice::Program && !is_known {
         return (Verdict::Drop, Reason::Bot);
     }
     let read = |reason| match manner.accumulates {
@@ -221,7 +222,7 @@ pub fn decide(hearing: &Hearing) -> (Verdict, Reason) {
         (false, Unknown::Public) if !manner.hears_anyone => return read(Reason::Guest),
         _ => {}
     }
-    match (is_meant, hearing.is_bot && hearing.is_loop) {
+    match (is_meant, hearing.voice.may_be_a_program() && hearing.is_loop) {
         (true, true) => read(Reason::Loop),
         (true, false) => (Verdict::Engage, why),
         (false, _) => read(why),
@@ -266,7 +267,11 @@ mod tests {
             let hearing = Hearing {
                 manner: Manner::of(&terms).unwrap(),
                 speaker: if speaker.starts_with("known") { Speaker::Known } else { Speaker::Stranger },
-                is_bot: speaker.ends_with("-bot") || speaker.ends_with("-loop"),
+                voice: match () {
+                    () if speaker.contains("-bot") => Voice::Program,
+                    () if speaker.contains("-chat") => Voice::Chat,
+                    () => Voice::Person,
+                },
                 is_loop: speaker.ends_with("-loop"),
                 is_new: said != "edit",
                 is_mentioned: said == "named",
@@ -334,9 +339,24 @@ mod tests {
             stranger-bot  anyone  public           accumulate all     plain drop   bot
             stranger-bot  members request_approval drop       all     plain drop   bot
             known-bot     members strict           drop       mention named engage mentioned
-            known-loop    members strict           drop       mention named drop   loop
-            known-loop    members strict           accumulate mention named accumulate loop
-            known-loop    members strict           accumulate mention plain accumulate not_mentioned
+            known-bot-loop members strict          drop       mention named drop   loop
+            known-bot-loop members strict          accumulate mention named accumulate loop
+            known-bot-loop members strict          accumulate mention plain accumulate not_mentioned
+            known-loop    members strict           drop       mention named engage mentioned
+        ",
+        );
+    }
+
+    /// A chat in whose name somebody writes is heard as a person is, but not without end: a program may be behind it.
+    #[test]
+    fn who_speaks_for_a_chat_is_not_answered_without_end() {
+        said(
+            "
+            known-chat         members strict drop       all plain engage     everything
+            known-chat-loop    members strict drop       all plain drop       loop
+            stranger-chat      anyone  public drop       all plain engage     everything
+            stranger-chat-loop anyone  public drop       all plain drop       loop
+            stranger-chat-loop anyone  public accumulate all plain accumulate loop
         ",
         );
     }
@@ -354,7 +374,7 @@ mod tests {
                     let of = |speaker| Hearing {
                         manner,
                         speaker,
-                        is_bot: flag(2),
+                        voice: if flag(2) { Voice::Program } else { Voice::Chat },
                         is_loop: flag(3),
                         is_new: flag(4),
                         is_mentioned: flag(5),

@@ -19,7 +19,7 @@ use self::decide::{Reason, Verdict};
 use self::plan::{Plan, Said, plan};
 use super::bell::Bell;
 use super::channels::descriptor;
-use super::channels::event::{EventKind, InboundEvent, Incoming};
+use super::channels::event::{EventKind, InboundEvent, Incoming, Voice};
 use super::delivery::sniff;
 use super::gateway::Gateway;
 use super::keys::Keyring;
@@ -204,7 +204,7 @@ impl Inbound {
         sender: UserId,
         text: String,
         is_mentioned: bool,
-        is_bot: bool,
+        voice: Voice,
     ) -> Result<Vec<Plan>, StoreError> {
         let at = place.clone();
         let patterns = self.ledger.read(move |conn| {
@@ -216,14 +216,8 @@ impl Inbound {
             move || patterns.into_iter().map(|one| (one.clone(), pattern::is_found(&one, &text))).collect();
         let matched: HashMap<String, bool> = smol::unblock(look).await;
         let tried = self.ledger.read(move |conn| {
-            let said = Said {
-                place: &place,
-                sender: &sender,
-                is_bot,
-                is_new: true,
-                is_mentioned,
-                matched: &matched,
-            };
+            let said =
+                Said { place: &place, sender: &sender, voice, is_new: true, is_mentioned, matched: &matched };
             plan(conn, &said, Millis::now(), |_| false)
         });
         tried.await
@@ -299,7 +293,7 @@ fn take(
     let said = Said {
         place: &place,
         sender: &sender,
-        is_bot: event.sender.is_bot,
+        voice: event.sender.voice,
         is_new: event.kind == EventKind::Message,
         is_mentioned: event.mentioned,
         matched,

@@ -9,6 +9,7 @@ use super::decide::{Hearing, Manner, Reason, Speaker, Verdict, decide};
 use crate::contract::ids::{GroupName, UserId, WiringId};
 use crate::contract::inbound::AGENT;
 use crate::contract::time::Millis;
+use crate::controlplane::channels::event::Voice;
 use crate::controlplane::principals::{Scope, Standing};
 use crate::controlplane::store::sessions::{Partition, Place};
 use crate::controlplane::store::wirings::{self, Wiring};
@@ -24,8 +25,8 @@ pub struct Said<'a> {
     pub place: &'a Place,
     /// By whom.
     pub sender: &'a UserId,
-    /// Who is a program.
-    pub is_bot: bool,
+    /// As what.
+    pub voice: Voice,
     /// It is not the change of an earlier one.
     pub is_new: bool,
     /// It names the agent's account.
@@ -47,8 +48,8 @@ pub struct Plan {
     pub reason: Reason,
 }
 
-/// For every agent that listens there, in the order in which they came. `is_loop` says whether a program was answered too
-/// often, and is asked of what would be answered.
+/// For every agent that listens there, in the order in which they came. `is_loop` says whether what may be a program was answered
+/// too often, and is asked of what would be answered.
 ///
 /// # Errors
 /// SQLite's, or [`StoreError::BadRow`].
@@ -73,7 +74,7 @@ pub fn plan(
         let hearing = Hearing {
             manner,
             speaker: if is_known { Speaker::Known } else { Speaker::Stranger },
-            is_bot: said.is_bot,
+            voice: said.voice,
             is_loop: false,
             is_new: said.is_new,
             is_mentioned: said.is_mentioned,
@@ -81,7 +82,7 @@ pub fn plan(
             is_sticky: attention::lasts(conn, &wiring.id, thread.as_deref(), now)?,
         };
         let (verdict, reason) = match decide(&hearing) {
-            (Verdict::Engage, _) if said.is_bot => {
+            (Verdict::Engage, _) if said.voice.may_be_a_program() => {
                 decide(&Hearing { is_loop: is_loop(&wiring.id), ..hearing })
             }
             decided => decided,

@@ -75,10 +75,14 @@ pub struct Delivery {
     pub state: State,
     /// How many parts were sent.
     pub part: u32,
+    /// How many there are, as it was cut when the first one was sent.
+    pub parts: Option<u32>,
     /// How often the next one was tried.
     pub attempts: u32,
     /// When it is to be tried.
     pub due: Millis,
+    /// Since when the next part is not taken; `None` where it was not tried.
+    pub failing_since: Option<Millis>,
     /// What went wrong last.
     pub error: Option<String>,
     /// The platform's own names of the parts that were sent.
@@ -89,7 +93,7 @@ pub struct Delivery {
 
 const COLUMNS: &str =
     "d.position, d.message, d.session, d.channel, d.instance, d.chat, d.thread, d.quotes, d.cause,
-    d.state, d.part, d.attempts, d.due, d.error, d.receipts, d.finished_at";
+    d.state, d.part, d.attempts, d.due, d.error, d.receipts, d.finished_at, d.parts, d.failing_since";
 
 fn read(row: &Row<'_>) -> Result<Delivery, StoreError> {
     let cause: Option<String> = row.get(8)?;
@@ -108,6 +112,8 @@ fn read(row: &Row<'_>) -> Result<Delivery, StoreError> {
         error: row.get(13)?,
         receipts: receipts.lines().map(str::to_owned).collect(),
         finished_at: row.get::<_, Option<i64>>(15)?.map(Millis),
+        parts: row.get(16)?,
+        failing_since: row.get::<_, Option<i64>>(17)?.map(Millis),
     })
 }
 
@@ -221,7 +227,7 @@ pub fn list(
     );
     let values = params![stored(after), rows(limit), among.map(groups::names)];
     let read = |row: &Row<'_>| {
-        let group: String = row.get(16)?;
+        let group: String = row.get(18)?;
         let group = GroupName::parse(&group).map_err(|_| StoreError::BadRow("an agent group's name"))?;
         Ok((group, read(row)?))
     };
@@ -241,7 +247,7 @@ pub fn may_go(conn: &Connection, delivery: &Delivery) -> Result<bool, StoreError
     destinations::reach(conn, &group, &delivery.place)
 }
 
-/// A part was brought: all of it, when it was the last.
+/// One of so many parts was brought: all of it, when it was the last.
 ///
 /// # Errors
 /// SQLite's.
@@ -249,15 +255,16 @@ pub fn brought(
     tx: &Transaction<'_>,
     delivery: &Delivery,
     receipt: &str,
-    is_last: bool,
+    of: u32,
 ) -> Result<bool, StoreError> {
     let now = Millis::now().0;
     let line = format!("{}\n", receipt.replace(['\n', '\r'], " "));
-    let sql = "UPDATE deliveries SET part = part + 1, attempts = 0, due = ?3, error = NULL,
-                   receipts = receipts || ?4, state = iif(?5, 'sent', 'waiting'),
-                   finished_at = iif(?5, ?3, NULL)
+    let sql =
+        "UPDATE deliveries SET part = part + 1, attempts = 0, due = ?3, error = NULL, failing_since = NULL,
+                   receipts = receipts || ?4, parts = ?5, state = iif(part + 1 >= ?5, 'sent', 'waiting'),
+                   finished_at = iif(part + 1 >= ?5, ?3, NULL)
                WHERE position = ?1 AND part = ?2 AND state = 'waiting'";
-    let values = params![stored(delivery.position), delivery.part, now, line, is_last];
+    let values = params![stored(delivery.position), delivery.part, now, line, of];
     Ok(tx.prepare_cached(sql)?.execute(values)? == 1)
 }
 
@@ -266,9 +273,22 @@ pub fn brought(
 /// # Errors
 /// SQLite's.
 pub fn put_off(tx: &Transaction<'_>, delivery: &Delivery, due: Millis, why: &str) -> Result<(), StoreError> {
-    let sql = "UPDATE deliveries SET attempts = attempts + 1, due = ?3, error = ?4
+    let sql = "UPDATE deliveries SET attempts = attempts + 1, due = ?3, error = ?4,
+                   failing_since = coalesce(failing_since, ?5)
                WHERE position = ?1 AND part = ?2 AND state = 'waiting'";
-    let values = params![stored(delivery.position), delivery.part, due.0, cut(why)];
+    let values = params![stored(delivery.position), delivery.part, due.0, cut(why), Millis::now().0];
+    tx.prepare_cached(sql)?.execute(values)?;
+    Ok(())
+}
+
+/// It was not brought for a reason that is the account's: it waits, with that reason, until the account is well.
+///
+/// # Errors
+/// SQLite's.
+pub fn wait(tx: &Transaction<'_>, delivery: &Delivery, why: &str) -> Result<(), StoreError> {
+    let sql = "UPDATE deliveries SET error = ?3, failing_since = coalesce(failing_since, ?4)
+               WHERE position = ?1 AND part = ?2 AND state = 'waiting'";
+    let values = params![stored(delivery.position), delivery.part, cut(why), Millis::now().0];
     tx.prepare_cached(sql)?.execute(values)?;
     Ok(())
 }
@@ -289,12 +309,14 @@ pub fn end(
     Ok(tx.prepare_cached(sql)?.execute(values)? == 1)
 }
 
-/// What was given up is tried again, from the part that was not brought on. Says whether it was dead.
+/// What was given up is tried again, from the part that was not brought on, as this build cuts it. Says whether it was
+/// dead.
 ///
 /// # Errors
 /// SQLite's.
 pub fn retry(tx: &Transaction<'_>, message: &MessageId) -> Result<bool, StoreError> {
-    let sql = "UPDATE deliveries SET state = 'waiting', attempts = 0, due = ?2, finished_at = NULL
+    let sql = "UPDATE deliveries SET state = 'waiting', attempts = 0, due = ?2, failing_since = NULL,
+                   parts = NULL, finished_at = NULL
                WHERE message = ?1 AND state = 'dead'";
     Ok(tx.prepare_cached(sql)?.execute(params![message.as_str(), Millis::now().0])? == 1)
 }

@@ -460,6 +460,13 @@ CREATE TABLE attachment_chunks (
 ALTER TABLE inbox ADD COLUMN wanted INTEGER NOT NULL DEFAULT 0; -- files that it waits for
 ",
     },
+    Step {
+        name: "how long deliveries take",
+        sql: "
+ALTER TABLE deliveries ADD COLUMN parts INTEGER; -- how many there are, once the first one was sent
+ALTER TABLE deliveries ADD COLUMN failing_since INTEGER; -- of the next part
+",
+    },
 ];
 
 /// Runs the steps that are missing.

@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::contract::json::Value;
 
-use super::super::event::{BadEvent, EventKind, InboundEvent, Quoted, Sender};
+use super::super::event::{BadEvent, EventKind, InboundEvent, Quoted, Sender, Voice};
 use super::media::{attachments, location};
 use super::spans::spoken;
 
@@ -219,15 +219,16 @@ fn sender(message: &Value) -> Option<Sender> {
 
 fn speaking_chat(chat: &Value) -> Option<Sender> {
     let name = chat.get("title").and_then(Value::as_str).unwrap_or("").to_owned();
-    Some(Sender { handle: number(chat, "id")?.to_string(), name, is_bot: false })
+    Some(Sender { handle: number(chat, "id")?.to_string(), name, voice: Voice::Chat })
 }
 
 fn user(from: &Value) -> Option<Sender> {
     let part = |name| from.get(name).and_then(Value::as_str).unwrap_or("");
+    let is_bot = from.get("is_bot").and_then(Value::as_bool) == Some(true);
     Some(Sender {
         handle: number(from, "id")?.to_string(),
         name: format!("{} {}", part("first_name"), part("last_name")).trim().to_owned(),
-        is_bot: from.get("is_bot").and_then(Value::as_bool) == Some(true),
+        voice: if is_bot { Voice::Program } else { Voice::Person },
     })
 }
 
@@ -273,7 +274,10 @@ mod tests {
     fn a_private_message() {
         let event = said(&[ANN, PRIVATE, r#""text":"hello""#]);
         assert_eq!((event.event_id.as_str(), event.chat.as_str()), ("1000", "42"));
-        assert_eq!(event.sender, Sender { handle: "42".into(), name: "Ann Lee".into(), is_bot: false });
+        assert_eq!(
+            event.sender,
+            Sender { handle: "42".into(), name: "Ann Lee".into(), voice: Voice::Person }
+        );
         assert_eq!((event.title.as_str(), event.text.as_str()), ("Ann Lee", "hello"));
         assert!(event.mentioned && !event.is_group);
         assert_eq!((event.message_id.as_deref(), event.occurred_at), (Some("7"), Some(1_700_000_000_000)));
@@ -334,18 +338,19 @@ mod tests {
         let anonymous = r#""from":{"id":1087968824,"is_bot":true,"first_name":"Group"},
             "sender_chat":{"id":-1001,"type":"supergroup","title":"Team"}"#;
         let event = said(&[anonymous, GROUP, r#""text":"x""#]);
-        assert_eq!(event.sender, Sender { handle: "-1001".into(), name: "Team".into(), is_bot: false });
+        assert_eq!(event.sender, Sender { handle: "-1001".into(), name: "Team".into(), voice: Voice::Chat });
         let channel = r#""chat":{"id":-1009,"type":"channel","title":"News"}"#;
         for speaker in [r#""sender_chat":{"id":-1009,"type":"channel","title":"News"}"#, r#""x":0"#] {
             let post = read_as("channel_post", &[speaker, channel, r#""text":"x""#]).unwrap();
             assert_eq!((post.sender.handle.as_str(), post.is_group, post.mentioned), ("-1009", true, false));
+            assert_eq!(post.sender.voice, Voice::Chat, "a bot may have written it");
         }
     }
 
     #[test]
     fn bots_are_marked_and_the_bot_itself_is_ignored() {
         let other = r#""from":{"id":98,"is_bot":true,"first_name":"Other"}"#;
-        assert!(said(&[other, GROUP, r#""text":"x""#]).sender.is_bot);
+        assert!(said(&[other, GROUP, r#""text":"x""#]).sender.voice == Voice::Program);
         let own = r#""from":{"id":99,"is_bot":true,"first_name":"Claw"}"#;
         for kind in ["message", "edited_message"] {
             assert_eq!(read_as(kind, &[own, GROUP, r#""text":"x""#]), Err(Ignored::Own));

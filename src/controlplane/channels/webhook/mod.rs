@@ -15,7 +15,7 @@ use self::outbound::Target;
 use self::signature::Secret;
 use self::waiting::Waiting;
 use super::descriptor::{self, Descriptor};
-use super::event::{EventKind, InboundEvent, MOST_TEXT, Sender};
+use super::event::{EventKind, InboundEvent, MOST_TEXT, Sender, Voice};
 use super::settings::Account;
 use super::supervisor::Reporter;
 use super::{Channel, Doing, Fault, Hook, HookAnswer, Part, Receipt, SendError, Sink};
@@ -213,12 +213,13 @@ fn read(id: &str, body: &[u8]) -> Result<InboundEvent, String> {
     if name.len() > 128 || name.chars().any(char::is_control) {
         return Err("name must have at most 128 bytes and no control characters".to_owned());
     }
+    let voice = if flag("bot", false)? { Voice::Program } else { Voice::Person };
     Ok(InboundEvent {
         event_id: id.to_owned(),
         chat: named("chat")?.unwrap_or_else(|| DEFAULT_CHAT.to_owned()),
         thread: named("thread")?,
         message_id: named("message")?,
-        sender: Sender { handle, name, is_bot: flag("bot", false)? },
+        sender: Sender { handle, name, voice },
         is_group: false,
         title: String::new(),
         mentioned: flag("mentioned", true)?,

@@ -91,9 +91,8 @@ impl Target {
                 300..=399 => {
                     Err(SendError::Permanent(format!("it answers {status}: no redirect is followed")))
                 }
-                401 | 403 => {
-                    Err(SendError::Auth(format!("it answers {status}: is the secret the same there?")))
-                }
+                401 => Err(SendError::Auth(format!("it answers {status}: is the secret the same there?"))),
+                // Of this chat, and not of the account.
                 _ => Err(SendError::Permanent(format!("it answers {status}"))),
             }
         })
