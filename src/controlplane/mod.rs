@@ -16,6 +16,7 @@ pub mod http;
 pub mod isolation;
 pub mod keys;
 pub(crate) mod listen;
+pub mod places;
 pub mod principals;
 pub mod router;
 pub mod schedule;

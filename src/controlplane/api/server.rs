@@ -19,7 +19,6 @@ use smol::future::FutureExt;
 use smol::io::{AsyncRead, AsyncWrite};
 
 use super::door::Site;
-use super::places::{Places, Visitor};
 use super::problem::Problem;
 use super::readiness::{Readiness, Stage};
 use super::router::{self, Query, Route};
@@ -33,6 +32,7 @@ use crate::contract::json::Value;
 use crate::contract::time::Millis;
 use crate::controlplane::config::{Door, Protection};
 use crate::controlplane::http::{self, Body, Closing, json_response};
+use crate::controlplane::places::{Places, Visitor};
 use crate::controlplane::tasks;
 use crate::controlplane::telemetry::log;
 use crate::controlplane::telemetry::metrics::METRICS;

@@ -16,9 +16,9 @@ use smol::future::FutureExt;
 
 use super::Api;
 use super::problem::Problem;
-use super::seats::Place;
 use crate::contract::json::Value;
 use crate::controlplane::http::{Body, pieces};
+use crate::controlplane::places::seats::Place;
 use crate::controlplane::principals::Principal;
 use crate::controlplane::store::StoreError;
 use crate::controlplane::telemetry::log;

@@ -1,6 +1,9 @@
-//! Places for connections. There are so many and no more; when all are taken, the oldest connection without a right
-//! token makes room for the next one, or else one of the token that has most of them. So neither who only connects and
-//! waits nor who has a token keeps others out. Touches nothing.
+//! Places for connections. There are so many and no more; when all are taken, the oldest connection of a stranger makes
+//! room for the next one, from the network that has most of them, or else one of who is known and has most. So neither
+//! who only connects and waits nor who is known keeps others out. Touches nothing.
+
+mod fair;
+pub(crate) mod seats;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -11,16 +14,16 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use smol::channel::{Receiver, Sender};
 use smol::lock::{Semaphore, SemaphoreGuardArc};
 
-use super::fair::{self, Holder};
+use self::fair::{Holder, Who};
 
 /// One connection and what is known of it.
 #[derive(Debug)]
-pub(super) struct Visitor {
+pub(crate) struct Visitor {
     /// Who connected.
-    pub(super) peer: SocketAddr,
+    pub(crate) peer: SocketAddr,
     /// The address of ours that they reached.
-    pub(super) local: IpAddr,
-    /// The token that it showed last, if that was right.
+    pub(crate) local: IpAddr,
+    /// By what it is known: the token that it showed last, if that was right.
     token: Mutex<Option<Arc<str>>>,
     /// Requests in work.
     requests: AtomicUsize,
@@ -31,31 +34,32 @@ pub(super) struct Visitor {
 
 impl Visitor {
     /// A right token came, or one that is none or none any more.
-    pub(super) fn showed(&self, token: Option<&str>) {
+    pub(crate) fn showed(&self, token: Option<&str>) {
         let mut shown = self.token.lock().unwrap_or_else(PoisonError::into_inner);
         if shown.as_deref() != token {
             *shown = token.map(Into::into);
         }
     }
 
-    /// Whether the token that came last was right.
-    pub(super) fn is_known(&self) -> bool {
+    /// Whether what it showed last was right.
+    pub(crate) fn is_known(&self) -> bool {
         self.token.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// Counts a request until what is given is dropped.
-    pub(super) fn works(&self) -> impl Drop + '_ {
+    pub(crate) fn works(&self) -> impl Drop + '_ {
         self.requests.fetch_add(1, Ordering::Relaxed);
         Work(&self.requests)
     }
 
     fn holder(&self) -> Holder {
         let token = self.token.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Holder { token, busy: self.requests.load(Ordering::Relaxed) > 0 }
+        let who = token.map_or_else(|| Who::Stranger(fair::network(self.peer.ip())), Who::Known);
+        Holder { who, busy: self.requests.load(Ordering::Relaxed) > 0 }
     }
 
     /// Returns when the place is needed for somebody else.
-    pub(super) async fn must_leave(&self) {
+    pub(crate) async fn must_leave(&self) {
         let _ = self.left.recv().await;
     }
 }
@@ -70,7 +74,7 @@ impl Drop for Work<'_> {
 
 /// All places.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(crate) struct Places {
     count: usize,
     free: Arc<Semaphore>,
     /// In the order in which they came; some have left.
@@ -78,12 +82,12 @@ pub(super) struct Places {
 }
 
 impl Places {
-    pub(super) fn new(count: usize) -> Self {
+    pub(crate) fn new(count: usize) -> Self {
         Self { count, free: Arc::new(Semaphore::new(count)), visitors: Mutex::default() }
     }
 
     /// Waits for a place and gives it to a connection, which keeps it until the visitor is dropped.
-    pub(super) async fn enter(&self, peer: SocketAddr, local: IpAddr) -> Arc<Visitor> {
+    pub(crate) async fn enter(&self, peer: SocketAddr, local: IpAddr) -> Arc<Visitor> {
         let place = match self.free.try_acquire_arc() {
             Some(place) => place,
             None => {
@@ -114,7 +118,7 @@ impl Places {
     }
 
     /// Waits until every place is free, which means that every connection ended.
-    pub(super) async fn all_free(&self) {
+    pub(crate) async fn all_free(&self) {
         let mut all = Vec::with_capacity(self.count);
         while all.len() < self.count {
             all.push(self.free.acquire_arc().await);
@@ -166,6 +170,29 @@ mod tests {
         assert!(![&first, &fifth].into_iter().any(|v| must_leave(v)) && must_leave(&third));
         drop((first, third, fifth));
         block_on(places.all_free());
+    }
+
+    /// One host that comes and comes and never says anything keeps nobody else out.
+    #[test]
+    fn a_crowd_makes_room_for_others_first() {
+        let places = Places::new(4);
+        let from = |host: u8| SocketAddr::from(([10, 0, 0, host], 9));
+        let enter = |host: u8| block_on(places.enter(from(host), PEER.ip()));
+        let one = enter(1);
+        let mut crowd = std::collections::VecDeque::from([enter(2), enter(2), enter(2)]);
+        for _ in 0..20 {
+            let newest = block_on(async {
+                let oldest = crowd.pop_front().unwrap();
+                let leaving = async {
+                    oldest.must_leave().await;
+                    drop(oldest);
+                    std::future::pending().await
+                };
+                places.enter(from(2), PEER.ip()).or(leaving).await
+            });
+            crowd.push_back(newest);
+        }
+        assert!(!must_leave(&one));
     }
 
     #[test]

@@ -1,60 +1,58 @@
-//! Places for what takes long: event streams and comparisons of the audit. There are fewer than places for connections,
-//! and when all are taken the token that has most of them makes room for another one. Touches nothing.
+//! Places for what takes long: event streams, comparisons of the audit, long bodies. There are fewer than places for
+//! connections, and when all are taken the name that has most of them makes room for another one. Touches nothing.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use smol::channel::{Receiver, Sender};
 
-use super::fair::{self, Holder};
+use super::fair;
 
 /// A place, for as long as it is held.
 #[derive(Debug)]
-pub(super) struct Place {
-    token: Arc<str>,
+pub(crate) struct Place {
+    name: Arc<str>,
     leave: Sender<Infallible>,
     left: Receiver<Infallible>,
 }
 
 impl Place {
     /// Returns when it is needed for somebody else.
-    pub(super) async fn must_leave(&self) {
+    pub(crate) async fn must_leave(&self) {
         let _ = self.left.recv().await;
     }
 }
 
 /// All of them.
 #[derive(Debug)]
-pub(super) struct Seats {
+pub(crate) struct Seats {
     count: usize,
     /// Oldest first; some are free again.
     taken: Mutex<Vec<Weak<Place>>>,
 }
 
 impl Seats {
-    pub(super) fn new(count: usize) -> Self {
+    pub(crate) fn new(count: usize) -> Self {
         Self { count, taken: Mutex::default() }
     }
 
-    /// Takes one for who came with this token; none when nobody has more than they would have then.
-    pub(super) fn take(&self, token: &str) -> Option<Arc<Place>> {
+    /// Takes one for who is known by this name; none when nobody has more than they would have then.
+    pub(crate) fn take(&self, name: &str) -> Option<Arc<Place>> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         taken.retain(|place| place.strong_count() > 0);
         let held: Vec<Arc<Place>> = taken.iter().filter_map(Weak::upgrade).collect();
         // Who was told to leave is on the way out.
         let held: Vec<Arc<Place>> = held.into_iter().filter(|place| !place.leave.is_closed()).collect();
         if held.len() >= self.count {
-            let holders: Vec<Holder> =
-                held.iter().map(|place| Holder { token: Some(place.token.clone()), busy: false }).collect();
-            let own = held.iter().filter(|place| *place.token == *token).count();
-            let (_, most) = fair::most(&holders)?;
+            let own = held.iter().filter(|place| *place.name == *name).count();
+            let (greediest, most) = fair::most(held.iter().map(|place| &place.name))?;
             if own + 1 >= most {
                 return None;
             }
-            held.get(fair::who_leaves(&holders)?)?.leave.close();
+            held.iter().find(|place| place.name == greediest)?.leave.close();
         }
         let (leave, left) = smol::channel::bounded(1);
-        let place = Arc::new(Place { token: token.into(), leave, left });
+        let place = Arc::new(Place { name: name.into(), leave, left });
         taken.push(Arc::downgrade(&place));
         Some(place)
     }
