@@ -1,4 +1,4 @@
-//! SQLCipher's cryptography, on `ring` and `aes`/`cbc` instead of OpenSSL: SQLCipher calls
+//! SQLCipher's cryptography, on `ring` and `aes` instead of OpenSSL: SQLCipher calls
 //! [`ironclaw_sqlcipher_provider`] once (named by `SQLCIPHER_CRYPTO_CUSTOM` in `.cargo/config.toml`) and
 //! gets a table of functions. The layout of that table is SQLCipher 4.19's `struct sqlcipher_provider`,
 //! which is why `libsqlite3-sys` is pinned exactly and a test asserts the version.
@@ -6,9 +6,10 @@
 use std::ffi::{c_char, c_int, c_uchar, c_void};
 use std::num::NonZeroU32;
 
-use aes::cipher::{BlockDecryptMut, BlockEncryptMut, KeyIvInit, block_padding::NoPadding};
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::{hmac, pbkdf2};
+
+use super::cbc;
 
 const OK: c_int = 0;
 const ERROR: c_int = 1;
@@ -313,21 +314,16 @@ unsafe extern "C" fn transform(
     };
     // Input and output may be the same memory, so the work is done in a copy.
     let mut work = input.to_vec();
-    let length = work.len();
-    let done = if mode == ENCRYPT {
-        cbc::Encryptor::<aes::Aes256>::new_from_slices(key, iv)
-            .ok()
-            .and_then(|c| c.encrypt_padded_mut::<NoPadding>(&mut work, length).map(|_| ()).ok())
-    } else {
-        cbc::Decryptor::<aes::Aes256>::new_from_slices(key, iv)
-            .ok()
-            .and_then(|c| c.decrypt_padded_mut::<NoPadding>(&mut work).map(|_| ()).ok())
-    };
-    if done.is_none() {
+    let ((blocks, []), Ok(key), Ok(iv)) = (work.as_chunks_mut(), key.try_into(), iv.try_into()) else {
         return ERROR;
+    };
+    if mode == ENCRYPT {
+        cbc::encrypt(key, iv, blocks)
+    } else {
+        cbc::decrypt(key, iv, blocks)
     }
     // SAFETY: `output` is writable for as many bytes as the input has.
-    unsafe { std::ptr::copy_nonoverlapping(work.as_ptr(), output, length) };
+    unsafe { std::ptr::copy_nonoverlapping(work.as_ptr(), output, work.len()) };
     OK
 }
 
