@@ -101,6 +101,13 @@ pub fn forget(what: Forget) {
     }
 }
 
+/// Lets go of what only work needs: what is free in the heaps, and the program's own file. What the next work needs
+/// comes back within a millisecond.
+pub fn rest() {
+    trim_heaps();
+    forget(Forget::All);
+}
+
 /// A file that is in no directory, holding `content` for ever: it can be neither written, grown nor shrunk.
 /// Close-on-exec, positioned at its start.
 pub fn memfd_sealed(content: &[u8]) -> io::Result<OwnedFd> {

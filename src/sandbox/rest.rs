@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::os::memory::{self, Forget};
+use crate::os::memory;
 
 /// So long after the last work, a message would not have waited for what comes back from the file.
 const AFTER: Duration = Duration::from_secs(1);
@@ -27,8 +27,7 @@ impl Rest {
         *self = match *self {
             _ if is_busy => Self::Working,
             Self::From(due) if !something_came && now >= due => {
-                memory::trim_heaps();
-                memory::forget(Forget::All);
+                memory::rest();
                 Self::Resting
             }
             Self::From(due) if !something_came => Self::From(due),

@@ -472,8 +472,8 @@ impl Sessions {
     fn leave_place(&self, session: &SessionId) {
         self.pass_on(self.context().capacity.leave(session));
         if self.context().capacity.is_empty() {
-            // What was needed while many ran.
-            smol::unblock(memory::trim_heaps).detach();
+            // What was needed while many ran; the next message waits for a start anyway.
+            smol::unblock(memory::rest).detach();
         }
     }
 
