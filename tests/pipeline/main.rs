@@ -30,3 +30,4 @@ mod scheduled;
 mod secrets;
 mod seen;
 mod telegram;
+mod waited;

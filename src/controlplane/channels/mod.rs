@@ -12,6 +12,7 @@ pub mod supervisor;
 pub mod telegram;
 pub mod typing;
 pub mod webhook;
+mod written;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -21,7 +22,9 @@ use std::time::Duration;
 use self::descriptor::Descriptor;
 use self::event::InboundEvent;
 use self::supervisor::Reporter;
+use self::written::Written;
 use crate::contract::ids::MessageId;
+use crate::controlplane::places::Visitor;
 use crate::controlplane::router::{Inbound, NotAccepted, Routed};
 
 /// What a channel does, until it is dropped.
@@ -31,6 +34,11 @@ pub type Doing<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub trait Channel: Send + Sync {
     /// Which platform it is of.
     fn descriptor(&self) -> &'static Descriptor;
+
+    /// What happens there comes by requests only.
+    fn is_only_told(&self) -> bool {
+        false
+    }
 
     /// Brings what happens there to the sink, until something is wrong. A channel that is told by requests only has
     /// nothing to do here.
@@ -180,7 +188,6 @@ pub enum Fault {
 }
 
 /// A request to the place of an account at the ingress, read whole. Its headers may hold a secret.
-#[derive(Clone)]
 pub struct Hook {
     /// Headers, with lower-case names; those that are no text are left out.
     pub headers: Vec<(String, String)>,
@@ -188,9 +195,18 @@ pub struct Hook {
     pub query: String,
     /// The body as it came: signatures are over these bytes.
     pub body: Vec<u8>,
+    /// Who sent it, and as what they are known if it is genuine.
+    sender: (Arc<Visitor>, String),
 }
 
 impl Hook {
+    /// It is from the platform, as its signature or secret shows: its sender's place is not the first to be needed for
+    /// somebody else.
+    pub fn is_genuine(&self) {
+        let (visitor, name) = &self.sender;
+        visitor.showed(Some(name));
+    }
+
     /// The one header of this name; `None` when there is none or more than one.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut found = self.headers.iter().filter(|(known, _)| known == name);
@@ -202,7 +218,7 @@ impl Hook {
 }
 
 /// What such a request is answered with.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct HookAnswer {
     /// The status.
     pub status: u16,
@@ -210,16 +226,18 @@ pub struct HookAnswer {
     pub body: String,
     /// Why it was refused, for the log.
     pub reason: &'static str,
+    /// Somebody waits for whether it was written.
+    written: Option<Written>,
 }
 
 impl HookAnswer {
     /// Only a status.
     pub fn of(status: u16) -> Self {
-        Self { status, body: String::new(), reason: "" }
+        Self::refused(status, "")
     }
 
     /// A refusal.
     pub fn refused(status: u16, reason: &'static str) -> Self {
-        Self { status, body: String::new(), reason }
+        Self { status, body: String::new(), reason, written: None }
     }
 }

@@ -41,6 +41,11 @@ impl Visitor {
         }
     }
 
+    /// From where: what one host can come from is one.
+    pub(crate) fn network(&self) -> String {
+        fair::network(self.peer.ip()).to_string()
+    }
+
     /// Whether what it showed last was right.
     pub(crate) fn is_known(&self) -> bool {
         self.token.lock().unwrap_or_else(PoisonError::into_inner).is_some()

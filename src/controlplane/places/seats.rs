@@ -17,6 +17,11 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    fn new(name: &str) -> Self {
+        let (leave, left) = smol::channel::bounded(1);
+        Self { name: name.into(), leave, left }
+    }
+
     /// Returns when it is needed for somebody else.
     pub(crate) async fn must_leave(&self) {
         let _ = self.left.recv().await;
@@ -38,6 +43,17 @@ impl Seats {
 
     /// Takes one for who is known by this name; none when nobody has more than they would have then.
     pub(crate) fn take(&self, name: &str) -> Option<Arc<Place>> {
+        self.enter(name, |own, most| own + 1 < most)
+    }
+
+    /// Takes one for who is known by this name, from themselves if nobody has more: what comes now is worth more than
+    /// what takes long.
+    pub(crate) fn take_over(&self, name: &str) -> Arc<Place> {
+        self.enter(name, |_, _| true).unwrap_or_else(|| Arc::new(Place::new(name)))
+    }
+
+    /// Takes one, where all are taken if it may be done by who has so many of them while somebody has most.
+    fn enter(&self, name: &str, may: impl Fn(usize, usize) -> bool) -> Option<Arc<Place>> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         taken.retain(|place| place.strong_count() > 0);
         let held: Vec<Arc<Place>> = taken.iter().filter_map(Weak::upgrade).collect();
@@ -46,13 +62,12 @@ impl Seats {
         if held.len() >= self.count {
             let own = held.iter().filter(|place| *place.name == *name).count();
             let (greediest, most) = fair::most(held.iter().map(|place| &place.name))?;
-            if own + 1 >= most {
+            if !may(own, most) {
                 return None;
             }
             held.iter().find(|place| place.name == greediest)?.leave.close();
         }
-        let (leave, left) = smol::channel::bounded(1);
-        let place = Arc::new(Place { name: name.into(), leave, left });
+        let place = Arc::new(Place::new(name));
         taken.push(Arc::downgrade(&place));
         Some(place)
     }
@@ -82,5 +97,16 @@ mod tests {
         assert!(seats.take("greedy").is_none() && seats.take("other").is_none());
         drop(one);
         assert!(seats.take("fourth").is_some(), "one is free");
+    }
+
+    #[test]
+    fn what_comes_now_takes_over_from_who_has_most() {
+        let seats = Seats::new(3);
+        let leaves = |place: &Place| block_on(poll_once(place.must_leave())).is_some();
+        let first: Vec<Arc<Place>> = (0..3).map(|_| seats.take_over("one")).collect();
+        let newest = seats.take_over("one");
+        assert!(leaves(&first[0]) && !leaves(&first[1]) && !leaves(&newest), "from itself");
+        let other = seats.take_over("other");
+        assert!(leaves(&first[1]) && !leaves(&first[2]) && !leaves(&other));
     }
 }

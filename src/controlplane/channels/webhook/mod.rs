@@ -81,11 +81,12 @@ impl Webhook {
             Err(wrong) => return bad(&wrong),
         };
         let event_id = event.event_id.clone();
+        request.is_genuine();
         // Before it is accepted: the answer may be quicker than what follows.
         let answers = (seconds > 0).then(|| self.waiting.watch());
         let routed = match sink.accept(vec![event], None).await {
             Ok(mut routed) => routed.pop().unwrap_or_default(),
-            Err(_) => return HookAnswer { status: 503, body: String::new(), reason: "not_accepted" },
+            Err(_) => return HookAnswer::refused(503, "not_accepted"),
         };
         let outcomes: Vec<Value> = routed
             .outcomes
@@ -104,8 +105,8 @@ impl Webhook {
             ("duplicate", Value::from(routed.is_duplicate)),
             ("outcomes", Value::from(outcomes)),
         ];
-        let mut status = 202;
-        if let Some(answers) = answers {
+        let (mut status, mut written) = (202, None);
+        if let Some(mut answers) = answers {
             let asked: Vec<_> = routed
                 .outcomes
                 .iter()
@@ -117,23 +118,27 @@ impl Webhook {
                 None
             };
             let answer = async {
-                if asked.is_empty() || routed.is_duplicate {
+                if asked.is_empty() {
                     return None;
                 }
-                answers.first_of(&asked).await
+                answers.first_of(asked).await
             };
-            if let Some(text) = answer.or(long).await {
-                fields.push(("reply", Value::from(text)));
-                status = 200;
+            if let Some(answer) = answer.or(long).await {
+                fields.push(("reply", Value::from(&*answer.text)));
+                (status, written) = (200, answer.written);
             }
         }
-        HookAnswer { status, body: Value::object(fields).to_string(), reason: "" }
+        HookAnswer { status, body: Value::object(fields).to_string(), reason: "", written }
     }
 }
 
 impl Channel for Webhook {
     fn descriptor(&self) -> &'static Descriptor {
         self.platform
+    }
+
+    fn is_only_told(&self) -> bool {
+        true
     }
 
     fn run<'a>(&'a self, _: &'a Sink, state: &'a Reporter) -> Doing<'a, Fault> {
@@ -143,15 +148,19 @@ impl Channel for Webhook {
 
     fn send<'a>(&'a self, part: &'a Part) -> Doing<'a, Result<Receipt, SendError>> {
         Box::pin(async move {
-            if let Some(cause) = &part.cause
-                && part.of == 1
-                && part.file.is_none()
+            let inline = part.cause.as_ref().filter(|_| part.of == 1 && part.file.is_none());
+            if let Some(cause) = inline
                 && self.waiting.answer(cause, &part.text).await
             {
                 return Ok(Receipt("inline".to_owned()));
             }
             match &self.target {
-                Some(target) => target.post(&self.secret, part).await,
+                Some(target) => {
+                    if let Some(cause) = inline {
+                        self.waiting.forget(cause);
+                    }
+                    target.post(&self.secret, part).await
+                }
                 None => Err(SendError::Permanent(
                     "nobody waits for the answer, and the account has no url to post it to".to_owned(),
                 )),
@@ -166,7 +175,7 @@ impl Channel for Webhook {
 
 fn bad(wrong: &str) -> HookAnswer {
     let body = Value::object([("error", Value::from(wrong))]).to_string();
-    HookAnswer { status: 400, body, reason: "bad_request" }
+    HookAnswer { body, ..HookAnswer::refused(400, "bad_request") }
 }
 
 /// How long the sender waits for an answer, in seconds.
