@@ -253,7 +253,7 @@ impl ControlPlane {
         );
         let gateway = Gateway::new(ledger.clone(), desk, sessions.clone());
         let inbound = Inbound::new(ledger.clone(), keyring.clone(), sessions.clone(), gateway.clone());
-        let channels = Channels::new(&accounts, &inbound).map_err(StartError::Channel)?;
+        let channels = Channels::new(&accounts, config.ingress, &inbound).map_err(StartError::Channel)?;
         let courier = Courier::start(ledger.clone(), keyring.clone(), channels.clone(), &sessions);
         let due_keyring = keyring.clone();
         let fetching = Fetcher::start(

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::hand::{ctl, json as printed, run, said, submit};
 use crate::heard::{admit, ingress, wire};
 use crate::hook::Hook;
-use crate::world::{Build, Home, Runtime, Serve, User, marker};
+use crate::world::{Build, Home, Runtime, Serve, User, eventually, marker};
 
 pub(crate) fn write(home: &Home, text: &str, mode: u32) {
     std::fs::create_dir_all(home.state()).unwrap();
@@ -116,4 +116,28 @@ fn what_is_wrong_in_the_settings_keeps_it_from_starting() {
         assert_eq!(output.status.code(), Some(2));
         assert!(String::from_utf8_lossy(&output.stderr).contains(about), "{output:?}");
     }
+}
+
+/// An account that is told of what happens by requests says that none can come; what is sent is sent all the same.
+#[test]
+fn an_account_that_nobody_can_reach_says_so_and_sends() {
+    let (home, hook) = (Home::new(Build::Release, User::Root), Hook::start());
+    let daemon = Serve::new(&home, Runtime::Native)
+        .env("IRONCLAW_WEBHOOK_URL", hook.url())
+        .env("IRONCLAW_WEBHOOK_SECRET", hook.secret.clone())
+        .ready();
+    let listed = || printed(ctl(&home, &daemon, &["channel", "list", "--json"]));
+    let is_deaf = |listed: &serde_json::Value| {
+        listed[0]["state"] == "degraded" && listed[0]["reason"].as_str().unwrap().contains("--ingress-addr")
+    };
+    eventually("it is known", || is_deaf(&listed()).then_some(()));
+    let there = json!({"destinations": [{"name": "ops", "channel": "webhook", "chat": "ops"}]});
+    let change = submit(&daemon, "wiring", "mock-agent", &there).ok();
+    assert_eq!(crate::hand::approve(&daemon, &change).status, 200);
+    let text = marker();
+    let words = format!("tool:send_message {}", json!({"text": text, "to": "ops"}));
+    daemon.chat("mock-agent", "main").ask(&words);
+    hook.wait("ops", &text);
+    assert!(is_deaf(&listed()), "{}", listed());
+    assert!(daemon.stop().success());
 }

@@ -236,6 +236,49 @@ fn telegram_tells_the_ingress_when_it_is_asked_to() {
     assert!(daemon.stop().success());
 }
 
+/// That Telegram cannot reach the ingress is told by Telegram only, and said here.
+#[test]
+fn what_telegram_cannot_tell_the_ingress_is_said() {
+    let (home, telegram, ingress) = (Home::new(Build::Release, User::Root), Telegram::start(), ingress());
+    telegram.tell("hook_target", &json!({"address": ingress.to_string()}));
+    telegram.tell("hook_error", &json!({"words": "Connection refused"}));
+    let secret = marker();
+    let told = || {
+        serve(&home, Runtime::Native, &telegram)
+            .env("TELEGRAM_WEBHOOK_URL", "https://bot.example/hooks/telegram")
+            .env("TELEGRAM_WEBHOOK_SECRET", secret.clone())
+    };
+    let daemon = told().flag("--ingress-addr", ingress.to_string()).ready();
+    eventually("it is known to fail", || (state(&daemon) == "degraded").then_some(()));
+    let reason = daemon.get("/v1/channels")["channels"][0]["reason"].as_str().unwrap().to_owned();
+    assert!(reason.contains("Connection refused"), "{reason}");
+    assert!(daemon.stop().success());
+    telegram.tell("hook_error", &json!({}));
+    let daemon = told().flag("--ingress-addr", ingress.to_string()).ready();
+    eventually("the webhook is set", || (state(&daemon) == "connected").then_some(()));
+    assert!(daemon.stop().success());
+    // Nothing would be heard at all.
+    let mut daemon = told().start();
+    assert_eq!(daemon.ended().code(), Some(1));
+    daemon.log.wait_for("what to do", |line| line.contains("webhook_url") && line.contains("--ingress-addr"));
+}
+
+/// An account that asked for too much says so while it waits.
+#[test]
+fn an_account_that_is_told_to_wait_says_so() {
+    let (home, telegram) = (Home::new(Build::Release, User::Root), Telegram::start());
+    telegram.chat(ANN);
+    let daemon = serve(&home, Runtime::Native, &telegram).ready();
+    eventually("the bot is connected", || (state(&daemon) == "connected").then_some(()));
+    telegram
+        .tell("fault", &json!({"kind": "status", "code": 429, "retry_after": 3000, "method": "getUpdates"}));
+    telegram.tell("text", &json!({"chat": ANN, "from": ANN, "text": "an update ends the poll"}));
+    eventually("it waits", || (state(&daemon) == "degraded").then_some(()));
+    let reason = daemon.get("/v1/channels")["channels"][0]["reason"].as_str().unwrap().to_owned();
+    assert!(reason.contains("3000 seconds"), "{reason}");
+    assert!(daemon.stop().success());
+}
+
 /// Telegram knows no name of ours for a message, so that the one that is under way when the control plane is killed may
 /// come twice; no other, and none is lost.
 #[test]

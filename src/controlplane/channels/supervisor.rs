@@ -2,6 +2,7 @@
 //! platform refuses it, and tells everybody in what state it is. A channel that panics is one that ended.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -30,6 +31,9 @@ const HEALTHY: Duration = Duration::from_secs(60);
 /// An account that is refused is tried again after this time, for the refusal may have been a mistake.
 const REFUSED_PAUSE: Duration = Duration::from_secs(600);
 
+/// Why an account that is told of what happens by requests hears nothing.
+const DEAF: &str = "nothing is heard from it, because serve has no --ingress-addr; messages are sent";
+
 /// The state of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -39,7 +43,7 @@ pub enum State {
     Starting,
     /// All is well.
     Connected,
-    /// It is being connected again.
+    /// It is being connected again, or hears nothing.
     Degraded,
     /// The platform refuses it; an operator has to look.
     AuthFailed,
@@ -75,15 +79,17 @@ pub struct Status {
 /// Tells the state of one account.
 pub struct Reporter {
     name: String,
+    /// Why nothing is heard from it, however well it is.
+    deaf: Option<&'static str>,
     status: Mutex<Status>,
     /// Rings when the account may be used again.
     well: Bell,
 }
 
 impl Reporter {
-    fn new(name: String, state: State) -> Self {
+    fn new(name: String, state: State, deaf: Option<&'static str>) -> Self {
         let status = Mutex::new(Status { state, since: Millis::now(), reason: None });
-        Self { name, status, well: Bell::default() }
+        Self { name, deaf, status, well: Bell::default() }
     }
 
     /// What is known.
@@ -93,7 +99,20 @@ impl Reporter {
 
     /// All is well.
     pub fn connected(&self) {
-        self.set(State::Connected, None);
+        match self.deaf {
+            None => self.set(State::Connected, None),
+            Some(why) => self.set(State::Degraded, Some(why)),
+        }
+        self.well.ring();
+    }
+
+    /// Nothing keeps messages from being sent.
+    fn is_well(&self) -> bool {
+        let status = self.get();
+        match self.deaf {
+            None => status.state == State::Connected,
+            Some(why) => status.state == State::Degraded && status.reason.as_deref() == Some(why),
+        }
     }
 
     /// Something is wrong, and may pass.
@@ -113,9 +132,6 @@ impl Reporter {
             let shown = reason.unwrap_or_default();
             let word = state.as_str();
             log::info("channel.state", &[("channel", &self.name), ("state", &word), ("reason", &shown)]);
-        }
-        if state == State::Connected {
-            self.well.ring();
         }
     }
 }
@@ -145,11 +161,11 @@ pub struct Channels {
 }
 
 impl Channels {
-    /// Makes a channel of each account; none is connected yet.
+    /// Makes a channel of each account; none is connected yet. Without an ingress what is told by requests is not heard.
     ///
     /// # Errors
     /// What is wrong with a setting, for the operator.
-    pub fn new(accounts: &[Account], inbound: &Inbound) -> Result<Self, String> {
+    pub fn new(accounts: &[Account], ingress: Option<SocketAddr>, inbound: &Inbound) -> Result<Self, String> {
         let mut entries = BTreeMap::new();
         for account in accounts {
             let platform = account.platform.platform;
@@ -163,10 +179,17 @@ impl Channels {
                 other => Err(format!("{other} has no door in this build")),
             };
             let channel = made.map_err(|wrong| format!("channel {name}: {wrong}"))?;
+            if account.value("webhook_url").is_some() && ingress.is_none() && !account.is_disabled {
+                return Err(format!(
+                    "channel {name}: webhook_url is set, and nothing listens there; add --ingress-addr IP:PORT, or leave \
+                     webhook_url out"
+                ));
+            }
+            let deaf = (channel.is_only_told() && ingress.is_none()).then_some(DEAF);
             let sink =
                 Sink { instance: account.instance.clone(), channel: platform, inbound: inbound.clone() };
             let state = if account.is_disabled { State::Disabled } else { State::Starting };
-            let reporter = Reporter::new(name, state);
+            let reporter = Reporter::new(name, state, deaf);
             let key = (platform, account.instance.clone());
             entries.insert(key, Arc::new(Entry { channel, sink, reporter }));
         }
@@ -264,7 +287,7 @@ impl Channels {
     /// Shows in a chat that somebody is writing, if its account is connected.
     pub async fn typing(&self, place: &Place) {
         let Some(entry) = self.find(&place.channel, &place.instance) else { return };
-        if entry.reporter.get().state != State::Connected {
+        if !entry.reporter.is_well() {
             return;
         }
         let shown = entry.channel.typing(&place.chat, place.thread.as_deref());
@@ -300,7 +323,7 @@ impl Channels {
     pub async fn well(&self, channel: &str, instance: &str) {
         let Some(entry) = self.find(channel, instance) else { return };
         let watch = entry.reporter.well.watch();
-        if entry.reporter.get().state == State::Connected {
+        if entry.reporter.is_well() {
             return;
         }
         let long = async {

@@ -35,6 +35,11 @@ pub(crate) fn answer(shared: &Shared, request: &Request) -> Option<Json> {
             world.hook_target = asked.text("address").map(str::to_owned);
             Some(object([]))
         }
+        ("POST", "hook_error") => {
+            // What the webhook's last update failed with, if it did.
+            world.hook_error = asked.text("words").map(str::to_owned);
+            Some(object([]))
+        }
         ("GET", "sent") => Some(sent(&world, &request.query)),
         ("GET", "state") => Some(state(&world)),
         _ => None,

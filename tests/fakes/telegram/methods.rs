@@ -1,7 +1,7 @@
 //! The methods of the Bot API, from its public description: what they check, what they change, and the words with
 //! which they refuse.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::entities::visible;
 use crate::http::Part;
@@ -71,6 +71,7 @@ pub(crate) fn call(shared: &Shared, method: &str, asked: &Json, files: Vec<Part>
             Ok(true.into())
         }
         "setWebhook" => set_webhook(&mut world, asked),
+        "getWebhookInfo" => Ok(webhook_info(&world)),
         _ => refuse(404, "Not Found: method not found"),
     };
     drop(world);
@@ -133,6 +134,21 @@ fn set_webhook(world: &mut World, asked: &Json) -> Outcome {
     }
     world.webhook = Some((url.to_owned(), secret.to_owned()));
     Ok(true.into())
+}
+
+fn webhook_info(world: &World) -> Json {
+    let url = world.webhook.as_ref().map_or("", |(url, _)| url);
+    let mut info = object([
+        ("url", url.into()),
+        ("has_custom_certificate", false.into()),
+        ("pending_update_count", (world.updates.len() + usize::from(world.hook_error.is_some())).into()),
+    ]);
+    if let Some(words) = &world.hook_error {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        info.set("last_error_date", i64::try_from(now).unwrap_or(0));
+        info.set("last_error_message", words.clone());
+    }
+    info
 }
 
 fn send_message(world: &mut World, asked: &Json) -> Outcome {

@@ -32,6 +32,8 @@ pub(crate) struct World {
     pub(crate) webhook: Option<(String, String)>,
     /// Where requests to an `https` address really go.
     pub(crate) hook_target: Option<String>,
+    /// Why the last update that was told to the webhook failed.
+    pub(crate) hook_error: Option<String>,
     /// The number of the newest poll: an older one that waits gives way.
     pub(crate) poll: u64,
     /// Presses that were answered, and what the bot was seen doing.
@@ -101,6 +103,7 @@ impl Shared {
             faults: Vec::new(),
             webhook: None,
             hook_target: None,
+            hook_error: None,
             poll: 0,
             answered: Vec::new(),
             actions: Vec::new(),

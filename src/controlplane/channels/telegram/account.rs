@@ -12,10 +12,12 @@ use ureq::http::Uri;
 
 use super::markup;
 use super::normalize::{Bot, normalize, update_id};
+use super::told::{self, Health};
 use super::upload::send_document;
 use super::wire::{self, Answer, BadRequest, Post, Style};
 use crate::contract::address::is_loopback;
 use crate::contract::json::{self, Value};
+use crate::contract::time::Millis;
 use crate::controlplane::channels::descriptor::Descriptor;
 use crate::controlplane::channels::event::{EventKind, InboundEvent};
 use crate::controlplane::channels::settings::Account;
@@ -36,6 +38,8 @@ const FETCH: Duration = Duration::from_secs(60);
 const ANSWER_BYTES: u64 = 8 << 20;
 /// When the ledger cannot take what came, it is offered again after this time.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How often Telegram is asked whether what happens reaches the ingress.
+const LOOK: Duration = Duration::from_secs(600);
 /// Updates that are asked for at once.
 const MOST_UPDATES: u64 = 100;
 /// The name of the cursor.
@@ -139,10 +143,10 @@ impl Telegram {
     }
 
     /// Asks who the bot is.
-    async fn identify(&self) -> Result<Me, Fault> {
+    async fn identify(&self, state: &Reporter) -> Result<Me, Fault> {
         let found = match self.ask(&self.agent, wire::get_me()).await {
             Answer::Ok(found) => found,
-            other => return Err(self.fault(other).await),
+            other => return Err(self.fault(other, state).await),
         };
         let id = found.get("id").and_then(Value::as_i64);
         let username = found.get("username").and_then(Value::as_str);
@@ -155,10 +159,11 @@ impl Telegram {
     }
 
     /// What an answer that is none means for the connection. Waits as long as Telegram asks for.
-    async fn fault(&self, answer: Answer) -> Fault {
+    async fn fault(&self, answer: Answer, state: &Reporter) -> Fault {
         match answer {
             Answer::AuthFailed => Fault::Auth("Telegram does not know the token".to_owned()),
             Answer::RetryAfter(seconds) => {
+                state.degraded(&format!("it asked to come again after {seconds} seconds"));
                 Timer::after(Duration::from_secs(seconds)).await;
                 Fault::Lost("it asked to come later".to_owned())
             }
@@ -180,6 +185,25 @@ impl Telegram {
         }
     }
 
+    /// Telegram tells the ingress what happens: looks now and then whether it does, until something is wrong.
+    async fn watch(&self, url: &str, state: &Reporter) -> Fault {
+        loop {
+            match self.ask(&self.agent, told::get_webhook_info()).await {
+                Answer::Ok(info) => match told::health(&info, url, Millis::now().0 / 1000) {
+                    Health::Well => state.connected(),
+                    Health::Elsewhere => {
+                        return Fault::Lost("something else set another webhook for the bot".to_owned());
+                    }
+                    Health::Failing(why) => {
+                        state.degraded(&format!("Telegram cannot tell what happens: {}", self.shown(&why)))
+                    }
+                },
+                other => return self.fault(other, state).await,
+            }
+            Timer::after(LOOK).await;
+        }
+    }
+
     async fn updates(&self, offset: Option<i64>, limit: u64) -> (Answer, Option<i64>) {
         let request = wire::get_updates(offset, limit);
         let url = wire::url(&self.base, self.token.expose(), request.method);
@@ -192,7 +216,7 @@ impl Telegram {
         if let answer @ (Answer::AuthFailed | Answer::Transient(_) | Answer::RetryAfter(_)) =
             self.ask(&self.agent, wire::delete_webhook()).await
         {
-            return self.fault(answer).await;
+            return self.fault(answer, state).await;
         }
         let mut offset: Option<i64> = match sink.cursor(OFFSET).await {
             Ok(text) => text.and_then(|text| text.parse().ok()),
@@ -214,7 +238,7 @@ impl Telegram {
                     offset = Some(unreadable.saturating_add(1));
                     continue;
                 }
-                (other, _) => return self.fault(other).await,
+                (other, _) => return self.fault(other, state).await,
             };
             limit = MOST_UPDATES.min(limit * 2);
             let Some(last) = updates.iter().filter_map(update_id).max() else {
@@ -375,6 +399,7 @@ impl Telegram {
         if !is_known {
             return HookAnswer::refused(401, "bad_secret");
         }
+        request.is_genuine();
         let body = request.body.clone();
         let Ok(update) = smol::unblock(move || json::parse(&body)).await else {
             return HookAnswer::refused(400, "not_json");
@@ -408,7 +433,7 @@ impl Channel for Telegram {
 
     fn run<'a>(&'a self, sink: &'a Sink, state: &'a Reporter) -> Doing<'a, Fault> {
         Box::pin(async move {
-            let me = match self.identify().await {
+            let me = match self.identify(state).await {
                 Ok(me) => me,
                 Err(fault) => return fault,
             };
@@ -418,11 +443,8 @@ impl Channel for Telegram {
                 Err(wrong) => return Fault::Auth(wrong.to_string()),
             };
             match self.ask(&self.agent, set).await {
-                Answer::Ok(_) => {
-                    state.connected();
-                    Fault::Idle
-                }
-                other => self.fault(other).await,
+                Answer::Ok(_) => self.watch(url, state).await,
+                other => self.fault(other, state).await,
             }
         })
     }

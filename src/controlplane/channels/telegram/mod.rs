@@ -6,5 +6,6 @@ pub mod markup;
 pub mod media;
 pub mod normalize;
 pub mod spans;
+pub mod told;
 pub mod upload;
 pub mod wire;
