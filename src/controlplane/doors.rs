@@ -29,6 +29,8 @@ pub enum NoDoor {
     Chat,
     /// Nor that one.
     PlatformChat(&'static Descriptor),
+    /// Nothing that is said comes from a chat of such a name.
+    Unheard(&'static Descriptor),
     /// It has no thread of such a name.
     PlatformThread(&'static Descriptor),
 }
@@ -54,6 +56,9 @@ impl fmt::Display for NoDoor {
             Self::PlatformChat(known) => {
                 write!(f, "a chat of the channel {} is {}", known.platform, plain::line(known.chat_form))
             }
+            Self::Unheard(known) => {
+                write!(f, "a chat of the channel {} is {}", known.platform, plain::line(known.heard_form))
+            }
             Self::PlatformThread(known) => write!(f, "the channel {} has no such thread", known.platform),
         }
     }
@@ -64,14 +69,19 @@ pub fn is_platform(channel: &str) -> bool {
     descriptor::find(channel).is_some()
 }
 
-/// Whether an agent can be wired to chats of a channel.
+/// Whether an agent can be wired to a chat of a channel.
 ///
 /// # Errors
 /// Why not.
-pub fn wired(channel: &str) -> Result<(), NoDoor> {
-    match channel {
-        API => Err(NoDoor::Unwired),
-        channel => descriptor::find(channel).map(drop).ok_or(NoDoor::Channel),
+pub fn wired(channel: &str, instance: &str, chat: &str) -> Result<(), NoDoor> {
+    if channel == API {
+        return Err(NoDoor::Unwired);
+    }
+    let known = descriptor::find(channel).ok_or(NoDoor::Channel)?;
+    match known.is_heard_as {
+        _ if !descriptor::is_instance(instance) => Err(NoDoor::BadInstance),
+        is_heard_as if !is_heard_as(chat) => Err(NoDoor::Unheard(known)),
+        _ => Ok(()),
     }
 }
 
@@ -108,12 +118,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_chats_of_a_platform_are_wired() {
-        assert!(wired("telegram").is_ok() && wired("webhook").is_ok());
-        for (channel, why) in
-            [("api", "not wired"), ("pigeon", "no channel but api"), ("", "no channel but api")]
-        {
-            assert!(wired(channel).unwrap_err().to_string().contains(why), "{channel}");
+    fn only_chats_of_a_platform_are_wired_and_by_the_name_under_which_they_are_heard() {
+        for (channel, instance, chat) in [("telegram", "", "-1001"), ("webhook", "two", "ops")] {
+            assert!(wired(channel, instance, chat).is_ok(), "{channel}");
+        }
+        for (channel, instance, chat, why) in [
+            ("api", "", "ops", "not wired"),
+            ("pigeon", "", "ops", "no channel but api"),
+            ("", "", "ops", "no channel but api"),
+            ("webhook", "A", "ops", "at most 63"),
+            ("webhook", "", "a b", "a chat of the channel webhook is"),
+            ("telegram", "", "@news_channel", "by its number"),
+            ("telegram", "", "007", "by its number"),
+        ] {
+            let told = wired(channel, instance, chat).unwrap_err().to_string();
+            assert!(told.contains(why), "{channel} {chat}: {told}");
         }
     }
 

@@ -16,10 +16,14 @@ pub struct Descriptor {
     pub limit: Limit,
     /// What it can do beside bringing text both ways.
     pub abilities: &'static [Ability],
-    /// Whether this is the name of a chat.
+    /// Whether something can be sent to a chat of this name.
     pub is_chat: fn(&str) -> bool,
     /// What such a name is, for people.
     pub chat_form: &'static str,
+    /// Whether what is said in a chat comes under this name.
+    pub is_heard_as: fn(&str) -> bool,
+    /// What such a name is, for people.
+    pub heard_form: &'static str,
     /// Whether this is the name of a thread; `None` where there are none.
     pub is_thread: Option<fn(&str) -> bool>,
     /// It is told of what happens by requests to the ingress.
@@ -98,13 +102,16 @@ fn is_hook_chat(chat: &str) -> bool {
     (1..=128).contains(&chat.len()) && chat.bytes().all(plain)
 }
 
+/// As Telegram writes it: no other spelling of it ever comes.
+fn is_telegram_number(chat: &str) -> bool {
+    chat.parse::<i64>().is_ok_and(|number| number != 0 && number.to_string() == chat)
+}
+
 fn is_telegram_chat(chat: &str) -> bool {
-    let digits = chat.strip_prefix('-').unwrap_or(chat);
-    let is_number = (1..=19).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
     let is_name = chat.strip_prefix('@').is_some_and(|name| {
         (5..=32).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
     });
-    is_number || is_name
+    is_telegram_number(chat) || is_name
 }
 
 fn is_telegram_thread(thread: &str) -> bool {
@@ -152,6 +159,8 @@ const TELEGRAM: Descriptor = Descriptor {
     abilities: &[Ability::Threads, Ability::Mentions, Ability::Typing, Ability::Quotes],
     is_chat: is_telegram_chat,
     chat_form: "a number, negative for groups, or @name",
+    is_heard_as: is_telegram_number,
+    heard_form: "heard by its number, negative for groups, as in -1001234567890; @name is only for what is sent",
     is_thread: Some(is_telegram_thread),
     has_hook: true,
     names_are_the_accounts: false,
@@ -180,6 +189,8 @@ const WEBHOOK: Descriptor = Descriptor {
     abilities: &[Ability::Idempotent, Ability::Threads, Ability::Mentions, Ability::Quotes],
     is_chat: is_hook_chat,
     chat_form: "1 to 128 of A-Z a-z 0-9 . _ - : / @ + #",
+    is_heard_as: is_hook_chat,
+    heard_form: "called by 1 to 128 of A-Z a-z 0-9 . _ - : / @ + #",
     is_thread: Some(is_hook_chat),
     has_hook: true,
     names_are_the_accounts: true,
@@ -236,10 +247,16 @@ mod tests {
                     ("5/../x", false),
                     ("@a b c d", false),
                     ("+5", false),
+                    ("007", false),
+                    ("-0", false),
+                    ("0", false),
                     ("99999999999999999999", false),
                 ])
         {
             assert_eq!(is_telegram_chat(chat), expected, "{chat}");
+        }
+        for (chat, expected) in [("5", true), ("-1001", true), ("@news_channel", false), ("007", false)] {
+            assert_eq!(is_telegram_number(chat), expected, "{chat}");
         }
         assert!(is_telegram_thread("55") && !is_telegram_thread("0") && !is_telegram_thread("-1"));
     }

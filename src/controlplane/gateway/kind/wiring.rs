@@ -116,7 +116,8 @@ pub(super) fn added(
             ],
         )?;
         let (chat, terms) = (chat(item)?, terms(item)?);
-        doors::wired(&chat.channel).map_err(|no| vec![Refusal::new(UNSUPPORTED, no.to_string())])?;
+        doors::wired(&chat.channel, &chat.instance, &chat.chat)
+            .map_err(|no| vec![Refusal::new(UNSUPPORTED, no.to_string())])?;
         shown.push(written(&chat, Some(&terms)));
         effects.push(Effect::SetWiring { group: group.clone(), chat, terms: Some(terms) });
     }
