@@ -29,18 +29,25 @@ const WINDOW: Duration = Duration::from_secs(600);
 pub(super) struct Tries(Mutex<HashMap<UserId, (Instant, u32)>>);
 
 impl Tries {
-    /// How long somebody has to wait who gave too many.
-    fn wait(&self, user: &UserId, now: Instant) -> Option<Duration> {
+    /// Counts a try, before it is known to be wrong: of many at once no more are looked at than may be wrong. Gives how
+    /// long somebody has to wait who gave too many.
+    fn begin(&self, user: &UserId, now: Instant) -> Result<(), Duration> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, (since, _)| now.duration_since(*since) < WINDOW);
-        let (since, count) = all.get(user)?;
-        (*count >= MOST).then(|| WINDOW.saturating_sub(now.duration_since(*since)))
+        let (since, count) = all.entry(user.clone()).or_insert((now, 0));
+        if *count >= MOST {
+            return Err(WINDOW.saturating_sub(now.duration_since(*since)));
+        }
+        *count += 1;
+        Ok(())
     }
 
-    fn wrong(&self, user: &UserId, now: Instant) {
+    /// A try was not wrong.
+    fn forgive(&self, user: &UserId) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_, count) = all.entry(user.clone()).or_insert((now, 0));
-        *count = count.saturating_add(1);
+        if let Some((_, count)) = all.get_mut(user) {
+            *count = count.saturating_sub(1);
+        }
     }
 }
 
@@ -55,10 +62,7 @@ pub(super) async fn find(
         .map_err(|error| Problem::invalid(format!("{error}; the field is code")))?;
     let code = document.get("code").and_then(Value::as_str);
     let code = code.ok_or_else(|| Problem::invalid("code is missing: the one that was shown in the chat"))?;
-    let now = Instant::now();
-    if let Some(wait) = api.codes.wait(&principal.user, now) {
-        return Err(Problem::too_many_codes(wait));
-    }
+    api.codes.begin(&principal.user, Instant::now()).map_err(Problem::too_many_codes)?;
     let code: String = code.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_uppercase();
     let (digest, user) = (chain::hash(&code), principal.user.clone());
     let found = api.ledger.read(move |conn| {
@@ -67,12 +71,13 @@ pub(super) async fn find(
         let reaches = Standing::of(conn, &user)?.allows(Scope::Approve, Some(&change.group));
         Ok(reaches.then_some(id))
     });
-    match found.await? {
+    let found = found.await;
+    if !matches!(found, Ok(None)) {
+        api.codes.forgive(&principal.user);
+    }
+    match found? {
         Some(id) => Ok(json_response(StatusCode::OK, &Value::object([("change", Value::from(id.as_str()))]))),
-        None => {
-            api.codes.wrong(&principal.user, now);
-            Err(Problem::no_code())
-        }
+        None => Err(Problem::no_code()),
     }
 }
 
@@ -85,11 +90,21 @@ mod tests {
         let (tries, now) = (Tries::default(), Instant::now());
         let (one, other) = (UserId::parse("local:a").unwrap(), UserId::parse("local:b").unwrap());
         for _ in 0..MOST {
-            assert_eq!(tries.wait(&one, now), None);
-            tries.wrong(&one, now);
+            assert_eq!(tries.begin(&one, now), Ok(()));
         }
-        assert_eq!(tries.wait(&one, now + WINDOW / 2), Some(WINDOW / 2));
-        assert_eq!(tries.wait(&other, now), None);
-        assert_eq!(tries.wait(&one, now + WINDOW), None);
+        assert_eq!(tries.begin(&one, now + WINDOW / 2), Err(WINDOW / 2));
+        assert_eq!(tries.begin(&other, now), Ok(()));
+        assert_eq!(tries.begin(&one, now + WINDOW), Ok(()));
+    }
+
+    #[test]
+    fn tries_at_once_count_before_any_of_them_is_known_to_be_wrong() {
+        let (tries, now, user) = (Tries::default(), Instant::now(), UserId::parse("local:a").unwrap());
+        let looked_at = (0..20).filter(|_| tries.begin(&user, now).is_ok()).count();
+        assert_eq!(looked_at, MOST as usize);
+        // One of them was right.
+        tries.forgive(&user);
+        assert_eq!(tries.begin(&user, now), Ok(()));
+        assert!(tries.begin(&user, now).is_err());
     }
 }
