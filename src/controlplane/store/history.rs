@@ -13,6 +13,7 @@ use super::secrets::Texts;
 use super::sessions::{self, Partition, Place};
 use super::{StoreError, check_length, deliveries};
 use crate::contract::ids::{MessageId, SessionId};
+use crate::contract::inbound::AGENT;
 use crate::contract::outbound::BYTES_A_VALUE;
 use crate::contract::time::Millis;
 use crate::controlplane::keys::Keyring;
@@ -25,6 +26,9 @@ const PAGE_TEXT_BYTES: usize = 4 << 20;
 const NEWS: usize = 16;
 /// Most bytes of text that are worth reading back for them.
 pub const NEWS_BYTES: usize = 64 << 10;
+
+/// Most chats of one conversation that are told the same.
+const MOST_TOLD: usize = 16;
 
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,7 +150,8 @@ pub fn notice(
     text: &str,
 ) -> Result<u64, StoreError> {
     let (position, id) = say(tx, keyring, session, in_reply_to, text)?;
-    // It goes where what it is about came from, else to the chat of the conversation.
+    // It goes where what it is about came from, else to the chat of the conversation, or where that is none to the chats
+    // that it is had with.
     let cause = match in_reply_to {
         Some(cause) => inbox::find(tx, session, cause)?.map(|found| (cause, found)),
         None => None,
@@ -156,8 +161,19 @@ pub fn notice(
             deliveries::add(tx, position, &id, session, &found.place, Some((cause, found.platform_message)))?;
         }
         None => {
-            if let Some(row) = sessions::get(tx, session)? {
-                deliveries::add(tx, position, &id, session, &row.partition.place, None)?;
+            let Some(row) = sessions::get(tx, session)? else { return Ok(position) };
+            let place = row.partition.place;
+            if place.channel != AGENT {
+                deliveries::add(tx, position, &id, session, &place, None)?;
+                return Ok(position);
+            }
+            let mut told = Some((position, id));
+            for place in inbox::places(tx, session, MOST_TOLD)? {
+                let (position, id) = match told.take() {
+                    Some(first) => first,
+                    None => say(tx, keyring, session, None, text)?,
+                };
+                deliveries::add(tx, position, &id, session, &place, None)?;
             }
         }
     }

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use super::attachments::{self, File};
 use super::secrets::Texts;
 use super::sessions::{self, Partition, Place};
-use super::{StoreError, check_length, history};
+use super::{StoreError, check_length, history, rows};
 use crate::contract::ids::{MessageId, SessionId};
 use crate::contract::inbound::{InboundKind, MessageIn};
 use crate::contract::outbound::BYTES_A_VALUE;
@@ -454,6 +454,33 @@ pub fn find(conn: &Connection, session: &SessionId, id: &MessageId) -> Result<Op
         })
     })?;
     found.next().transpose()
+}
+
+/// The places that wait for this conversation to answer, oldest first; where none does, the one that it heard from
+/// last.
+///
+/// # Errors
+/// SQLite's.
+pub fn places(conn: &Connection, session: &SessionId, most: usize) -> Result<Vec<Place>, StoreError> {
+    let read = |row: &Row<'_>| {
+        Ok::<_, rusqlite::Error>(Place {
+            channel: row.get(0)?,
+            instance: row.get(1)?,
+            chat: row.get(2)?,
+            thread: row.get(3)?,
+        })
+    };
+    let sql = "SELECT channel, instance, chat, thread FROM inbox WHERE session = ?1 AND state = 'open'
+               GROUP BY channel, instance, chat, thread ORDER BY min(position) LIMIT ?2";
+    let mut query = conn.prepare_cached(sql)?;
+    let waiting: Vec<Place> =
+        query.query_map(params![session.as_str(), rows(most)], read)?.collect::<Result<_, _>>()?;
+    if !waiting.is_empty() {
+        return Ok(waiting);
+    }
+    let sql = "SELECT i.channel, i.instance, i.chat, i.thread FROM history h JOIN inbox i ON i.position = h.position
+               WHERE h.session = ?1 AND h.kind = 'in' ORDER BY h.position DESC LIMIT 1";
+    Ok(conn.prepare_cached(sql)?.query_map([session.as_str()], read)?.collect::<Result<_, _>>()?)
 }
 
 /// A message's turn began: from now on a death counts against it, and the session's launches count as good.

@@ -3,10 +3,12 @@
 use super::{World, group, message, room};
 use crate::contract::ids::{GroupName, MessageId};
 use crate::contract::time::Millis;
+use crate::controlplane::router::plan::agent_place;
+use crate::controlplane::store::deliveries;
 use crate::controlplane::store::history::{self, Direction, Entry};
-use crate::controlplane::store::inbox::{self, Accepted, MOST_DEATHS, Marked, State};
+use crate::controlplane::store::inbox::{self, Accepted, MOST_DEATHS, Marked, NewInbound, State};
 use crate::controlplane::store::outbox::{self, Output};
-use crate::controlplane::store::sessions::{self, SessionState};
+use crate::controlplane::store::sessions::{self, Partition, Place, SessionState};
 use crate::controlplane::store::{StoreError, groups, retention, secrets};
 use crate::controlplane::tasks;
 
@@ -312,6 +314,51 @@ fn a_client_that_follows_the_history_learns_everything() {
     assert!(world.page(&a, page[3].position).is_empty() && world.page(&a, u64::MAX).is_empty());
     let one = world.read(|conn| history::page(conn, &world.keyring, &a.session, 0, 1));
     assert_eq!(one, page[..1]);
+}
+
+/// What the host says of a conversation that several chats share is told in those that wait for it, or else where it was
+/// had last.
+#[test]
+fn a_notice_of_a_shared_conversation_reaches_its_chats() {
+    let world = World::new();
+    let accept = |chat: &str, event: &str| {
+        let place = Place {
+            channel: "webhook".to_owned(),
+            instance: String::new(),
+            chat: chat.to_owned(),
+            thread: Some("t".to_owned()),
+        };
+        let partition = Partition { group: group(), place: agent_place(&group()) };
+        let new = NewInbound { partition, place, ..message(chat, event, "hello") };
+        let keyring = world.keyring.clone();
+        world.write(move |tx| inbox::accept(tx, &keyring, &new))
+    };
+    let (one, other) = (accept("one", "a"), accept("other", "b"));
+    accept("one", "c");
+    assert_eq!(one.session, other.session);
+    let tell = |text: &'static str| {
+        let (keyring, session) = (world.keyring.clone(), one.session.clone());
+        world.write(move |tx| history::notice(tx, &keyring, &session, None, text));
+    };
+    let told = || -> Vec<(String, Option<String>)> {
+        world.read(|conn| {
+            let all = deliveries::list(conn, deliveries::State::Waiting, 0, 100, None)?;
+            Ok(all.into_iter().map(|(_, one)| (one.place.chat, one.place.thread)).collect())
+        })
+    };
+    let at = |chat: &str| (chat.to_owned(), Some("t".to_owned()));
+    tell("it is parked");
+    assert_eq!(told(), [at("one"), at("other")]);
+    // Where nobody waits, the last that spoke is told.
+    for accepted in [&one, &other] {
+        world.hand_over(accepted);
+    }
+    let session = one.session.clone();
+    world.write(move |tx| {
+        Ok(tx.execute("UPDATE inbox SET state = 'done' WHERE session = ?1", [session.as_str()])?)
+    });
+    tell("and again");
+    assert_eq!(told(), [at("one"), at("other"), at("one")]);
 }
 
 #[test]
