@@ -287,7 +287,7 @@ CREATE TABLE held (
   text BLOB NOT NULL, -- sealed
   platform_message TEXT,
   created_at INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
+, asked INTEGER NOT NULL DEFAULT 0) STRICT, WITHOUT ROWID;
 CREATE INDEX held_sender ON held(agent_group, sender_id, id);
 CREATE INDEX held_wiring ON held(wiring);
 CREATE INDEX held_at ON held(created_at);
@@ -354,3 +354,4 @@ CREATE TABLE attachment_chunks (
   bytes BLOB NOT NULL, -- 256 KiB at most, sealed
   PRIMARY KEY (content, chunk)
 ) STRICT;
+CREATE INDEX held_unasked ON held(id) WHERE asked = 0;

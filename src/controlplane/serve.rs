@@ -253,6 +253,13 @@ impl ControlPlane {
         );
         let gateway = Gateway::new(ledger.clone(), desk, sessions.clone());
         let inbound = Inbound::new(ledger.clone(), keyring.clone(), sessions.clone(), gateway.clone());
+        let asking = inbound.clone();
+        tasks::spawn(async move {
+            if let Err(error) = asking.ask_again().await {
+                log::warn("admission.not_asked_again", &[("error", &error)]);
+            }
+        })
+        .detach();
         let channels = Channels::new(&accounts, config.ingress, &inbound).map_err(StartError::Channel)?;
         let courier = Courier::start(ledger.clone(), keyring.clone(), channels.clone(), &sessions);
         let due_keyring = keyring.clone();

@@ -350,3 +350,32 @@ fn a_stranger_who_is_admitted_is_heard_once() {
     refused(ctl(&home, &daemon, &["pair", &code, "--yes"]), 1, &["too many wrong codes"]);
     assert!(daemon.stop().success());
 }
+
+/// Whoever dies between the moment in which a stranger's message is kept and that in which they are told of a code:
+/// after the next start it is asked for them, once.
+#[test]
+fn a_stranger_is_asked_for_whenever_it_is_killed() {
+    for point in ["accept.after_commit", "submit.before_commit", "submit.after_commit"] {
+        let (home, hook, ingress) = (Home::new(Build::Faults, User::Root), Hook::start(), ingress());
+        let daemon = serve(&home, Runtime::Native, &hook, ingress).ready();
+        wire(&daemon, "mock-agent", "ops", json!({"unknown": "request_approval"}));
+        assert!(daemon.stop().success());
+        let mut daemon =
+            serve(&home, Runtime::Native, &hook, ingress).fault(format!("crash={point}")).ready();
+        let body = json!({"text": "let me in", "chat": "ops", "sender": "eve"});
+        let _ = hook.try_say(ingress, "/hooks/webhook", "once", &body);
+        daemon.ended();
+        let daemon = serve(&home, Runtime::Native, &hook, ingress).ready();
+        hook.wait("ops", "You are not known here yet");
+        let pending = printed(ctl(&home, &daemon, &["change", "pending", "--json"]));
+        assert_eq!(pending.as_array().unwrap().len(), 1, "{point}: {pending}");
+        assert!(daemon.stop().success());
+        // Nobody is told again what they know.
+        let daemon = serve(&home, Runtime::Native, &hook, ingress).ready();
+        wire(&daemon, "mock-agent", "open", json!({"senders": "anyone"}));
+        hook.say(ingress, &json!({"text": "last", "chat": "open"}));
+        hook.wait("open", "last");
+        assert_eq!(hook.taken("ops").len(), 1, "{point}: {:?}", hook.taken("ops"));
+        assert!(daemon.stop().success());
+    }
+}

@@ -1,20 +1,25 @@
 //! Somebody who spoke and is not admitted: a change that admits them is asked for, once, and they are told of a code by
 //! which whoever may decide it finds it. Touches the gateway and the ledger.
 
+use std::collections::HashSet;
+
 use super::Inbound;
 use crate::contract::chain;
 use crate::contract::ids::{ChangeId, GroupName, UserId};
 use crate::contract::json::Value;
 use crate::contract::time::Millis;
+use crate::controlplane::channels::descriptor;
 use crate::controlplane::gateway::submit::{Origin, Request};
 use crate::controlplane::store::sessions::{self, Partition, Place};
-use crate::controlplane::store::{StoreError, history, pairings};
+use crate::controlplane::store::{StoreError, held, history, pairings};
 use crate::controlplane::telemetry::log;
 
 /// How long a code is valid, in milliseconds.
 const VALID: i64 = 10 * 60 * 1000;
 /// Letters of a code: none of them looks like another.
 const LETTERS: &[u8; 32] = b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789";
+/// Messages looked at in one query.
+const AT_ONCE: usize = 100;
 /// Letters in a code.
 const LENGTH: usize = 8;
 
@@ -60,6 +65,29 @@ impl Inbound {
         }
     }
 
+    /// Asks for those who wait and of whom an earlier daemon did not ask before it ended.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn ask_again(&self) -> Result<(), StoreError> {
+        let mut after = String::new();
+        // Of one who waits for an agent once, however much they said.
+        let mut asked = HashSet::new();
+        loop {
+            let since = after.clone();
+            let found = self.ledger.read(move |conn| held::unasked(conn, &since, AT_ONCE)).await?;
+            let Some(last) = found.last() else { return Ok(()) };
+            after = last.message.to_string();
+            for held::Unasked { partition, user, name, place, .. } in found {
+                let Some(known) = descriptor::find(&place.channel) else { continue };
+                let group = partition.group.clone();
+                if asked.insert((group.clone(), user.clone())) {
+                    self.ask_for(known.platform, Stranger { user, name, group, partition, place }).await;
+                }
+            }
+        }
+    }
+
     /// Tells them of a code, unless they have one that is valid.
     async fn tell(&self, stranger: Stranger, change: ChangeId) -> Result<(), StoreError> {
         let code = code()?;
@@ -67,6 +95,7 @@ impl Inbound {
         let (keyring, partition) = (self.keyring.clone(), stranger.partition.clone());
         let told = self.ledger.write(move |tx| {
             let now = Millis::now();
+            held::asked(tx, &stranger.group, &stranger.user)?;
             if pairings::has(tx, &change, now)? {
                 return Ok(None);
             }

@@ -1,12 +1,12 @@
 //! Messages of people who are not admitted to an agent yet: kept sealed under the name that they will have, until they
 //! are admitted or a day is over.
 
-use rusqlite::{Row, Transaction, params};
+use rusqlite::{Connection, Row, Transaction, params};
 
 use super::inbox::{self, Accepted, NewInbound, message_id};
 use super::secrets::Texts;
-use super::sessions::{self, Place, session_id};
-use super::{StoreError, check_length};
+use super::sessions::{self, Partition, Place, session_id};
+use super::{StoreError, check_length, rows};
 use crate::contract::ids::{GroupName, MessageId, UserId, WiringId};
 use crate::contract::inbound::InboundKind;
 use crate::contract::time::Millis;
@@ -59,6 +59,59 @@ pub fn keep(
         Millis::now().0
     ])?;
     Ok(Some(Accepted { message, session, position: 0, duplicate: false }))
+}
+
+/// Somebody who waits, and of whom nobody may know it yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unasked {
+    /// The message that is kept.
+    pub message: MessageId,
+    /// Whom they spoke to, and the conversation.
+    pub partition: Partition,
+    /// Who.
+    pub user: UserId,
+    /// What they call themselves.
+    pub name: String,
+    /// Where.
+    pub place: Place,
+}
+
+/// Up to `most` messages after one of which the sender was not told that somebody decides about them.
+///
+/// # Errors
+/// SQLite's, or [`StoreError::BadRow`].
+pub fn unasked(conn: &Connection, after: &str, most: usize) -> Result<Vec<Unasked>, StoreError> {
+    let sql = "SELECT id, session, channel, instance, chat, thread, sender_id, sender_name FROM held
+               WHERE asked = 0 AND id > ?1 ORDER BY id LIMIT ?2";
+    let mut query = conn.prepare_cached(sql)?;
+    let found = query.query_and_then(params![after, rows(most)], |row| {
+        let session = session_id(&row.get::<_, String>(1)?)?;
+        let row_of = sessions::get(conn, &session)?.ok_or(StoreError::BadRow("a held message's session"))?;
+        let user: String = row.get(6)?;
+        Ok(Unasked {
+            message: message_id(&row.get::<_, String>(0)?)?,
+            partition: row_of.partition,
+            user: UserId::parse(&user).map_err(|_| StoreError::BadRow("a sender's name"))?,
+            name: row.get(7)?,
+            place: Place {
+                channel: row.get(2)?,
+                instance: row.get(3)?,
+                chat: row.get(4)?,
+                thread: row.get(5)?,
+            },
+        })
+    })?;
+    found.collect()
+}
+
+/// Somebody was told that somebody decides about them.
+///
+/// # Errors
+/// SQLite's.
+pub fn asked(tx: &Transaction<'_>, group: &GroupName, user: &UserId) -> Result<(), StoreError> {
+    let sql = "UPDATE held SET asked = 1 WHERE agent_group = ?1 AND sender_id = ?2 AND asked = 0";
+    tx.prepare_cached(sql)?.execute([group.as_str(), &user.to_string()])?;
+    Ok(())
 }
 
 /// Somebody is admitted: what they said is heard, in order. What does not fit any more is dropped.

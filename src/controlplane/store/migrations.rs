@@ -467,6 +467,13 @@ ALTER TABLE deliveries ADD COLUMN parts INTEGER; -- how many there are, once the
 ALTER TABLE deliveries ADD COLUMN failing_since INTEGER; -- of the next part
 ",
     },
+    Step {
+        name: "who was asked for",
+        sql: "
+ALTER TABLE held ADD COLUMN asked INTEGER NOT NULL DEFAULT 0; -- 1 once its sender was told that somebody decides
+CREATE INDEX held_unasked ON held(id) WHERE asked = 0;
+",
+    },
 ];
 
 /// Runs the steps that are missing.
