@@ -52,6 +52,8 @@ struct State {
     always: BTreeMap<String, Manner>,
     /// Requests that were not signed as they must be.
     unsigned: u32,
+    /// The signature of the body alone that each request had, if it had one.
+    body_signatures: Vec<Option<String>>,
     requests: u32,
     is_released: bool,
 }
@@ -65,9 +67,14 @@ pub struct Hook {
 
 impl Hook {
     pub fn start() -> Hook {
+        Hook::with(&(marker() + &marker()))
+    }
+
+    /// With this secret.
+    pub fn with(secret: &str) -> Hook {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
-        let secret = format!("{}{}", marker(), marker());
+        let secret = secret.to_owned();
         let state = Arc::new((Mutex::new(State::default()), Condvar::new()));
         let (shared, key) = (Arc::clone(&state), secret.clone());
         std::thread::spawn(move || {
@@ -132,6 +139,11 @@ impl Hook {
         self.state().unsigned
     }
 
+    /// The signatures of bodies alone, of all requests, in order.
+    pub fn body_signatures(&self) -> Vec<Option<String>> {
+        self.state().body_signatures.clone()
+    }
+
     /// Waits until this is so.
     #[track_caller]
     pub fn until<T>(&self, what: &str, look: impl Fn(&[Taken]) -> Option<T>) -> T {
@@ -192,9 +204,22 @@ pub fn now() -> u64 {
 
 /// The signature of a request, as its header has it.
 pub fn sign(secret: &str, id: &str, at: &str, body: &[u8]) -> String {
-    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
     let message = [id.as_bytes(), b".", at.as_bytes(), b".", body].concat();
-    format!("v1,{}", STANDARD.encode(hmac::sign(&key, &message)))
+    format!("v1,{}", STANDARD.encode(hmac::sign(&key(secret), &message)))
+}
+
+/// The signature of a body alone, as GitHub has it in `X-Hub-Signature-256`.
+pub fn sign_body(secret: &str, body: &[u8]) -> String {
+    let tag = hmac::sign(&key(secret), body);
+    tag.as_ref().iter().fold("sha256=".to_owned(), |text, byte| format!("{text}{byte:02x}"))
+}
+
+fn key(secret: &str) -> hmac::Key {
+    let bytes = match secret.strip_prefix("whsec_") {
+        Some(encoded) => STANDARD.decode(encoded).unwrap(),
+        None => secret.as_bytes().to_vec(),
+    };
+    hmac::Key::new(hmac::HMAC_SHA256, &bytes)
 }
 
 fn serve(stream: TcpStream, shared: &(Mutex<State>, Condvar), secret: &str) -> std::io::Result<()> {
@@ -234,6 +259,11 @@ fn answer(
     let age = at.parse::<u64>().map_or(u64::MAX, |at| now().abs_diff(at));
     let mut state = lock();
     state.requests += 1;
+    let body_signature = headers.get("x-hub-signature-256").cloned();
+    state.body_signatures.push(body_signature.clone());
+    if body_signature.is_some_and(|said| said != sign_body(secret, body)) {
+        state.unsigned += 1;
+    }
     if sign(secret, &id, at, body) != header("webhook-signature") || age > 300 {
         state.unsigned += 1;
         drop(state);
@@ -290,4 +320,51 @@ fn answer(
     let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{receipt}", receipt.len());
     stream.write_all(answer.as_bytes())?;
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+    fn post(hook: &Hook, at: &str, signature: &str, body: &str) -> std::io::Result<Answer> {
+        let mut request = Request::post("/in", &json!({}));
+        request.headers.extend([
+            ("webhook-id", "msg_p5jXN8AQM9LWM0D4loKWxJek".to_owned()),
+            ("webhook-timestamp", at.to_owned()),
+            ("webhook-signature", signature.to_owned()),
+        ]);
+        request.body = body.into();
+        request.send(hook.address)
+    }
+
+    /// The examples of both descriptions: a fake that is lenient would prove nothing.
+    #[test]
+    fn the_receiver_believes_only_the_signature() {
+        let (id, body) = ("msg_p5jXN8AQM9LWM0D4loKWxJek", r#"{"test": 2432232314}"#);
+        let known = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
+        assert_eq!(sign(SECRET, id, "1614265330", body.as_bytes()), known);
+        assert_eq!(
+            sign_body("It's a Secret to Everybody", b"Hello, World!"),
+            "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"
+        );
+        let hook = Hook::with(SECRET);
+        let now = now().to_string();
+        let body = r#"{"chat": "ops", "text": "x"}"#;
+        let good = sign(SECRET, id, &now, body.as_bytes());
+        let old = sign(SECRET, id, "1614265330", body.as_bytes());
+        assert_eq!(post(&hook, "1614265330", &old, body).unwrap().status, 401);
+        assert_eq!(post(&hook, &now, &good, &body.replace('x', "y")).unwrap().status, 401);
+        assert_eq!((hook.unsigned(), hook.all().len()), (2, 0));
+        hook.next("ops", &[Manner::Later(429, 7), Manner::Drop]);
+        let refused = post(&hook, &now, &good, body).unwrap();
+        assert_eq!((refused.status, refused.header("Retry-After")), (429, Some("7")));
+        assert!(post(&hook, &now, &good, body).is_err());
+        assert_eq!(post(&hook, &now, &good, body).unwrap().status, 200);
+        let taken = hook.taken("ops");
+        assert_eq!((taken.len(), taken[0].times), (1, 2), "it was taken, and only the answer was lost");
+    }
 }

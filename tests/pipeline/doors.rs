@@ -141,3 +141,23 @@ fn an_account_that_nobody_can_reach_says_so_and_sends() {
     assert!(is_deaf(&listed()), "{}", listed());
     assert!(daemon.stop().success());
 }
+
+/// A receiver that was made for another scheme finds the signature that it knows, where the account says so.
+#[test]
+fn posts_are_signed_for_a_receiver_of_another_scheme_too() {
+    let (home, hook, ingress) = (Home::new(Build::Release, User::Root), Hook::start(), ingress());
+    let daemon = crate::heard::serve(&home, Runtime::Native, &hook, ingress).ready();
+    wire(&daemon, "mock-agent", "ops", json!({"senders": "anyone"}));
+    hook.say(ingress, &json!({"text": "one", "chat": "ops"}));
+    hook.wait("ops", "one");
+    assert_eq!(hook.body_signatures(), [None], "nobody asked for it");
+    assert!(daemon.stop().success());
+    let daemon = crate::heard::serve(&home, Runtime::Native, &hook, ingress)
+        .env("IRONCLAW_WEBHOOK_SIGNATURE", "github")
+        .ready();
+    hook.say(ingress, &json!({"text": "two", "chat": "ops"}));
+    hook.wait("ops", "two");
+    assert!(hook.body_signatures()[1].as_ref().unwrap().starts_with("sha256="));
+    assert_eq!(hook.unsigned(), 0);
+    assert!(daemon.stop().success());
+}

@@ -21,8 +21,6 @@ pub enum Build {
     Hostile,
     /// A Telegram of our own.
     Telegram,
-    /// A receiver of webhooks.
-    Hook,
 }
 
 /// As whom it runs.
@@ -206,7 +204,6 @@ pub fn executable(build: Build) -> PathBuf {
         Build::Faults => ("IRONCLAW_TEST_FAULTS_EXE", faults_build("ironclaw")),
         Build::Hostile => ("IRONCLAW_TEST_HOSTILE_EXE", faults_build("hostile-sandbox")),
         Build::Telegram => ("IRONCLAW_TEST_TELEGRAM_EXE", faults_build("fake-telegram")),
-        Build::Hook => ("IRONCLAW_TEST_HOOK_EXE", faults_build("fake-hook")),
     };
     let path = std::env::var_os(variable).map_or(fallback, PathBuf::from);
     assert!(path.exists(), "{} is not there; tests/run builds it ({variable} may name it)", path.display());

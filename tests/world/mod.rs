@@ -15,7 +15,6 @@ pub mod chat;
 pub mod daemon;
 pub mod deceit;
 pub mod home;
-pub mod hook;
 pub mod http;
 pub mod install;
 pub mod leftovers;
@@ -27,7 +26,6 @@ use std::time::{Duration, Instant};
 pub use chat::{Chat, Entry};
 pub use daemon::{Daemon, Serve};
 pub use home::{Build, Home, User};
-pub use hook::Hook;
 pub use telegram::Telegram;
 
 /// How long a test waits for something that should happen at once. It is long because the machine may be

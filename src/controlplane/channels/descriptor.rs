@@ -184,6 +184,13 @@ const WEBHOOK: Descriptor = Descriptor {
             is_required: false,
             help: "where messages are posted: https, or http on this machine; without it only who waits is answered",
         },
+        Key {
+            name: "signature",
+            variable: "IRONCLAW_WEBHOOK_SIGNATURE",
+            is_secret: false,
+            is_required: false,
+            help: "how posts are signed: standard, or github for X-Hub-Signature-256 beside it",
+        },
     ],
     limit: Limit { size: 256 << 10, unit: Unit::Bytes },
     abilities: &[Ability::Idempotent, Ability::Threads, Ability::Mentions, Ability::Quotes],

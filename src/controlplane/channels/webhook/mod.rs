@@ -11,7 +11,7 @@ use std::time::Duration;
 use smol::Timer;
 use smol::future::FutureExt;
 
-use self::outbound::Target;
+use self::outbound::{Signs, Target};
 use self::signature::Secret;
 use self::waiting::Waiting;
 use super::descriptor::{self, Descriptor};
@@ -48,7 +48,8 @@ impl Webhook {
     /// What is wrong with one of them.
     pub fn new(account: &Account) -> Result<Self, String> {
         let secret = Secret::parse(account.value("secret").unwrap_or_default())?;
-        let target = account.value("url").map(Target::parse).transpose()?;
+        let signs = Signs::parse(account.value("signature"))?;
+        let target = account.value("url").map(|url| Target::parse(url, signs)).transpose()?;
         Ok(Self { platform: account.platform, secret, target, waiting: Waiting::default() })
     }
 

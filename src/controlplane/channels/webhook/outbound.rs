@@ -21,7 +21,31 @@ const NAME_BYTES: usize = 200;
 /// The configured address.
 pub(super) struct Target {
     url: String,
+    signs: Signs,
     agent: ureq::Agent,
+}
+
+/// What a post is signed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Signs {
+    /// The scheme by which both sides are checked.
+    Standard,
+    /// That, and the body alone, for receivers that know nothing else.
+    BodyToo,
+}
+
+impl Signs {
+    /// Reads the setting.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn parse(word: Option<&str>) -> Result<Self, String> {
+        match word {
+            None | Some("standard") => Ok(Self::Standard),
+            Some("github") => Ok(Self::BodyToo),
+            Some(_) => Err("signature must be standard or github".to_owned()),
+        }
+    }
 }
 
 impl Target {
@@ -29,7 +53,7 @@ impl Target {
     ///
     /// # Errors
     /// What is wrong with it; never the address itself, which may hold a secret.
-    pub(super) fn parse(url: &str) -> Result<Self, String> {
+    pub(super) fn parse(url: &str, signs: Signs) -> Result<Self, String> {
         let uri: Uri = url.parse().map_err(|_| "url is no address".to_owned())?;
         let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
         let is_near = host == "localhost" || host.parse::<IpAddr>().is_ok_and(is_loopback);
@@ -45,7 +69,7 @@ impl Target {
             return Err("url must hold no user name; the signature shows who sends".to_owned());
         }
         let agent = outgoing::agent(!is_near, outgoing::TIMEOUT);
-        Ok(Self { url: url.to_owned(), agent })
+        Ok(Self { url: url.to_owned(), signs, agent })
     }
 
     /// Posts one part.
@@ -65,14 +89,21 @@ impl Target {
         .to_string();
         let at = (Millis::now().0 / 1000).to_string();
         let signature = secret.sign(&key, &at, body.as_bytes());
+        let of_body = match self.signs {
+            Signs::Standard => None,
+            Signs::BodyToo => Some(secret.sign_body(body.as_bytes())),
+        };
         let (agent, url) = (self.agent.clone(), self.url.clone());
         smol::unblock(move || {
-            let request = agent
+            let mut request = agent
                 .post(&url)
                 .header("content-type", "application/json")
                 .header("webhook-id", &key)
                 .header("webhook-timestamp", &at)
                 .header("webhook-signature", &signature);
+            if let Some(of_body) = of_body {
+                request = request.header("x-hub-signature-256", of_body);
+            }
             let mut response = request
                 .send(body.as_bytes())
                 .map_err(|error| SendError::Retry(None, outgoing::words(&error)))?;
@@ -126,7 +157,7 @@ mod tests {
     fn an_address_is_private_on_its_way() {
         for good in ["https://x.example/a?b", "http://127.0.0.1:9/x", "http://localhost:9", "http://[::1]:9/"]
         {
-            assert!(Target::parse(good).is_ok(), "{good}");
+            assert!(Target::parse(good, Signs::Standard).is_ok(), "{good}");
         }
         for bad in [
             "",
@@ -137,8 +168,17 @@ mod tests {
             "https://u:p@x.example",
             "https://",
         ] {
-            let wrong = Target::parse(bad).err().unwrap();
+            let wrong = Target::parse(bad, Signs::Standard).err().unwrap();
             assert!(!wrong.contains("x.example"), "{wrong}");
+        }
+    }
+    #[test]
+    fn only_signatures_that_are_known_are_made() {
+        assert_eq!(Signs::parse(None), Ok(Signs::Standard));
+        assert_eq!(Signs::parse(Some("standard")), Ok(Signs::Standard));
+        assert_eq!(Signs::parse(Some("github")), Ok(Signs::BodyToo));
+        for bad in ["", "GitHub", "none", "sha1"] {
+            assert!(Signs::parse(Some(bad)).is_err(), "{bad}");
         }
     }
 }

@@ -53,6 +53,13 @@ impl Secret {
         format!("v1,{}", STANDARD.encode(hmac::sign(&self.0, &signed(id, at, body))))
     }
 
+    /// The signature of a body alone, as receivers know it that were made for GitHub's `X-Hub-Signature-256`. Nothing of
+    /// ours is believed by it: it can be used again.
+    pub fn sign_body(&self, body: &[u8]) -> String {
+        let tag = hmac::sign(&self.0, body);
+        tag.as_ref().iter().fold("sha256=".to_owned(), |text, byte| format!("{text}{byte:02x}"))
+    }
+
     /// Checks a request's headers.
     ///
     /// # Errors
@@ -107,6 +114,16 @@ mod tests {
         let signature = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
         assert_eq!(secret.sign(id, at, body), signature);
         assert_eq!(secret.check(id, at, body, signature, NOW), Ok(()));
+    }
+
+    /// The example of GitHub's manual.
+    #[test]
+    fn a_body_alone_is_signed_as_github_does() {
+        let secret = Secret(hmac::Key::new(hmac::HMAC_SHA256, b"It's a Secret to Everybody"));
+        assert_eq!(
+            secret.sign_body(b"Hello, World!"),
+            "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"
+        );
     }
 
     #[test]

@@ -16,6 +16,8 @@ use crate::controlplane::channels::written::{self, Outcome, Written};
 const KEPT: Duration = Duration::from_secs(60);
 /// Answers that are kept; the oldest goes first.
 const MOST_KEPT: usize = 64;
+/// Bytes of them, a few of the longest.
+const MOST_KEPT_BYTES: usize = 1 << 20;
 
 /// All that wait.
 #[derive(Clone, Debug, Default)]
@@ -94,10 +96,11 @@ impl Waiting {
         // Only the first answer: what else is said goes its usual way.
         let waiting = state.asked.remove(cause)?;
         let text: Arc<str> = text.into();
-        if state.kept.len() >= MOST_KEPT {
+        state.kept.push_back((now, cause.clone(), text.clone()));
+        let bytes = |state: &State| state.kept.iter().map(|(.., text)| text.len()).sum::<usize>();
+        while state.kept.len() > MOST_KEPT || bytes(&state) > MOST_KEPT_BYTES {
             state.kept.pop_front();
         }
-        state.kept.push_back((now, cause.clone(), text.clone()));
         let hand = |(_, sender): (u64, Sender<Answer>)| {
             let (written, outcome) = written::pair();
             let _ = sender.try_send(Answer { text: text.clone(), written: Some(written) });
@@ -235,5 +238,11 @@ mod tests {
         assert!(!found(&messages[4], Duration::ZERO) && found(&messages[5], KEPT - Duration::from_secs(1)));
         assert!(!found(&messages[5], KEPT));
         assert!(waiting.state().kept.is_empty());
+        for message in &messages[..5] {
+            let mut answers = waiting.watch();
+            assert!(smol::block_on(poll_once(answers.first_of(vec![message.clone()]))).is_none());
+            waiting.hand(message, &"x".repeat(MOST_KEPT_BYTES / 4), began);
+        }
+        assert!(!found(&messages[0], Duration::ZERO) && found(&messages[1], Duration::ZERO));
     }
 }
