@@ -33,6 +33,7 @@ use super::telemetry::log;
 use super::telemetry::metrics::METRICS;
 use crate::contract::ids::{GroupName, MessageId, SessionId, UserId, WiringId};
 use crate::contract::inbound::InboundKind;
+use crate::contract::plain;
 use crate::contract::time::Millis;
 
 /// How long an agent that was named goes on answering in that thread, in milliseconds.
@@ -302,6 +303,7 @@ fn take(
     let (mut outcomes, mut strangers) = (Vec::new(), Vec::new());
     let mut holding: Option<Accepted> = None;
     let files = files(&event);
+    let text = with_what_it_answers(&event, channel, instance);
     for Plan { wiring, partition, mut verdict, mut reason } in
         plan(tx, &said, now, |wiring| bots.speaks(wiring, &sender, Instant::now()))?
     {
@@ -319,12 +321,11 @@ fn take(
                 text: match verdict {
                     Verdict::Hold if !files.is_empty() => {
                         format!(
-                            "{}\n(files left out, because the sender was not admitted yet: {})",
-                            event.text,
+                            "{text}\n(files left out, because the sender was not admitted yet: {})",
                             files.len()
                         )
                     }
-                    _ => event.text.clone(),
+                    _ => text.clone(),
                 },
                 in_reply_to: None,
                 source_session: None,
@@ -380,6 +381,21 @@ fn take(
         inbox::note(tx, &place, &event.event_id, &first)?;
     }
     Ok(Routed { is_duplicate: false, outcomes, strangers })
+}
+
+/// What was said, and in a line before it the beginning of what it answers: without that it may mean nothing. The line
+/// is no more than the sender could write.
+fn with_what_it_answers(event: &InboundEvent, channel: &str, instance: &str) -> String {
+    let answered = event.reply_to.as_ref().filter(|answered| !answered.excerpt.trim().is_empty());
+    let (Some(answered), EventKind::Message | EventKind::Edit) = (answered, &event.kind) else {
+        return event.text.clone();
+    };
+    let by = descriptor::find(channel)
+        .filter(|_| !answered.handle.is_empty())
+        .map(|known| format!(" by {}", plain::line(&known.user(instance, &answered.handle))))
+        .unwrap_or_default();
+    let excerpt = plain::line(answered.excerpt.trim());
+    format!("(answers a message{by}: \u{201c}{excerpt}\u{201d})\n{}", event.text)
 }
 
 /// Adds a message and notes its files: both or neither.
@@ -452,7 +468,40 @@ impl Bots {
 
 #[cfg(test)]
 mod tests {
+    use super::super::channels::event::{Quoted, Sender};
     use super::*;
+
+    #[test]
+    fn an_answer_comes_with_the_beginning_of_what_it_answers() {
+        let event = |kind: EventKind, handle: &str, excerpt: &str| InboundEvent {
+            event_id: "1".into(),
+            chat: "5".into(),
+            thread: None,
+            message_id: None,
+            sender: Sender { handle: "42".into(), name: "Ann".into(), voice: Voice::Person },
+            is_group: true,
+            title: String::new(),
+            mentioned: true,
+            text: "yes".into(),
+            reply_to: Some(Quoted { message_id: "4".into(), handle: handle.into(), excerpt: excerpt.into() }),
+            attachments: Vec::new(),
+            occurred_at: None,
+            kind,
+        };
+        let of = |kind, handle: &str, excerpt: &str| {
+            with_what_it_answers(&event(kind, handle, excerpt), "telegram", "")
+        };
+        assert_eq!(
+            of(EventKind::Message, "99", "Shall I?"),
+            "(answers a message by telegram:99: \u{201c}Shall I?\u{201d})\nyes"
+        );
+        let shown = of(EventKind::Edit, "", "one\ntwo\u{202e}");
+        assert!(shown.starts_with("(answers a message: ") && shown.contains("\\u{202e}"), "{shown}");
+        assert_eq!(shown.lines().count(), 2, "{shown}");
+        assert_eq!(of(EventKind::Message, "99", " "), "yes");
+        let press = EventKind::Button { data: "d".into(), query: "q".into() };
+        assert_eq!(of(press, "99", "Shall I?"), "yes");
+    }
 
     #[test]
     fn a_program_is_answered_so_often_and_then_again() {

@@ -71,12 +71,6 @@ pub fn update_id(update: &Value) -> Option<i64> {
     update.get("update_id")?.as_i64()
 }
 
-/// What joins the messages of one album, each of which is an update.
-pub fn album(update: &Value) -> Option<&str> {
-    let (_, message) = ALLOWED_UPDATES.iter().find_map(|kind| Some((kind, update.get(kind)?)))?;
-    message.get("media_group_id")?.as_str()
-}
-
 /// Reads an update.
 ///
 /// # Errors
@@ -416,8 +410,6 @@ mod tests {
             assert_eq!(event.attachments.len(), 1, "{field}");
             assert_eq!((event.attachments[0].kind, event.attachments[0].name.as_str()), (kind, name));
         }
-        let update = format!(r#"{{"update_id":1,"message":{{"media_group_id":"g",{ANN},{PRIVATE}}}}}"#);
-        assert_eq!(album(&parse(update.as_bytes()).unwrap()), Some("g"));
     }
 
     #[test]
