@@ -65,7 +65,7 @@ CREATE TABLE inbox (
   began INTEGER NOT NULL,
   deaths INTEGER NOT NULL,
   created_at INTEGER NOT NULL
-, platform_message TEXT, wanted INTEGER NOT NULL DEFAULT 0) STRICT;
+, platform_message TEXT, wanted INTEGER NOT NULL DEFAULT 0, former_chat TEXT) STRICT;
 CREATE INDEX inbox_open ON inbox(session, position) WHERE state = 'open';
 CREATE TABLE events (
   channel TEXT NOT NULL,

@@ -261,7 +261,8 @@ impl ControlPlane {
         })
         .detach();
         let channels = Channels::new(&accounts, config.ingress, &inbound).map_err(StartError::Channel)?;
-        let courier = Courier::start(ledger.clone(), keyring.clone(), channels.clone(), &sessions);
+        let courier =
+            Courier::start(ledger.clone(), keyring.clone(), channels.clone(), &sessions, inbound.moved());
         let due_keyring = keyring.clone();
         let fetching = Fetcher::start(
             ledger.clone(),

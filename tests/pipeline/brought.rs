@@ -276,3 +276,26 @@ fn what_waits_goes_nowhere_once_its_agent_is_taken_away() {
     assert!(hook.taken("ops").is_empty() && hook.taken("dead").is_empty());
     assert!(daemon.stop().success());
 }
+
+/// The platform took it and the ledger cannot say so: that is tried again, and the message is not sent again.
+#[test]
+fn what_was_taken_is_noted_until_that_is_done_and_sent_once() {
+    let (home, hook, ingress) = (Home::new(Build::Faults, User::Root), Hook::start(), ingress());
+    let failing = home.root.join("failing");
+    std::fs::write(&failing, "").unwrap();
+    let daemon = serve(&home, Runtime::Native, &hook, ingress)
+        .fault(format!("noting-fails={}", failing.display()))
+        .ready();
+    wire(&daemon, "mock-agent", "ops", json!({"senders": "anyone"}));
+    hook.say(ingress, &json!({"text": "first", "chat": "ops"}));
+    hook.wait("ops", "first");
+    let is_not_noted = |line: &str| line.contains("delivery.not_noted");
+    daemon.log.wait_for("that it is not noted", is_not_noted);
+    assert_eq!(deliveries(&daemon, "waiting").len(), 1);
+    hook.say(ingress, &json!({"text": "second", "chat": "ops"}));
+    std::fs::remove_file(&failing).unwrap();
+    hook.wait("ops", "second");
+    let taken = hook.taken("ops");
+    assert!(taken.len() == 2 && taken.iter().all(|taken| taken.times == 1), "{taken:?}");
+    assert!(daemon.stop().success());
+}

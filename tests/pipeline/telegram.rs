@@ -236,6 +236,72 @@ fn telegram_tells_the_ingress_when_it_is_asked_to() {
     assert!(daemon.stop().success());
 }
 
+/// A group becomes another one while the agent is at work on what was said there: the answer is brought to the new one.
+#[test]
+fn a_group_that_moves_while_it_is_answered_gets_the_answer() {
+    let (home, telegram) = (Home::new(Build::Faults, User::Root), Telegram::start());
+    let gates = home.root.join("gates");
+    std::fs::create_dir(&gates).unwrap();
+    telegram.tell("chat", &json!({"id": -7, "type": "group"}));
+    let daemon =
+        serve(&home, Runtime::Native, &telegram).fault(format!("mock-gate={}", gates.display())).ready();
+    wire(&daemon, -7, json!({"senders": "anyone"}));
+    let words = marker();
+    telegram.tell("text", &json!({"chat": -7, "from": ANN, "text": format!("hold:gate {words}")}));
+    eventually("the model is asked", || (daemon.metric("ironclaw_model_requests_total") > 0.0).then_some(()));
+    telegram.tell("chat", &json!({"id": -7, "type": "group", "moved_to": -1007}));
+    telegram.chat(-1007);
+    let moves = |from: i64, to: i64| {
+        json!({"message": {"message_id": 9000, "date": 1, "migrate_to_chat_id": to,
+            "chat": {"id": from, "type": "group"}, "from": {"id": ANN, "is_bot": false, "first_name": "A"}}})
+    };
+    telegram.tell("update", &moves(-7, -1007));
+    eventually("the wiring leads to the new one", || {
+        let wirings = daemon.get("/v1/wirings")["wirings"].to_string();
+        wirings.contains("-1007").then_some(())
+    });
+    std::fs::write(gates.join("gate"), "").unwrap();
+    wait(&telegram, -1007, &words);
+    assert!(telegram.sent(-7).is_empty(), "{:?}", telegram.sent(-7));
+    // What waited for the old one is brought to the new one at once.
+    telegram.tell("chat", &json!({"id": -8, "type": "group"}));
+    wire(&daemon, -8, json!({"senders": "anyone"}));
+    let later =
+        json!({"kind": "status", "code": 429, "retry_after": 3000, "chat": -8, "method": "sendMessage"});
+    telegram.tell("fault", &later);
+    telegram.tell("text", &json!({"chat": -8, "from": ANN, "text": "too early"}));
+    eventually("it waits", || {
+        let waiting = daemon.get("/v1/deliveries?state=waiting")["deliveries"].clone();
+        (waiting[0]["attempts"] == 1).then_some(())
+    });
+    telegram.chat(-1008);
+    telegram.tell("update", &moves(-8, -1008));
+    wait(&telegram, -1008, "too early");
+    // What is said in the new one goes on in the same conversation.
+    let next = marker();
+    telegram.tell("text", &json!({"chat": -1007, "from": ANN, "text": next}));
+    wait(&telegram, -1007, &next);
+    assert_eq!(daemon.get("/v1/sessions")["sessions"].as_array().unwrap().len(), 2);
+    assert!(daemon.stop().success());
+}
+
+/// A short answer means nothing without what it answers.
+#[test]
+fn an_answer_comes_with_what_it_answers() {
+    let (home, telegram) = (Home::new(Build::Release, User::Root), Telegram::start());
+    telegram.chat(ANN);
+    let daemon = serve(&home, Runtime::Native, &telegram).ready();
+    wire(&daemon, ANN, json!({"senders": "anyone"}));
+    let question = marker();
+    telegram.tell("text", &json!({"chat": ANN, "from": ANN, "text": question}));
+    let said = wait(&telegram, ANN, &question);
+    let told = json!({"chat": ANN, "from": ANN, "text": "that one", "reply_to": said["message_id"]});
+    telegram.tell("text", &told);
+    let answer = wait(&telegram, ANN, "that one");
+    assert!(answer["plain"].as_str().unwrap().contains(&question), "{answer}");
+    assert!(daemon.stop().success());
+}
+
 /// That Telegram cannot reach the ingress is told by Telegram only, and said here.
 #[test]
 fn what_telegram_cannot_tell_the_ingress_is_said() {

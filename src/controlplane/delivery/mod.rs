@@ -10,6 +10,8 @@ pub mod sniff;
 use std::collections::HashMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+#[cfg(feature = "faults")]
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,6 +32,8 @@ use super::store::{Ledger, Step, StoreError, history, messaging_groups};
 use super::tasks;
 use super::telemetry::log;
 use super::telemetry::metrics::METRICS;
+#[cfg(feature = "faults")]
+use crate::contract::fault;
 use crate::contract::time::Millis;
 
 /// Parts under way at once, of all chats.
@@ -92,7 +96,13 @@ struct Working {
 
 impl Courier {
     /// Begins: what was left by an earlier daemon is brought first.
-    pub fn start(ledger: Ledger, keyring: Keyring, channels: Channels, sessions: &Sessions) -> Self {
+    pub fn start(
+        ledger: Ledger,
+        keyring: Keyring,
+        channels: Channels,
+        sessions: &Sessions,
+        moved: &Bell,
+    ) -> Self {
         let courier = Self {
             inner: Arc::new(Inner {
                 ledger,
@@ -106,7 +116,7 @@ impl Courier {
                 idle: Bell::default(),
             }),
         };
-        let looking = tasks::spawn(courier.clone().look(sessions.watch_all()));
+        let looking = tasks::spawn(courier.clone().look(sessions.watch_all(), moved.watch()));
         *courier.inner.looking.lock().unwrap_or_else(PoisonError::into_inner) = Some(looking);
         courier
     }
@@ -155,8 +165,8 @@ impl Courier {
         }
     }
 
-    /// Looks for chats to which something came, whenever something was said anywhere.
-    async fn look(self, said: Receiver<()>) {
+    /// Looks for chats to which something came, whenever something was said anywhere or a chat has another name.
+    async fn look(self, said: Receiver<()>, moved: Receiver<()>) {
         let mut last = 0;
         loop {
             let found = self.inner.ledger.read(move |conn| deliveries::chats_since(conn, last, PAGE)).await;
@@ -181,6 +191,7 @@ impl Courier {
                 Timer::after(SLOW).await;
                 Ok::<_, smol::channel::RecvError>(())
             };
+            let slow = moved.recv().or(slow);
             // Where there is no account, nothing goes to a platform but what an earlier one left.
             let bell = async {
                 if self.inner.channels.is_empty() {
@@ -317,6 +328,10 @@ impl Courier {
                 loop {
                     let (delivery, receipt) = (delivery.clone(), receipt.0.clone());
                     let noted = self.inner.ledger.write_step(Step::Deliver, move |tx| {
+                        #[cfg(feature = "faults")]
+                        if fault::value("noting-fails").is_some_and(|there| Path::new(there).exists()) {
+                            return Err(StoreError::Conflict("told to fail"));
+                        }
                         deliveries::brought(tx, &delivery, &receipt, of)
                     });
                     match noted.await {
@@ -356,8 +371,7 @@ impl Courier {
             Err(SendError::Moved(to)) => {
                 let (old, there) = (chat.clone(), Chat { chat: to.clone(), ..chat.clone() });
                 let noted = self.inner.ledger.write_step(Step::Deliver, move |tx| {
-                    messaging_groups::rename(tx, &old.channel, &old.instance, &old.chat, &to)?;
-                    deliveries::rename(tx, &old, &to)
+                    messaging_groups::rename(tx, &old.channel, &old.instance, &old.chat, &to)
                 });
                 noted.await?;
                 self.ring(&there);

@@ -54,6 +54,8 @@ pub struct Inbound {
     bots: Arc<Bots>,
     /// Rings when a message came with files.
     wanted: Arc<Bell>,
+    /// Rings when a chat has another name.
+    moved: Arc<Bell>,
 }
 
 /// Why nothing was accepted; the same may be brought again.
@@ -99,12 +101,25 @@ pub struct Outcome {
 impl Inbound {
     /// Takes what is brought into this ledger and wakes these sessions.
     pub fn new(ledger: Ledger, keyring: Keyring, sessions: Sessions, gateway: Gateway) -> Self {
-        Self { ledger, keyring, sessions, gateway, bots: Arc::default(), wanted: Arc::default() }
+        Self {
+            ledger,
+            keyring,
+            sessions,
+            gateway,
+            bots: Arc::default(),
+            wanted: Arc::default(),
+            moved: Arc::default(),
+        }
     }
 
     /// Rings when a message came with files that are to be fetched.
     pub fn wanted(&self) -> &Bell {
         &self.wanted
+    }
+
+    /// Rings when a chat has another name, and what waits to be brought to it with it.
+    pub fn moved(&self) -> &Bell {
+        &self.moved
     }
 
     /// How far a channel had read.
@@ -129,6 +144,7 @@ impl Inbound {
         let matched = self.matched(channel, instance, &events).await?;
         let (keyring, bots, instance) = (self.keyring.clone(), self.bots.clone(), instance.to_owned());
         let all = events.len();
+        let has_moved = events.iter().any(|event| matches!(event.kind, EventKind::Moved { .. }));
         let has_files = events.iter().any(|event| !event.attachments.is_empty());
         let routed = self.ledger.write_step(Step::Accept, move |tx| {
             let mut routed = Vec::with_capacity(events.len());
@@ -179,6 +195,9 @@ impl Inbound {
         }
         if has_files {
             self.wanted.ring();
+        }
+        if has_moved {
+            self.moved.ring();
         }
         let strangers: Vec<_> = routed.iter_mut().flat_map(|event| event.strangers.drain(..)).collect();
         if !strangers.is_empty() {

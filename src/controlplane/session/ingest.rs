@@ -224,7 +224,7 @@ fn objection(
                 let Some(origin) = inbox::find(tx, session, cause)? else {
                     return wrong("it answers a message that this session never got");
                 };
-                match letters::aim(message, &origin.place) {
+                match letters::aim(message, &origin) {
                     Aim::Back => {}
                     Aim::Elsewhere => answered += 1,
                     Aim::Nowhere => return wrong("it is addressed to a chat that there cannot be"),
@@ -270,7 +270,7 @@ fn store(
                 let cause = message.in_reply_to.as_ref();
                 let origin = cause.map(|cause| inbox::find(tx, session, cause)).transpose()?.flatten();
                 let Some(origin) = origin else { continue };
-                if letters::aim(&message, &origin.place) == Aim::Elsewhere {
+                if letters::aim(&message, &origin) == Aim::Elsewhere {
                     let begun = Instant::now();
                     let letter = Letter { session, epoch, seq: row.seq, message, cause: &origin };
                     let (answer, there) = letters::take(tx, desk, rates, letter)?;

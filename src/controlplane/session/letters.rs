@@ -44,17 +44,21 @@ pub(super) enum Aim {
     Nowhere,
 }
 
-/// Reads where a message goes from its coordinates; what is left out is that of the message that it answers.
-pub(super) fn aim(message: &MessageOut, origin: &Place) -> Aim {
+/// Reads where a message goes from its coordinates; what is left out is that of the message that it answers. A chat whose
+/// name changed since is that chat under both names: the agent may have been told the former one.
+pub(super) fn aim(message: &MessageOut, cause: &Found) -> Aim {
     let MessageOut { kind, channel, chat, thread, .. } = message;
+    let origin = &cause.place;
+    let is_there =
+        |chat: &str| chat == origin.chat || cause.former_chat.as_deref().is_some_and(|former| chat == former);
     if let (OutboundKind::Chat, Some(channel), Some(chat)) = (kind, channel, chat)
-        && (channel, chat) != (&origin.channel, &origin.chat)
+        && !(*channel == origin.channel && is_there(chat))
     {
         return Aim::Elsewhere;
     }
     let is_other = |said: &Option<String>, is: Option<&str>| said.is_some() && said.as_deref() != is;
     let is_wrong = is_other(channel, Some(&origin.channel))
-        || is_other(chat, Some(&origin.chat))
+        || chat.as_deref().is_some_and(|chat| !is_there(chat))
         || is_other(thread, origin.thread.as_deref());
     if is_wrong { Aim::Nowhere } else { Aim::Back }
 }

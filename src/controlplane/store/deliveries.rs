@@ -321,17 +321,6 @@ pub fn retry(tx: &Transaction<'_>, message: &MessageId) -> Result<bool, StoreErr
     Ok(tx.prepare_cached(sql)?.execute(params![message.as_str(), Millis::now().0])? == 1)
 }
 
-/// A chat of a platform has another name now, and what waits for it goes there.
-///
-/// # Errors
-/// SQLite's.
-pub fn rename(tx: &Transaction<'_>, chat: &Chat, to: &str) -> Result<(), StoreError> {
-    let sql = "UPDATE deliveries SET chat = ?4
-               WHERE channel = ?1 AND instance = ?2 AND chat = ?3 AND state = 'waiting'";
-    tx.prepare_cached(sql)?.execute(params![chat.channel, chat.instance, chat.chat, to])?;
-    Ok(())
-}
-
 /// How many wait, and how many were given up.
 ///
 /// # Errors

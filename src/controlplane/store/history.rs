@@ -168,7 +168,7 @@ pub fn notice(
                 return Ok(position);
             }
             let mut told = Some((position, id));
-            for place in inbox::places(tx, session, MOST_TOLD)? {
+            for place in places(tx, session, MOST_TOLD)? {
                 let (position, id) = match told.take() {
                     Some(first) => first,
                     None => say(tx, keyring, session, None, text)?,
@@ -178,6 +178,30 @@ pub fn notice(
         }
     }
     Ok(position)
+}
+
+/// The places that wait for this conversation to answer, oldest first; where none does, the one that it heard from
+/// last.
+fn places(conn: &Connection, session: &SessionId, most: usize) -> Result<Vec<Place>, StoreError> {
+    let read = |row: &Row<'_>| {
+        Ok::<_, rusqlite::Error>(Place {
+            channel: row.get(0)?,
+            instance: row.get(1)?,
+            chat: row.get(2)?,
+            thread: row.get(3)?,
+        })
+    };
+    let sql = "SELECT channel, instance, chat, thread FROM inbox WHERE session = ?1 AND state = 'open'
+               GROUP BY channel, instance, chat, thread ORDER BY min(position) LIMIT ?2";
+    let mut query = conn.prepare_cached(sql)?;
+    let waiting: Vec<Place> =
+        query.query_map(params![session.as_str(), super::rows(most)], read)?.collect::<Result<_, _>>()?;
+    if !waiting.is_empty() {
+        return Ok(waiting);
+    }
+    let sql = "SELECT i.channel, i.instance, i.chat, i.thread FROM history h JOIN inbox i ON i.position = h.position
+               WHERE h.session = ?1 AND h.kind = 'in' ORDER BY h.position DESC LIMIT 1";
+    Ok(conn.prepare_cached(sql)?.query_map([session.as_str()], read)?.collect::<Result<_, _>>()?)
 }
 
 /// Adds the host's own words to somebody in one place of the conversation.

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use super::attachments::{self, File};
 use super::secrets::Texts;
 use super::sessions::{self, Partition, Place};
-use super::{StoreError, check_length, history, rows};
+use super::{StoreError, check_length, history};
 use crate::contract::ids::{MessageId, SessionId};
 use crate::contract::inbound::{InboundKind, MessageIn};
 use crate::contract::outbound::BYTES_A_VALUE;
@@ -156,6 +156,8 @@ pub struct Found {
     pub state: State,
     /// Where it was said.
     pub place: Place,
+    /// What that chat was called before, if its name changed since.
+    pub former_chat: Option<String>,
     /// The platform's own name of it.
     pub platform_message: Option<String>,
     /// How many agents it passed through.
@@ -436,8 +438,8 @@ pub fn hand_over(
 /// # Errors
 /// SQLite's, or [`StoreError::BadRow`].
 pub fn find(conn: &Connection, session: &SessionId, id: &MessageId) -> Result<Option<Found>, StoreError> {
-    let sql = "SELECT position, state, channel, instance, chat, thread, platform_message, hop FROM inbox
-         WHERE id = ?1 AND session = ?2";
+    let sql = "SELECT position, state, channel, instance, chat, thread, platform_message, hop, former_chat
+         FROM inbox WHERE id = ?1 AND session = ?2";
     let mut query = conn.prepare_cached(sql)?;
     let mut found = query.query_and_then([id.as_str(), session.as_str()], |row| {
         Ok(Found {
@@ -451,36 +453,10 @@ pub fn find(conn: &Connection, session: &SessionId, id: &MessageId) -> Result<Op
             },
             platform_message: row.get(6)?,
             hop: row.get(7)?,
+            former_chat: row.get(8)?,
         })
     })?;
     found.next().transpose()
-}
-
-/// The places that wait for this conversation to answer, oldest first; where none does, the one that it heard from
-/// last.
-///
-/// # Errors
-/// SQLite's.
-pub fn places(conn: &Connection, session: &SessionId, most: usize) -> Result<Vec<Place>, StoreError> {
-    let read = |row: &Row<'_>| {
-        Ok::<_, rusqlite::Error>(Place {
-            channel: row.get(0)?,
-            instance: row.get(1)?,
-            chat: row.get(2)?,
-            thread: row.get(3)?,
-        })
-    };
-    let sql = "SELECT channel, instance, chat, thread FROM inbox WHERE session = ?1 AND state = 'open'
-               GROUP BY channel, instance, chat, thread ORDER BY min(position) LIMIT ?2";
-    let mut query = conn.prepare_cached(sql)?;
-    let waiting: Vec<Place> =
-        query.query_map(params![session.as_str(), rows(most)], read)?.collect::<Result<_, _>>()?;
-    if !waiting.is_empty() {
-        return Ok(waiting);
-    }
-    let sql = "SELECT i.channel, i.instance, i.chat, i.thread FROM history h JOIN inbox i ON i.position = h.position
-               WHERE h.session = ?1 AND h.kind = 'in' ORDER BY h.position DESC LIMIT 1";
-    Ok(conn.prepare_cached(sql)?.query_map([session.as_str()], read)?.collect::<Result<_, _>>()?)
 }
 
 /// A message's turn began: from now on a death counts against it, and the session's launches count as good.

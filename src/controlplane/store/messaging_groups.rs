@@ -75,8 +75,8 @@ pub fn find(
         .transpose()
 }
 
-/// A chat has another name now: wirings and destinations lead to it, its conversations go on there, and what was not
-/// answered or heard yet is of it. Where that name is known already, both stay as they are.
+/// A chat has another name now: wirings and destinations lead to it, its conversations go on there, what was not
+/// answered or heard yet is of it, and what waits to be brought goes there. Where that name is known already, both stay as they are.
 ///
 /// # Errors
 /// SQLite's.
@@ -92,8 +92,11 @@ pub fn rename(
     tx.prepare_cached(sql)?.execute([channel, instance, chat, to])?;
     for sql in [
         "UPDATE OR IGNORE sessions SET chat = ?4 WHERE channel = ?1 AND instance = ?2 AND chat = ?3",
-        "UPDATE inbox SET chat = ?4 WHERE state = 'open' AND channel = ?1 AND instance = ?2 AND chat = ?3",
+        "UPDATE inbox SET chat = ?4, former_chat = ?3
+             WHERE state = 'open' AND channel = ?1 AND instance = ?2 AND chat = ?3",
         "UPDATE held SET chat = ?4 WHERE channel = ?1 AND instance = ?2 AND chat = ?3",
+        // Nothing was asked of that one yet.
+        "UPDATE deliveries SET chat = ?4, due = 0 WHERE state = 'waiting' AND channel = ?1 AND instance = ?2 AND chat = ?3",
     ] {
         // Chats are renamed once in their life, so that none of these needs an index.
         tx.prepare_cached(sql)?.execute([channel, instance, chat, to])?;

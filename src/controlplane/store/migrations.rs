@@ -474,6 +474,11 @@ ALTER TABLE held ADD COLUMN asked INTEGER NOT NULL DEFAULT 0; -- 1 once its send
 CREATE INDEX held_unasked ON held(id) WHERE asked = 0;
 ",
     },
+    Step {
+        name: "former names of chats",
+        sql: "ALTER TABLE inbox ADD COLUMN former_chat TEXT; -- under which its agent may know the chat still
+",
+    },
 ];
 
 /// Runs the steps that are missing.

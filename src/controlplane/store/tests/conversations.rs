@@ -9,7 +9,7 @@ use crate::controlplane::store::history::{self, Direction, Entry};
 use crate::controlplane::store::inbox::{self, Accepted, MOST_DEATHS, Marked, NewInbound, State};
 use crate::controlplane::store::outbox::{self, Output};
 use crate::controlplane::store::sessions::{self, Partition, Place, SessionState};
-use crate::controlplane::store::{StoreError, groups, retention, secrets};
+use crate::controlplane::store::{StoreError, groups, messaging_groups, retention, secrets};
 use crate::controlplane::tasks;
 
 type Mark = fn(&rusqlite::Transaction<'_>, &super::SessionId, &MessageId) -> Result<Marked, StoreError>;
@@ -359,6 +359,9 @@ fn a_notice_of_a_shared_conversation_reaches_its_chats() {
     });
     tell("and again");
     assert_eq!(told(), [at("one"), at("other"), at("one")]);
+    // A chat that has another name now is brought what waits for it under that.
+    world.write(|tx| messaging_groups::rename(tx, "webhook", "", "one", "new"));
+    assert_eq!(told(), [at("new"), at("other"), at("new")]);
 }
 
 #[test]

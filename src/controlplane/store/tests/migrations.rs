@@ -11,7 +11,7 @@ use crate::controlplane::store::migrations;
 
 /// The steps that were released. Add the digest of a new one; never change one that is here: the ledgers that took that
 /// step do not take it again.
-const RELEASED: [&str; 15] = [
+const RELEASED: [&str; 16] = [
     "041d6b8241d5f57d6780272a2632c6f4bb34ff16fedfc7795b02179b53e97bc1",
     "35c83d459cd3d493c3e8e6be691e27fe894776a8942971ec998f47a17acc5c0f",
     "42c4e62bdc3fb36b99e5229de5140d638e19dae0237a2b14a3066fd9d3df0879",
@@ -27,6 +27,7 @@ const RELEASED: [&str; 15] = [
     "46b2b648511ec24dd2be0cab3523e1e7a25c4cc7ffd17c913edfe0a1490cf488",
     "3fb7ca60d2a0ad3ffd3f4222489e3d45eef5db92c1618dff7fe347a1bece76e2",
     "d3524310405d5c4f8515cd435727fda90c900d62b805900afab542800c1fbea2",
+    "ed0f314a76152992f6d5a1143decf244f4445463db5348999bc4d5bb4da11c99",
 ];
 
 #[test]
