@@ -23,6 +23,8 @@ fn what_is_not_taken_comes_again_and_what_never_is_is_kept_for_somebody() {
     // An error of the moment, a hint, and what was taken although no answer came: each once, under the same name.
     hook.next("ops", &[Manner::Status(500), Manner::Later(429, 1), Manner::Drop]);
     say("first");
+    // What waited together would be answered together.
+    eventually("it was tried", || (hook.requests() > 0).then_some(()));
     say("second");
     hook.wait("ops", "second");
     let taken = hook.taken("ops");
