@@ -355,3 +355,27 @@ CREATE TABLE attachment_chunks (
   PRIMARY KEY (content, chunk)
 ) STRICT;
 CREATE INDEX held_unasked ON held(id) WHERE asked = 0;
+CREATE TABLE questions (
+  id TEXT PRIMARY KEY,
+  session TEXT NOT NULL REFERENCES sessions(id), -- that asks and hears the answer, and with whose secret it is sealed
+  message TEXT NOT NULL UNIQUE, -- that shows it
+  channel TEXT NOT NULL,
+  instance TEXT NOT NULL,
+  chat TEXT NOT NULL,
+  thread TEXT,
+  content BLOB NOT NULL, -- sealed; empty once it was erased
+  state TEXT NOT NULL CHECK (state IN ('open', 'answered', 'expired', 'cancelled')),
+  created_at INTEGER NOT NULL,
+  expires_at INTEGER NOT NULL,
+  ended_at INTEGER,
+  ended_by TEXT, -- a user
+  answer TEXT, -- the message that told the agent
+  has_buttons INTEGER NOT NULL, -- there are still buttons under its message
+  call TEXT NOT NULL, -- the agent's own mark of the call that asked
+  request TEXT NOT NULL, -- digest of what it asked
+  UNIQUE (session, call)
+) STRICT;
+CREATE INDEX questions_due ON questions(expires_at) WHERE state = 'open';
+CREATE INDEX questions_open ON questions(channel, instance, chat) WHERE state = 'open';
+CREATE INDEX questions_stale ON questions(id) WHERE has_buttons = 1 AND state <> 'open';
+CREATE INDEX questions_over ON questions(ended_at) WHERE state <> 'open';

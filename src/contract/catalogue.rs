@@ -36,6 +36,15 @@ pub const RESUME_TASK: &str = "resume_task";
 /// See [`SCHEDULE_TASK`].
 pub const CANCEL_TASK: &str = "cancel_task";
 
+/// The tool that asks people.
+pub const ASK_USER_QUESTION: &str = "ask_user_question";
+/// Longest question, in bytes.
+pub const MOST_QUESTION: usize = 2 << 10;
+/// Most options of a question.
+pub const MOST_OPTIONS: usize = 10;
+/// Longest option, in bytes.
+pub const MOST_OPTION: usize = 200;
+
 /// The tool without which no file leaves the workspace.
 pub const SEND_FILE: &str = "send_file";
 
@@ -75,6 +84,12 @@ pub const TOOLS: &[Tool] = &[
         name: SEND_FILE,
         title: "Send files",
         description: "Sends a file of the workspace, or of what it is shown, to the chat that is answered.",
+        category: "messages",
+    },
+    Tool {
+        name: ASK_USER_QUESTION,
+        title: "Ask people",
+        description: "Asks the people of the chat that is answered, with options or for words of their own.",
         category: "messages",
     },
     Tool {

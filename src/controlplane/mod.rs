@@ -18,6 +18,7 @@ pub mod keys;
 pub(crate) mod listen;
 pub mod places;
 pub mod principals;
+pub mod questions;
 pub mod router;
 pub mod schedule;
 pub mod serve;

@@ -7,7 +7,7 @@ use smol::Timer;
 
 use super::gateway::Gateway;
 use super::session::Sessions;
-use super::store::{Ledger, StoreError, retention, sessions as rows, tasks};
+use super::store::{Ledger, StoreError, questions, retention, sessions as rows, tasks};
 use super::tasks as executor;
 use super::telemetry::log;
 use crate::contract::time::Millis;
@@ -77,8 +77,9 @@ async fn prune(ledger: &Ledger, now: Millis) -> Result<(), StoreError> {
             let attention = retention::prune_attention(tx, now, PRUNED_AT_ONCE)?;
             let held = retention::prune_held(tx, now, PRUNED_AT_ONCE)?;
             let ended = tasks::prune(tx, before(retention::CHANGES_MILLIS), PRUNED_AT_ONCE)?;
+            let asked = questions::prune(tx, before(retention::HISTORY_MILLIS), PRUNED_AT_ONCE)?;
             let changes = retention::prune_changes(tx, before(retention::CHANGES_MILLIS), CHANGES_AT_ONCE)?;
-            Ok((history, events, attention.max(held).max(ended), changes))
+            Ok((history, events, attention.max(held).max(ended).max(asked), changes))
         });
         let (history, events, waiting, changes) = pruned.await?;
         all = (all.0 + history, all.1 + events, all.2 + changes);

@@ -36,6 +36,7 @@ const TOPICS: &[(&str, &str, &str)] = &[
         "what agents are asked at its time: reminders, reports, checks",
         include_str!("../help/tasks.md"),
     ),
+    ("questions", "what agents ask people: buttons, numbers, answers", include_str!("../help/questions.md")),
     ("keys", "master key, token, what is encrypted with what", include_str!("../help/keys.md")),
     (
         "audit",

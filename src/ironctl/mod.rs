@@ -22,6 +22,7 @@ mod onboard;
 mod payload;
 mod people;
 mod places;
+mod questions;
 mod reopen;
 mod resolve;
 mod shown;
@@ -107,6 +108,7 @@ enum Command {
     Route(channels::Route),
     Delivery(deliveries::Delivery),
     Task(tasks::Task),
+    Question(questions::Question),
     Pair(decide::Pair),
     Tools(tools::Tools),
     Whoami(people::Whoami),
@@ -336,6 +338,7 @@ pub fn run(words: &[&str]) -> Result<(), Failure> {
         Command::Pair(words) => decide::pair(&client()?, words),
         Command::Delivery(words) => deliveries::run(&client()?, words),
         Command::Task(words) => tasks::run(&client()?, words),
+        Command::Question(words) => questions::run(&client()?, words),
         Command::Tools(words) => tools::run(&words),
         Command::Whoami(words) => people::whoami(&client()?, &words),
         Command::Audit(Audit { limit, follow, json, verb: None }) => {

@@ -37,6 +37,8 @@ pub struct Taken {
     pub thread: Option<String>,
     pub text: String,
     pub in_reply_to: Option<String>,
+    /// What could be pressed under it.
+    pub buttons: Vec<Value>,
     /// How often it came.
     pub times: u32,
 }
@@ -304,6 +306,7 @@ fn answer(
                 thread: text("thread"),
                 text: text("text").unwrap(),
                 in_reply_to: text("in_reply_to"),
+                buttons: document["buttons"].as_array().cloned().unwrap_or_default(),
                 times: 1,
             };
             let at = state.taken.len();

@@ -285,8 +285,11 @@ fn inv_099_every_route_wants_a_token_that_reaches_it() {
             .replace("{id}", "ses_01ARZ3NDEKTSV4RRFFQ69G5FAV");
         let send = |token: Option<&str>| {
             // Who may talk is judged with the message, so there it must be one.
-            let body =
-                if path.ends_with("/messages") { json!({"text": "x", "event_id": "e"}) } else { json!({}) };
+            let body = match path.rsplit('/').next() {
+                Some("messages") => json!({"text": "x", "event_id": "e"}),
+                Some("answer") => json!({"option": 1}),
+                _ => json!({}),
+            };
             let mut request = Request::post(&real, &body);
             request.method = method;
             if let Some(token) = token {
@@ -311,8 +314,10 @@ fn inv_099_every_route_wants_a_token_that_reaches_it() {
             assert_eq!(send(Some(narrow.as_str())).json()["scopes"], json!(["chat"]));
             continue;
         }
-        assert_eq!(send(Some(powerless.as_str())).status, 403, "{method} {path} without a role");
-        let talks = path.starts_with("/v1/chat/");
+        // Who may talk to no agent is not told which of them asks.
+        let talks = path.starts_with("/v1/chat/") || path.ends_with("/answer");
+        let refused = if path.ends_with("/answer") { 404 } else { 403 };
+        assert_eq!(send(Some(powerless.as_str())).status, refused, "{method} {path} without a role");
         assert_eq!(send(Some(narrow.as_str())).status == 403, !talks, "{method} {path} with a narrow token");
     }
     assert!(daemon.stop().success());

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import re
+import time
 import urllib.request
 
 import schemathesis
@@ -20,9 +21,10 @@ numbers = itertools.count()
 turns = {}
 
 
-def ask(path, body):
+def ask(path, body=None):
     headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
-    request = urllib.request.Request(ADDRESS + path, json.dumps(body).encode(), headers, method="POST")
+    body = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(ADDRESS + path, body, headers, method="GET" if body is None else "POST")
     with urllib.request.urlopen(request) as answer:
         return json.load(answer)
 
@@ -54,6 +56,18 @@ def task():
     return ask("/v1/tasks", {"group": "quiet", "chat": f"made-{next(numbers)}", "prompt": "x", "every": "1d"})["id"]
 
 
+def question():
+    text = 'tool:ask_user_question {"question": "x", "options": ["a", "b"], "allow_freeform": true}'
+    chat = f"asked-{next(numbers)}"
+    ask("/v1/chat/mock-agent/messages", {"text": text, "event_id": chat, "chat": chat})
+    for _ in range(300):
+        found = [one for one in ask("/v1/questions?limit=200")["questions"] if one["chat"] == chat]
+        if found:
+            return found[0]["id"]
+        time.sleep(0.05)
+    raise AssertionError("nothing was asked")
+
+
 # By operation: what its path names.
 THERE = {
     "GET /v1/agents/{name}": lambda: {"name": "quiet"},
@@ -67,6 +81,9 @@ THERE = {
     "POST /v1/tasks/{id}": lambda: {"id": task()},
     "DELETE /v1/tasks/{id}": lambda: {"id": task()},
     "POST /v1/tasks/{id}/run": lambda: {"id": task()},
+    "GET /v1/questions/{id}": lambda: {"id": question()},
+    "POST /v1/questions/{id}/answer": lambda: {"id": question()},
+    "POST /v1/questions/{id}/cancel": lambda: {"id": question()},
     "GET /v1/changes/{id}": lambda: {"id": pending()["id"]},
     "POST /v1/changes/{id}/withdraw": lambda: {"id": pending()["id"]},
     "POST /v1/changes/{id}/retry": lambda: {"id": os.environ["IRONCLAW_TEST_UNDONE"]},

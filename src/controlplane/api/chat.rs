@@ -3,6 +3,7 @@
 
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
+use rusqlite::Transaction;
 
 use super::problem::Problem;
 use super::router::Query;
@@ -12,9 +13,11 @@ use crate::contract::inbound::InboundKind;
 use crate::contract::json::{Value, only_fields};
 use crate::controlplane::doors;
 use crate::controlplane::http::{Body, json_response};
+use crate::controlplane::keys::Keyring;
 use crate::controlplane::principals::{self, Principal, Scope};
+use crate::controlplane::questions::{self, Choice, Person};
 use crate::controlplane::store::history::{self, Direction, Entry};
-use crate::controlplane::store::inbox::{self, NewInbound};
+use crate::controlplane::store::inbox::{self, Accepted, NewInbound};
 use crate::controlplane::store::sessions::{self, Partition, Place};
 use crate::controlplane::store::{Step, StoreError, groups};
 use crate::controlplane::telemetry::log;
@@ -73,7 +76,10 @@ pub(super) async fn send(
         if groups::live(tx, group)?.is_none() {
             return Err(StoreError::NoGroup(group.clone()));
         }
-        let accepted = inbox::accept(tx, &keyring, &new)?;
+        let accepted = match answered(tx, &keyring, &new)? {
+            Some(accepted) => accepted,
+            None => inbox::accept(tx, &keyring, &new)?,
+        };
         let is_news = !accepted.duplicate && actors.is_watched(&accepted.session);
         if !is_news {
             return Ok(Some((accepted, None)));
@@ -108,6 +114,30 @@ pub(super) async fn send(
         ("duplicate", Value::from(accepted.duplicate)),
     ]);
     Ok(json_response(StatusCode::ACCEPTED, &answer))
+}
+
+/// Takes a message as the answer to a question that was asked in its conversation, if it is one.
+fn answered(
+    tx: &Transaction<'_>,
+    keyring: &Keyring,
+    new: &NewInbound,
+) -> Result<Option<Accepted>, StoreError> {
+    if inbox::seen(tx, &new.place, &new.event_id)?.is_some() {
+        return Ok(None);
+    }
+    let Some(session) = sessions::find(tx, &new.partition)? else { return Ok(None) };
+    for (question, asked) in questions::open_in(tx, keyring, &new.place)? {
+        let choice = asked.named(&new.text).unwrap_or_else(|| Choice::Words(new.text.clone()));
+        if question.session != session || asked.words(&choice).is_none() {
+            continue;
+        }
+        let person = Person { id: &new.sender_id, name: &new.sender_name, message: None };
+        if let Ok(accepted) = questions::answer(tx, keyring, &question, &choice, person)? {
+            inbox::note(tx, &new.place, &new.event_id, &accepted)?;
+            return Ok(Some(accepted));
+        }
+    }
+    Ok(None)
 }
 
 fn read(agent: &str, document: &Value) -> Result<NewInbound, Problem> {

@@ -19,6 +19,7 @@ mod lists;
 mod pairings;
 mod people;
 mod problem;
+mod questions;
 mod rate;
 pub mod readiness;
 mod router;
@@ -215,6 +216,20 @@ impl Api {
                 Query::read(query, &[])?;
                 no_fields(request).await?;
                 tasks::run(self, principal, &id).await
+            }
+            Guarded::Questions => questions::list(self, &principal, query).await,
+            Guarded::Question { id } => {
+                Query::read(query, &[])?;
+                questions::show(self, &principal, &id).await
+            }
+            Guarded::AnswerQuestion { id } => {
+                Query::read(query, &[])?;
+                questions::answer(self, principal, &id, request).await
+            }
+            Guarded::CancelQuestion { id } => {
+                Query::read(query, &[])?;
+                no_fields(request).await?;
+                questions::cancel(self, principal, &id).await
             }
             Guarded::MessagingGroups => agents::messaging_groups(self, query).await,
             Guarded::Submit => {

@@ -227,6 +227,22 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "no_such_task", "no such task", detail)
     }
 
+    pub(super) fn no_question(name: &str) -> Self {
+        let detail = format!("there is no question {}; see `ironctl question list`", plain::line(name));
+        Self::new(StatusCode::NOT_FOUND, "no_such_question", "no such question", detail)
+    }
+
+    pub(super) fn no_answer() -> Self {
+        let detail =
+            "that is none of its options, and it takes no other words; `ironctl question show` has them";
+        Self::new(StatusCode::CONFLICT, "not_an_answer", "The question is as it was", detail)
+    }
+
+    pub(super) fn question_over(detail: &str) -> Self {
+        let detail = format!("{detail} `ironctl question show` says what became of it.");
+        Self::new(StatusCode::CONFLICT, "question_over", "The question is as it was", detail)
+    }
+
     /// `why` is a word for programs.
     pub(super) fn task_refused(why: &'static str, detail: String) -> Self {
         Self::new(StatusCode::CONFLICT, "task_refused", "The task is as it was", detail)

@@ -42,6 +42,10 @@ pub(super) enum Guarded {
     EditTask { id: String },
     CancelTask { id: String },
     RunTask { id: String },
+    Questions,
+    Question { id: String },
+    AnswerQuestion { id: String },
+    CancelQuestion { id: String },
     Submit,
     Pending,
     ChangeHistory,
@@ -101,6 +105,8 @@ impl Guarded {
                 | Self::AuditVerify
                 | Self::Agent { .. }
                 | Self::Task { .. }
+                | Self::Questions
+                | Self::Question { .. }
                 | Self::History { .. }
                 | Self::Events { .. }
                 | Self::Feed
@@ -112,7 +118,9 @@ impl Guarded {
     pub(super) fn scope(&self) -> Scope {
         match self {
             Self::Metrics => Scope::Metrics,
-            Self::Send { .. } | Self::History { .. } | Self::Events { .. } => Scope::Chat,
+            Self::Send { .. } | Self::History { .. } | Self::Events { .. } | Self::AnswerQuestion { .. } => {
+                Scope::Chat
+            }
             Self::Submit
             | Self::Withdraw { .. }
             | Self::Release { .. }
@@ -123,6 +131,7 @@ impl Guarded {
             | Self::EditTask { .. }
             | Self::CancelTask { .. }
             | Self::RunTask { .. }
+            | Self::CancelQuestion { .. }
             | Self::EditAgent { .. }
             | Self::DeleteAgent { .. } => Scope::Operate,
             Self::AuditAcknowledge => Scope::Admin,
@@ -176,6 +185,10 @@ pub(super) fn route(method: &Method, path: &str) -> Result<Route, Problem> {
             guarded(Guarded::CancelTask { id: owned(id) }),
         ),
         ["v1", "tasks", id, "run"] => (None, guarded(Guarded::RunTask { id: owned(id) }), None),
+        ["v1", "questions"] => (guarded(Guarded::Questions), None, None),
+        ["v1", "questions", id] => (guarded(Guarded::Question { id: owned(id) }), None, None),
+        ["v1", "questions", id, "answer"] => (None, guarded(Guarded::AnswerQuestion { id: owned(id) }), None),
+        ["v1", "questions", id, "cancel"] => (None, guarded(Guarded::CancelQuestion { id: owned(id) }), None),
         ["v1", "changes"] => (None, guarded(Guarded::Submit), None),
         ["v1", "changes", "pending"] => (guarded(Guarded::Pending), None, None),
         ["v1", "changes", "history"] => (guarded(Guarded::ChangeHistory), None, None),

@@ -156,7 +156,7 @@ const TELEGRAM: Descriptor = Descriptor {
     ],
     // Telegram takes 4,096; markup that is closed and opened again needs some room.
     limit: Limit { size: 4000, unit: Unit::Utf16 },
-    abilities: &[Ability::Threads, Ability::Mentions, Ability::Typing, Ability::Quotes],
+    abilities: &[Ability::Threads, Ability::Mentions, Ability::Typing, Ability::Buttons, Ability::Quotes],
     is_chat: is_telegram_chat,
     chat_form: "a number, negative for groups, or @name",
     is_heard_as: is_telegram_number,
@@ -193,7 +193,7 @@ const WEBHOOK: Descriptor = Descriptor {
         },
     ],
     limit: Limit { size: 256 << 10, unit: Unit::Bytes },
-    abilities: &[Ability::Idempotent, Ability::Threads, Ability::Mentions, Ability::Quotes],
+    abilities: &[Ability::Idempotent, Ability::Threads, Ability::Mentions, Ability::Buttons, Ability::Quotes],
     is_chat: is_hook_chat,
     chat_form: "1 to 128 of A-Z a-z 0-9 . _ - : / @ + #",
     is_heard_as: is_hook_chat,

@@ -25,6 +25,7 @@ use self::supervisor::Reporter;
 use self::written::Written;
 use crate::contract::ids::MessageId;
 use crate::controlplane::places::Visitor;
+use crate::controlplane::questions::Button;
 use crate::controlplane::router::{Inbound, NotAccepted, Routed};
 
 /// What a channel does, until it is dropped.
@@ -51,6 +52,12 @@ pub trait Channel: Send + Sync {
     fn typing<'a>(&'a self, chat: &'a str, thread: Option<&'a str>) -> Doing<'a, ()> {
         let _ = (chat, thread);
         Box::pin(async {})
+    }
+
+    /// Takes the buttons from a message that was sent, where there are buttons.
+    fn unbutton<'a>(&'a self, chat: &'a str, receipt: &'a str) -> Doing<'a, Result<(), SendError>> {
+        let _ = (chat, receipt);
+        Box::pin(async { Ok(()) })
     }
 
     /// Fetches a file by the name that an event gave for it, if it has no more bytes than this.
@@ -119,6 +126,8 @@ pub struct Part {
     pub cause: Option<MessageId>,
     /// The part is this file, and the text is empty.
     pub file: Option<Arc<Attached>>,
+    /// What can be pressed under it; of the last part of the text only.
+    pub buttons: Vec<Button>,
 }
 
 /// A file that is sent.

@@ -259,6 +259,26 @@ impl Channels {
         self.entries.get(&(known.platform, instance.to_owned()))
     }
 
+    /// Takes the buttons from a message.
+    ///
+    /// # Errors
+    /// Why they were not taken.
+    pub async fn unbutton(
+        &self,
+        channel: &str,
+        instance: &str,
+        chat: &str,
+        receipt: &str,
+    ) -> Result<(), SendError> {
+        let Some(entry) = self.find(channel, instance) else {
+            return Err(SendError::Permanent("there is no such account any more".to_owned()));
+        };
+        match entry.reporter.get().state {
+            State::Disabled => Err(SendError::Permanent("the account is disabled".to_owned())),
+            _ => entry.channel.unbutton(chat, receipt).await,
+        }
+    }
+
     /// Brings a part of a message to its chat.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 pub mod chunks;
 pub mod fences;
 mod retries;
+mod settling;
 pub mod sniff;
 
 use std::collections::HashMap;
@@ -25,10 +26,11 @@ use super::bell::Bell;
 use super::channels::supervisor::Channels;
 use super::channels::{Attached, Part, SendError, descriptor, settings};
 use super::keys::Keyring;
+use super::questions::Button;
 use super::session::Sessions;
 use super::store::attachments::{self, File};
 use super::store::deliveries::{self, Chat, Delivery, State};
-use super::store::{Ledger, Step, StoreError, history, messaging_groups};
+use super::store::{Ledger, Step, StoreError, history, messaging_groups, questions};
 use super::tasks;
 use super::telemetry::log;
 use super::telemetry::metrics::METRICS;
@@ -67,6 +69,8 @@ struct Inner {
     working: Mutex<HashMap<Chat, Working>>,
     all: Semaphore,
     of_one: Mutex<HashMap<(String, String), Arc<Semaphore>>>,
+    /// Held while buttons are taken from messages.
+    settling: Arc<Semaphore>,
     closing: (Sender<()>, Receiver<()>),
     looking: Mutex<Option<Task<()>>>,
     /// Rings when the last worker ended.
@@ -111,6 +115,7 @@ impl Courier {
                 working: Mutex::default(),
                 all: Semaphore::new(AT_ONCE),
                 of_one: Mutex::default(),
+                settling: Arc::new(Semaphore::new(1)),
                 closing: smol::channel::bounded(1),
                 looking: Mutex::default(),
                 idle: Bell::default(),
@@ -187,6 +192,7 @@ impl Courier {
                     continue;
                 }
             }
+            self.settle();
             let slow = async {
                 Timer::after(SLOW).await;
                 Ok::<_, smol::channel::RecvError>(())
@@ -279,9 +285,10 @@ impl Courier {
             let text = history::words(conn, &keyring, &delivery.session, delivery.position);
             let may_go = deliveries::may_go(conn, &delivery)?;
             let files = attachments::of(conn, &keyring, delivery.position, &delivery.message)?;
-            Ok(Some((delivery, text, may_go, files)))
+            let buttons = settling::buttons(conn, &keyring, &delivery)?;
+            Ok(Some((delivery, text, may_go, files, buttons)))
         });
-        let Some((delivery, text, may_go, files)) = found.await? else { return Ok(Next::Nothing) };
+        let Some((delivery, text, may_go, files, buttons)) = found.await? else { return Ok(Next::Nothing) };
         if !may_go {
             // Taken away since it was said; whoever was told before has it, and nobody else does.
             return self.end(&delivery, State::Discarded, "its agent was taken away from that chat").await;
@@ -303,7 +310,7 @@ impl Courier {
                         "it would be {} messages there, and {MOST_PARTS} are the most",
                         parts.len()
                     )),
-                    Some(parts) => self.part(&delivery, parts, files).await?,
+                    Some(parts) => self.part(&delivery, parts, files, buttons).await?,
                     None => Err("it cannot be cut into messages".to_owned()),
                 }
             }
@@ -323,7 +330,8 @@ impl Courier {
         let took = began.elapsed().as_millis();
         match sent {
             Ok(receipt) => {
-                let (message, of) = (delivery.message.clone(), part.of);
+                let (message, of, has_buttons) =
+                    (delivery.message.clone(), part.of, !part.buttons.is_empty());
                 // It is there: until that is written down nothing else is done, least of all the same again.
                 loop {
                     let (delivery, receipt) = (delivery.clone(), receipt.0.clone());
@@ -331,6 +339,9 @@ impl Courier {
                         #[cfg(feature = "faults")]
                         if fault::value("noting-fails").is_some_and(|there| Path::new(there).exists()) {
                             return Err(StoreError::Conflict("told to fail"));
+                        }
+                        if has_buttons {
+                            questions::has_buttons(tx, &delivery.message)?;
                         }
                         deliveries::brought(tx, &delivery, &receipt, of)
                     });
@@ -407,13 +418,18 @@ impl Courier {
         delivery: &Delivery,
         parts: Vec<String>,
         files: Vec<File>,
+        buttons: Vec<Button>,
     ) -> Result<Result<Part, String>, StoreError> {
         let texts = parts.len();
         let mut part = match part_of(delivery, parts, files.len()) {
             Ok(part) => part,
             Err(why) => return Ok(Err(why)),
         };
-        let at = usize::try_from(part.number).unwrap_or(usize::MAX).checked_sub(texts);
+        let number = usize::try_from(part.number).unwrap_or(usize::MAX);
+        if number.saturating_add(1) == texts {
+            part.buttons = buttons;
+        }
+        let at = number.checked_sub(texts);
         let Some(file) = at.and_then(|at| files.into_iter().nth(at)) else { return Ok(Ok(part)) };
         if file.state != attachments::State::Here {
             part.text = format!("{}: {}", file.name, file.reason);

@@ -82,6 +82,7 @@ pub(super) fn part_of(delivery: &Delivery, mut parts: Vec<String>, files: usize)
         quotes: if number == 0 { delivery.quotes.clone() } else { None },
         cause: delivery.cause.clone(),
         file: None,
+        buttons: Vec::new(),
     })
 }
 

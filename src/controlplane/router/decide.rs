@@ -158,6 +158,8 @@ pub enum Reason {
     Guest,
     /// As much waits as may.
     Full,
+    /// It answers a question of the agent.
+    Answer,
 }
 
 impl Reason {
@@ -177,6 +179,7 @@ impl Reason {
             Self::NotAdmitted => "not_admitted",
             Self::Guest => "guest",
             Self::Full => "full",
+            Self::Answer => "answer",
         }
     }
 }
@@ -197,6 +200,7 @@ impl fmt::Display for Reason {
             Self::NotAdmitted => "the sender is no member and waits to be admitted",
             Self::Guest => "the sender is no member; it is read and not answered",
             Self::Full => "as much waits already as may",
+            Self::Answer => "it answers a question of the agent",
         })
     }
 }

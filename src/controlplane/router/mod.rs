@@ -3,6 +3,7 @@
 //! channel has read. Touches the ledger, and wakes sessions after the commit.
 
 mod admission;
+mod answers;
 pub mod decide;
 pub mod pattern;
 pub mod plan;
@@ -81,6 +82,8 @@ pub struct Routed {
     pub is_duplicate: bool,
     /// One for each agent that listens in its chat.
     pub outcomes: Vec<Outcome>,
+    /// For whoever pressed a button: what came of it.
+    pub pressed: Option<&'static str>,
     /// Who waits to be admitted.
     strangers: Vec<Stranger>,
 }
@@ -309,6 +312,9 @@ fn take(
         log::warn("channel.bad_event", &[("channel", &channel), ("wrong", &"the name of its sender")]);
         return Ok(Routed::default());
     };
+    if let EventKind::Button { data, .. } = &event.kind {
+        return answers::press(tx, keyring, &place, &event, &sender, data);
+    }
     let now = Millis::now();
     let said = Said {
         place: &place,
@@ -323,9 +329,19 @@ fn take(
     let mut holding: Option<Accepted> = None;
     let files = files(&event);
     let text = with_what_it_answers(&event, channel, instance);
+    let mut open = answers::open(tx, keyring, &place, &event)?;
     for Plan { wiring, partition, mut verdict, mut reason } in
         plan(tx, &said, now, |wiring| bots.speaks(wiring, &sender, Instant::now()))?
     {
+        if !open.is_empty()
+            && let Some(answered) = open.take(tx, keyring, &said, &event, (&wiring, &partition, verdict))?
+        {
+            if first.is_none() {
+                first = Some(answered.clone());
+            }
+            outcomes.push(answers::outcome(wiring.group, &answered));
+            continue;
+        }
         let engage = verdict == Verdict::Engage;
         let mut message = None;
         if verdict != Verdict::Drop {
@@ -399,7 +415,7 @@ fn take(
     if let Some(first) = first.or(holding) {
         inbox::note(tx, &place, &event.event_id, &first)?;
     }
-    Ok(Routed { is_duplicate: false, outcomes, strangers })
+    Ok(Routed { is_duplicate: false, outcomes, pressed: None, strangers })
 }
 
 /// What was said, and in a line before it the beginning of what it answers: without that it may mean nothing. The line

@@ -10,11 +10,17 @@ use crate::contract::time::Millis;
 use crate::controlplane::audit::Audit;
 use crate::controlplane::gateway::Gateway;
 use crate::controlplane::keys::Keyring;
+use crate::controlplane::questions;
 use crate::controlplane::session::Sessions;
+use crate::controlplane::store::questions as kept;
 use crate::controlplane::store::{Ledger, StoreError, changes, retention, tasks};
+use crate::controlplane::telemetry::log;
 
 /// Rows deleted in one transaction, so that nobody waits long for the writer.
 const PRUNED_AT_ONCE: usize = 500;
+
+/// Questions that end in one transaction.
+const EXPIRED_AT_ONCE: usize = 32;
 
 /// Everything.
 pub fn all(
@@ -30,6 +36,23 @@ pub fn all(
         audit: audit.clone(),
         sessions: sessions.clone(),
     };
+    let (asked, keys, asking) = (ledger.clone(), keyring.clone(), sessions.clone());
+    let expire = move || {
+        let (ledger, keyring, sessions) = (asked.clone(), keys.clone(), asking.clone());
+        async move {
+            loop {
+                let keyring = keyring.clone();
+                let over = ledger.write(move |tx| questions::expire(tx, &keyring, EXPIRED_AT_ONCE)).await?;
+                for question in &over {
+                    log::info("question.expired", &[("question", &question.id)]);
+                    sessions.ring_bell(&question.session, None);
+                }
+                if over.len() < EXPIRED_AT_ONCE {
+                    return Ok(());
+                }
+            }
+        }
+    };
     let gateway = gateway.clone();
     let lapse = move || {
         let gateway = gateway.clone();
@@ -38,6 +61,7 @@ pub fn all(
     vec![
         Source::new("tasks", tasks::next_due, move || firing.clone().run()),
         Source::new("changes", changes::next_lapse, lapse),
+        Source::new("questions", kept::next_expiry, expire),
         forgetting("held", ledger, retention::next_held, retention::prune_held),
         forgetting("attention", ledger, retention::next_attention, retention::prune_attention),
     ]

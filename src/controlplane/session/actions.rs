@@ -3,6 +3,7 @@
 //! against the grants of that moment. Who asks is the session whose socket it came on, whatever the envelope says.
 //! Touches the ledger and the gateway's desk.
 
+mod questions;
 mod requests;
 mod tasks;
 
@@ -36,6 +37,7 @@ struct Entry {
 const TABLE: &[Entry] = &[
     requests::REQUEST_CAPABILITY_CHANGE,
     requests::CREATE_AGENT,
+    questions::ASK,
     tasks::SCHEDULE,
     tasks::LIST,
     tasks::UPDATE,
@@ -57,8 +59,21 @@ pub(super) struct Asker<'a> {
     pub(super) unavailable: Option<&'a str>,
     /// The message that the turn answers which asks, by its name in this session.
     pub(super) cause: Option<&'a MessageId>,
+    /// The epoch and the number of the row that asks.
+    pub(super) number: (u64, u64),
     /// The session's group; known once it was looked up.
     group: GroupName,
+}
+
+/// An envelope, read.
+#[derive(Debug)]
+pub(super) struct Asked {
+    /// The epoch and the number of its row.
+    pub(super) number: (u64, u64),
+    /// The message that the turn answers which asks, by its name in this session.
+    pub(super) cause: Option<MessageId>,
+    /// What it asks, if that reads.
+    pub(super) action: Result<Action, JsonError>,
 }
 
 /// What came of an action.
@@ -70,6 +85,8 @@ pub(super) struct Answer {
     pub(super) decided: Option<decide::Outcome>,
     /// It is the answer of an earlier call, whose record may not be there either.
     is_repeat: bool,
+    /// People have something new to see.
+    pub(super) spoke: bool,
     refused: Option<Refused>,
 }
 
@@ -126,6 +143,8 @@ struct Granted {
     result: Value,
     decided: Option<decide::Outcome>,
     is_repeat: bool,
+    /// People have something new to see.
+    spoke: bool,
 }
 
 /// Why it was not done: a word for programs, a sentence for the agent.
@@ -138,7 +157,7 @@ pub(super) struct Refusal {
 impl Answer {
     /// It was done, and nothing follows.
     pub(super) fn done(outcome: Outcome) -> Self {
-        Self { outcome, decided: None, is_repeat: false, refused: None }
+        Self { outcome, decided: None, is_repeat: false, spoke: false, refused: None }
     }
 
     /// It was refused, and that is counted under `action`.
@@ -150,7 +169,7 @@ impl Answer {
     ) -> Self {
         let outcome = outcome(Value::from(format!("{why}: {text}")));
         let refused = Some(Refused { group, action, why });
-        Self { outcome, decided: None, is_repeat: false, refused }
+        Self { outcome, decided: None, is_repeat: false, spoke: false, refused }
     }
 }
 
@@ -164,11 +183,12 @@ pub(super) fn execute(
     desk: &Desk,
     session: &SessionId,
     unavailable: Option<&str>,
-    cause: Option<&MessageId>,
-    action: Result<Action, JsonError>,
+    asked: Asked,
 ) -> Result<Answer, StoreError> {
     let row = sessions::get(tx, session)?.ok_or(StoreError::BadRow("a session"))?;
-    let asker = Asker { desk, session, unavailable, cause, group: row.partition.group };
+    let Asked { number, cause, action } = asked;
+    let (cause, group) = (cause.as_ref(), row.partition.group);
+    let asker = Asker { desk, session, unavailable, cause, number, group };
     let (name, call, counted, done) = match action {
         Err(error) => {
             let text = format!("the action does not read: {}", plain::line(&error.to_string()));
@@ -187,9 +207,13 @@ pub(super) fn execute(
         }
     };
     Ok(match done {
-        Ok(Granted { result, decided, is_repeat }) => {
-            Answer { outcome: Outcome { name, call, ok: true, result }, decided, is_repeat, refused: None }
-        }
+        Ok(Granted { result, decided, is_repeat, spoke }) => Answer {
+            outcome: Outcome { name, call, ok: true, result },
+            decided,
+            is_repeat,
+            spoke,
+            refused: None,
+        },
         Err(refusal) => {
             Answer::refused(refusal, asker.group, counted, |result| Outcome { name, call, ok: false, result })
         }

@@ -8,14 +8,13 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Transaction;
 
-use super::actions::{self, Answer};
+use super::actions::{self, Answer, Asked};
 use super::hostile::{self, Refused};
 use super::letters::{self, Aim, Delivered, Letter, Rates};
 use super::peers;
 use crate::contract::action::Action;
 use crate::contract::cipher::FileKey;
 use crate::contract::ids::{MessageId, SessionId};
-use crate::contract::json::JsonError;
 use crate::contract::outbound::{MessageOut, OutboundBody, OutboundKind, OutboundRow, Processing};
 use crate::controlplane::audit::Exporting;
 use crate::controlplane::delivery::sniff;
@@ -128,13 +127,15 @@ impl From<Refused> for Failure {
 
 /// Reads, checks and stores one ring. The reading runs on the blocking pool.
 pub(super) async fn ingest(ledger: &Ledger, desk: &Desk, ring: Ring) -> Result<Ingested, Failure> {
-    let (path, key, cursor, last) = (ring.path, ring.key, ring.cursor, ring.last);
+    let (path, key, cursor, last, epoch) = (ring.path, ring.key, ring.cursor, ring.last, ring.epoch);
     // Everything that its length or depth makes slow is read here, and not where all sessions wait for the ledger.
     let (rows, actions) = smol::unblock(move || {
         let rows = hostile::read(&path, &key, cursor, last)?;
-        let read = |(text, cause): (&str, _)| (Action::parse(text.as_bytes()), cause);
-        let actions: Vec<(Result<Action, JsonError>, Option<MessageId>)> =
-            rows.iter().filter_map(envelope).map(read).collect();
+        let read = |row: &OutboundRow| {
+            let (text, cause) = envelope(row)?;
+            Some(Asked { number: (epoch, row.seq), cause, action: Action::parse(text.as_bytes()) })
+        };
+        let actions: Vec<Asked> = rows.iter().filter_map(read).collect();
         Ok::<_, Refused>((rows, actions))
     })
     .await?;
@@ -154,7 +155,7 @@ pub(super) async fn ingest(ledger: &Ledger, desk: &Desk, ring: Ring) -> Result<I
     let only_began =
         rows.iter().all(|row| matches!(row.body, OutboundBody::Processing(_, Processing::Started)));
     let durability = if only_began { Durability::Ordered } else { Durability::Synced };
-    let (session, epoch, watched, taker) = (ring.session, ring.epoch, ring.watched, desk.clone());
+    let (session, watched, taker) = (ring.session, ring.watched, desk.clone());
     let rate = ring.rate;
     let unavailable = if asks { desk.audit.unavailable() } else { None };
     let work = move |tx: &Transaction<'_>| {
@@ -168,21 +169,13 @@ pub(super) async fn ingest(ledger: &Ledger, desk: &Desk, ring: Ring) -> Result<I
         // would keep the writer from others.
         let is_short = rows.iter().map(|row| row.body.weight()).sum::<usize>() <= NEWS_BYTES;
         let before = if watched && is_short { Some(history::newest(tx, &session)?) } else { None };
-        let unavailable = unavailable.as_deref();
-        let begun = Instant::now();
-        let mut answers = actions
-            .into_iter()
-            .map(|(action, cause)| {
-                actions::execute(tx, &taker, &session, unavailable, cause.as_ref(), action)
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        let took = begun.elapsed();
-        let mut stored = store(tx, &taker, &rate, &session, epoch, last, rows, &mut answers)?;
-        let took = took + stored.took;
+        let mut answers = Vec::with_capacity(actions.len());
+        let asking = Asking { actions: actions.into_iter(), unavailable: unavailable.as_deref() };
+        let mut stored = store(tx, &taker, &rate, (&session, epoch, last), rows, asking, &mut answers)?;
         if let Some(before) = before.filter(|_| stored.spoke) {
             stored.news = history::news(tx, &taker.keyring, &session, before)?;
         }
-        Ok(Ok((Ingested { spent, took, ..stored }, answers)))
+        Ok(Ok((Ingested { spent, ..stored }, answers)))
     };
     let failed = |error| match error {
         StoreError::TooLong { .. } => Failure::Violation(error.to_string()),
@@ -249,22 +242,34 @@ fn objection(
     Ok(None)
 }
 
-#[expect(clippy::too_many_arguments, reason = "one part each, named where they are given")]
+/// The actions of a ring, in the order of their rows.
+struct Asking<'a> {
+    actions: std::vec::IntoIter<Asked>,
+    /// Why the audit files cannot be written, if that is known.
+    unavailable: Option<&'a str>,
+}
+
 fn store(
     tx: &Transaction<'_>,
     desk: &Desk,
     rates: &Rates,
-    session: &SessionId,
-    epoch: u64,
-    last: u64,
+    (session, epoch, last): (&SessionId, u64, u64),
     rows: Vec<OutboundRow>,
+    mut asking: Asking<'_>,
     answers: &mut Vec<Answer>,
 ) -> Result<Ingested, StoreError> {
     let mut ingested = Ingested { last, ..Ingested::default() };
     for row in rows {
         match row.body {
-            // Answered before.
-            OutboundBody::Message(MessageOut { kind: OutboundKind::Action, .. }) => {}
+            OutboundBody::Message(MessageOut { kind: OutboundKind::Action, .. }) => {
+                // One for each such row.
+                let Some(asked) = asking.actions.next() else { continue };
+                let begun = Instant::now();
+                let answer = actions::execute(tx, desk, session, asking.unavailable, asked)?;
+                ingested.took += begun.elapsed();
+                ingested.spoke |= answer.spoke;
+                answers.push(answer);
+            }
             OutboundBody::Message(message) => {
                 // Judged before; the answer goes where its cause came from, whatever the row says.
                 let cause = message.in_reply_to.as_ref();

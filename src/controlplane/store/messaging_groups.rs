@@ -94,6 +94,7 @@ pub fn rename(
         "UPDATE OR IGNORE sessions SET chat = ?4 WHERE channel = ?1 AND instance = ?2 AND chat = ?3",
         "UPDATE inbox SET chat = ?4, former_chat = ?3
              WHERE state = 'open' AND channel = ?1 AND instance = ?2 AND chat = ?3",
+        "UPDATE questions SET chat = ?4 WHERE channel = ?1 AND instance = ?2 AND chat = ?3",
         "UPDATE held SET chat = ?4 WHERE channel = ?1 AND instance = ?2 AND chat = ?3",
         // Nothing was asked of that one yet.
         "UPDATE deliveries SET chat = ?4, due = 0 WHERE state = 'waiting' AND channel = ?1 AND instance = ?2 AND chat = ?3",

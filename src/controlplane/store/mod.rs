@@ -23,6 +23,7 @@ pub mod meta;
 mod migrations;
 pub mod outbox;
 pub mod pairings;
+pub mod questions;
 mod reader;
 pub mod retention;
 pub mod revisions;

@@ -3,7 +3,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::{StoreError, attachments, inbox, tasks};
+use super::{StoreError, attachments, inbox, questions, tasks};
 use crate::contract::cipher::SessionSecret;
 use crate::contract::ids::SessionId;
 use crate::controlplane::keys::{self, KeyError, Keyring};
@@ -67,6 +67,7 @@ pub fn erase(tx: &Transaction<'_>, id: &SessionId) -> Result<(), StoreError> {
     }
     tx.prepare_cached("DELETE FROM held WHERE session = ?1")?.execute([id.as_str()])?;
     tasks::erase(tx, id)?;
+    questions::erase(tx, id)?;
     attachments::forget_all(tx, id)?;
     tx.prepare_cached("DELETE FROM session_secrets WHERE session = ?1")?.execute([id.as_str()])?;
     Ok(())

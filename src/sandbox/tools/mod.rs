@@ -5,6 +5,7 @@
 mod files;
 pub mod jail;
 mod messages;
+mod questions;
 mod requests;
 mod sending;
 mod tasks;
@@ -92,6 +93,7 @@ pub static TABLE: &[Tool] = &[
     messages::LIST_DESTINATIONS,
     messages::SEND_MESSAGE,
     sending::SEND_FILE,
+    questions::ASK,
     requests::REQUEST_CAPABILITY_CHANGE,
     requests::CREATE_AGENT,
     tasks::SCHEDULE_TASK,

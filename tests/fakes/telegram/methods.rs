@@ -41,6 +41,7 @@ pub(crate) fn call(shared: &Shared, method: &str, asked: &Json, files: Vec<Part>
         }
         "sendMessage" => send_message(&mut world, asked),
         "editMessageText" => edit_message(&mut world, asked),
+        "editMessageReplyMarkup" => edit_markup(&mut world, asked),
         "sendChatAction" => {
             place(&world, asked)?;
             world.actions.push(asked.clone());
@@ -183,6 +184,25 @@ fn edit_message(world: &mut World, asked: &Json) -> Outcome {
     sent.set("text", asked.text("text").unwrap_or(""));
     sent.set("reply_markup", buttons);
     sent.set("edits", sent.int("edits").unwrap_or(0) + 1);
+    let chat_json = world.chat_json(chat);
+    Ok(message_json(world, message, chat_json, None, &text))
+}
+
+fn edit_markup(world: &mut World, asked: &Json) -> Outcome {
+    let (chat, _) = place(world, asked)?;
+    check_buttons(asked)?;
+    let message = asked.int("message_id").unwrap_or(0);
+    let Some(at) = world.sent_message(chat, message) else {
+        return refuse(400, "Bad Request: message to edit not found");
+    };
+    let Some(sent) = world.sent.get_mut(at) else { return refuse(500, "Internal Server Error") };
+    let buttons = asked.get("reply_markup").cloned().unwrap_or(Json::Null);
+    if sent.get("reply_markup").cloned().unwrap_or(Json::Null) == buttons {
+        return refuse(400, "Bad Request: message is not modified");
+    }
+    sent.set("reply_markup", buttons);
+    sent.set("edits", sent.int("edits").unwrap_or(0) + 1);
+    let text = sent.text("plain").unwrap_or("").to_owned();
     let chat_json = world.chat_json(chat);
     Ok(message_json(world, message, chat_json, None, &text))
 }

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use ring::digest::{SHA256, digest};
 use smol::Timer;
+use smol::lock::Semaphore;
 use ureq::http::Uri;
 
 use super::markup;
 use super::normalize::{Bot, normalize, update_id};
 use super::told::{self, Health};
 use super::upload::send_document;
-use super::wire::{self, Answer, BadRequest, Post, Style};
+use super::wire::{self, Answer, BadRequest, Button, Post, Style};
 use crate::contract::address::is_loopback;
 use crate::contract::json::{self, Value};
 use crate::contract::time::Millis;
@@ -26,6 +27,9 @@ use crate::controlplane::channels::{
     Attached, Channel, Doing, Fault, FetchError, Hook, HookAnswer, Part, Receipt, SendError, Sink, outgoing,
 };
 use crate::controlplane::config::Secret;
+use crate::controlplane::questions;
+use crate::controlplane::router::Routed;
+use crate::controlplane::tasks;
 use crate::controlplane::telemetry::log;
 
 /// Where the Bot API is, unless another server is configured.
@@ -42,6 +46,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_secs(600);
 /// Updates that are asked for at once.
 const MOST_UPDATES: u64 = 100;
+/// Presses of buttons that are answered at once; more are not answered.
+const WAVING: usize = 8;
 /// The name of the cursor.
 const OFFSET: &str = "offset";
 /// The header that proves that a request at the ingress is Telegram's.
@@ -58,6 +64,8 @@ pub struct Telegram {
     /// Where Telegram is to tell what happens, and by what it is known.
     told_at: Option<(String, Secret)>,
     me: Mutex<Option<Me>>,
+    /// Presses of buttons that are answered at once.
+    waving: Arc<Semaphore>,
 }
 
 #[derive(Clone, Debug)]
@@ -103,6 +111,7 @@ impl Telegram {
             fetcher: outgoing::agent(!is_near, FETCH),
             told_at,
             me: Mutex::default(),
+            waving: Arc::new(Semaphore::new(WAVING)),
         })
     }
 
@@ -255,7 +264,10 @@ impl Telegram {
             loop {
                 let cursor = Some((OFFSET, next.to_string()));
                 match sink.accept(events.clone(), cursor).await {
-                    Ok(_) => break,
+                    Ok(routed) => {
+                        self.wave(&events, &routed);
+                        break;
+                    }
                     Err(error) => {
                         state.degraded(&format!("what came cannot be stored: {error}"));
                         Timer::after(AGAIN).await;
@@ -269,13 +281,32 @@ impl Telegram {
 
     fn read(&self, update: &Value, me: &Me) -> Option<InboundEvent> {
         match normalize(update, &Bot { id: me.id, username: &me.username }) {
-            // No message that is sent has a button yet.
-            Ok(InboundEvent { kind: EventKind::Button { .. }, .. }) => None,
             Ok(event) => Some(event),
             Err(ignored) => {
                 log::debug("telegram.ignored", &[("why", &ignored)]);
                 None
             }
+        }
+    }
+
+    /// Tells whoever pressed a button what came of it; where that cannot be told at once, it is not.
+    fn wave(&self, events: &[InboundEvent], routed: &[Routed]) {
+        for (event, routed) in events.iter().zip(routed) {
+            let EventKind::Button { query, .. } = &event.kind else { continue };
+            let Some(place) = self.waving.try_acquire_arc() else { return };
+            let request = wire::answer_callback_query(query, routed.pressed.unwrap_or_default());
+            let url = wire::url(&self.base, self.token.expose(), request.method);
+            let agent = self.agent.clone();
+            tasks::spawn(async move {
+                let post = move || {
+                    let sent =
+                        agent.post(&url).header("content-type", "application/json").send(&request.body);
+                    drop(sent);
+                    drop(place);
+                };
+                smol::unblock(post).await;
+            })
+            .detach();
         }
     }
 
@@ -318,6 +349,10 @@ impl Telegram {
         if let Some(file) = &part.file {
             return self.bring_document(part, file.clone()).await;
         }
+        let row = |button: &questions::Button| {
+            vec![Button { text: button.label.clone(), data: button.data.clone() }]
+        };
+        let buttons: Vec<Vec<Button>> = part.buttons.iter().map(row).collect();
         let html = markup::html(&part.text);
         let mut style = if html.units <= wire::MOST_UNITS { Style::Html } else { Style::Plain };
         let mut thread = part.thread.as_deref();
@@ -325,7 +360,7 @@ impl Telegram {
         for _ in 0..3 {
             let text = if style == Style::Html { html.html.as_str() } else { part.text.as_str() };
             let quotes = part.quotes.as_deref();
-            let post = Post { chat: &part.chat, thread, text, style, reply_to: quotes, buttons: &[] };
+            let post = Post { chat: &part.chat, thread, text, style, reply_to: quotes, buttons: &buttons };
             let request = match wire::send_message(&post) {
                 Ok(request) => request,
                 Err(BadRequest::Text) => {
@@ -407,8 +442,12 @@ impl Telegram {
         let me = self.me.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(me) = me else { return HookAnswer::refused(503, "starting") };
         let Some(event) = self.read(&update, &me) else { return HookAnswer::of(200) };
-        match sink.accept(vec![event], None).await {
-            Ok(_) => HookAnswer::of(200),
+        let events = vec![event];
+        match sink.accept(events.clone(), None).await {
+            Ok(routed) => {
+                self.wave(&events, &routed);
+                HookAnswer::of(200)
+            }
             Err(_) => HookAnswer::refused(503, "not_accepted"),
         }
     }
@@ -458,6 +497,14 @@ impl Channel for Telegram {
             if let Ok(request) = wire::send_typing(chat, thread) {
                 let _ = self.ask(&self.agent, request).await;
             }
+        })
+    }
+
+    fn unbutton<'a>(&'a self, chat: &'a str, receipt: &'a str) -> Doing<'a, Result<(), SendError>> {
+        Box::pin(async move {
+            let request =
+                wire::take_buttons(chat, receipt).map_err(|wrong| SendError::Permanent(wrong.to_string()))?;
+            self.sent(self.ask(&self.agent, request).await).map(drop)
         })
     }
 

@@ -124,21 +124,13 @@ pub fn send_message(post: &Post<'_>) -> Result<Request, BadRequest> {
     Ok(request("sendMessage", fields))
 }
 
-/// `editMessageText`.
+/// `editMessageReplyMarkup` without any: the buttons of a message go.
 ///
 /// # Errors
-/// When a part of it would be refused.
-pub fn edit_message_text(
-    to: &str,
-    message: &str,
-    text: &str,
-    style: Style,
-    buttons: &[Vec<Button>],
-) -> Result<Request, BadRequest> {
+/// When the chat or the message would be refused.
+pub fn take_buttons(to: &str, message: &str) -> Result<Request, BadRequest> {
     let id = positive(message).ok_or(BadRequest::Message)?;
-    let mut fields = vec![("chat_id", chat(to)?), ("message_id", id)];
-    said(&mut fields, text, style, buttons)?;
-    Ok(request("editMessageText", fields))
+    Ok(request("editMessageReplyMarkup", vec![("chat_id", chat(to)?), ("message_id", id)]))
 }
 
 /// `answerCallbackQuery`: Telegram turns a wheel on the button until it comes. The text is shown for a moment, 200
@@ -402,11 +394,10 @@ mod tests {
         );
         let general = Post { thread: Some("1"), ..post("hi") };
         assert!(!send_message(&general).unwrap().body.contains("thread"), "the general topic is not named");
-        assert!(
-            edit_message_text("@news_channel", "7", "x", Style::Plain, &[])
-                .unwrap()
-                .body
-                .contains(r#""@news_channel","message_id":7"#)
+        let taken = take_buttons("@news_channel", "7").unwrap();
+        assert_eq!(
+            (taken.method, taken.body.as_str()),
+            ("editMessageReplyMarkup", r#"{"chat_id":"@news_channel","message_id":7}"#)
         );
         assert_eq!(
             send_typing("5", Some("9")).unwrap().body,

@@ -105,6 +105,7 @@ impl Webhook {
             ("id", Value::from(event_id)),
             ("duplicate", Value::from(routed.is_duplicate)),
             ("outcomes", Value::from(outcomes)),
+            ("pressed", Value::from(routed.pressed)),
         ];
         let (mut status, mut written) = (202, None);
         if let Some(mut answers) = answers {
@@ -190,10 +191,13 @@ fn wait_of(query: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("the query may be wait=SECONDS, at most {MOST_WAIT}"))
 }
 
+/// Longest data of a button, in bytes.
+const MOST_DATA: usize = 64;
+
 /// Reads a message. Its own name is that of the request, so that sending it again is harmless.
 fn read(id: &str, body: &[u8]) -> Result<InboundEvent, String> {
     let document = json::parse(body).map_err(|error| format!("the body is no JSON: {error}"))?;
-    let fields = ["text", "chat", "thread", "message", "sender", "name", "mentioned", "bot"];
+    let fields = ["text", "chat", "thread", "message", "sender", "name", "mentioned", "bot", "button"];
     only_fields(&document, &fields)
         .map_err(|error| format!("{error}; the fields are {}", fields.join(", ")))?;
     let text_of = |name: &str| match document.get(name) {
@@ -214,8 +218,17 @@ fn read(id: &str, body: &[u8]) -> Result<InboundEvent, String> {
             given => Ok(given.map(str::to_owned)),
         }
     };
-    let text = text_of("text")?.ok_or("text is missing")?;
-    if text.trim().is_empty() || text.len() > MOST_TEXT {
+    let button = text_of("button")?;
+    if button.is_some() && text_of("text")?.is_some() {
+        return Err("a button says nothing beside itself: leave text out".to_owned());
+    }
+    if button.is_some_and(|button| button.is_empty() || button.len() > MOST_DATA) {
+        return Err(format!("button must have 1 to {MOST_DATA} bytes: the data of one that was sent"));
+    }
+    let text = text_of("text")?.or(button.map(|_| "")).ok_or("text is missing")?;
+    if button.is_some() {
+        // What is pressed has no words.
+    } else if text.trim().is_empty() || text.len() > MOST_TEXT {
         return Err(format!("text must have 1 to {MOST_TEXT} bytes and not only spaces"));
     }
     let handle = named("sender")?.unwrap_or_else(|| DEFAULT_SENDER.to_owned());
@@ -237,7 +250,10 @@ fn read(id: &str, body: &[u8]) -> Result<InboundEvent, String> {
         reply_to: None,
         attachments: Vec::new(),
         occurred_at: None,
-        kind: EventKind::Message,
+        kind: match button {
+            Some(data) => EventKind::Button { data: data.to_owned(), query: id.to_owned() },
+            None => EventKind::Message,
+        },
     })
 }
 

@@ -12,6 +12,7 @@ use crate::contract::address::is_loopback;
 use crate::contract::json::{self, Value};
 use crate::contract::time::Millis;
 use crate::controlplane::channels::{Attached, Part, Receipt, SendError, outgoing};
+use crate::controlplane::questions::Button;
 
 /// More of an answer is not read.
 const ANSWER_BYTES: u64 = 64 << 10;
@@ -84,6 +85,7 @@ impl Target {
             ("thread", Value::from(part.thread.clone())),
             ("in_reply_to", Value::from(part.quotes.clone())),
             ("text", Value::from(part.text.as_str())),
+            ("buttons", Value::from(part.buttons.iter().map(button).collect::<Vec<_>>())),
             ("file", part.file.as_deref().map_or(Value::Null, file)),
         ])
         .to_string();
@@ -129,6 +131,13 @@ impl Target {
         })
         .await
     }
+}
+
+fn button(button: &Button) -> Value {
+    Value::object([
+        ("label", Value::from(button.label.as_str())),
+        ("data", Value::from(button.data.as_str())),
+    ])
 }
 
 /// A file, in base64 (RFC 4648).

@@ -45,7 +45,7 @@ impl Asker<'_> {
             ("change", Value::from(change.id.as_str())),
             ("state", Value::from(change.state.as_str())),
         ]);
-        Ok(Ok(Granted { result, decided: submitted.outcome, is_repeat: submitted.is_repeat }))
+        Ok(Ok(Granted { result, decided: submitted.outcome, is_repeat: submitted.is_repeat, spoke: false }))
     }
 }
 

@@ -44,7 +44,7 @@ fn unavailable(asker: &Asker<'_>) -> Option<Refusal> {
 }
 
 fn done(result: Value, is_repeat: bool) -> Done {
-    Ok(Granted { result, decided: None, is_repeat })
+    Ok(Granted { result, decided: None, is_repeat, spoke: false })
 }
 
 fn by(asker: &Asker<'_>) -> By {

@@ -1,17 +1,18 @@
 //! Tests of actions over a real ledger: what a sandbox may ask, and that it may do nothing else.
 
 mod fuzz;
+mod questions;
 mod tasks;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{TABLE, execute};
+use super::{Asked, TABLE, execute};
 use crate::contract::action::{Action, Outcome};
 use crate::contract::catalogue;
-use crate::contract::ids::{ChangeId, GroupName, SessionId, UserId};
+use crate::contract::ids::{ChangeId, GroupName, MessageId, SessionId, UserId};
 use crate::contract::inbound::InboundKind;
-use crate::contract::json::{self, Value};
+use crate::contract::json::{self, JsonError, Value};
 use crate::contract::time::Millis;
 use crate::controlplane::audit::Audit;
 use crate::controlplane::gateway::decide::{self, Decide, NotDecided, Verdict};
@@ -53,6 +54,11 @@ fn group(name: &str) -> GroupName {
 
 fn owner() -> Principal {
     Principal::of("local:owner")
+}
+
+fn asked(cause: Option<MessageId>, action: Result<Action, JsonError>) -> Asked {
+    static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+    Asked { number: (1, NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed)), cause, action }
 }
 
 impl World {
@@ -130,7 +136,7 @@ impl World {
             let answer = |envelope: Vec<u8>| {
                 let action = Action::parse(&envelope);
                 let super::Answer { outcome, refused, .. } =
-                    execute(tx, &desk, &session, unavailable, cause.as_ref(), action)?;
+                    execute(tx, &desk, &session, unavailable, asked(cause.clone(), action))?;
                 // Whatever is refused is counted in the audit, by the word that the agent is told.
                 let told = (!outcome.ok).then(|| why(&outcome).split(':').next().unwrap().to_owned());
                 assert_eq!(refused.map(|refused| refused.why.to_owned()), told);
@@ -537,7 +543,7 @@ fn what_the_policy_approves_is_in_effect_and_the_agent_is_told_once() {
     let answer = world.write(move |tx| {
         let arguments = json::parse(br#"{"kind":"persona","payload":{"soul":"x"},"reason":"x"}"#).unwrap();
         let action = Action { name: "request_capability_change".into(), call: "1".into(), arguments };
-        execute(tx, &desk, &id, None, None, Ok(action))
+        execute(tx, &desk, &id, None, asked(None, Ok(action)))
     });
     assert_eq!(answer.outcome.result.get("state").and_then(Value::as_str), Some("applied"));
     let decided = answer.decided.unwrap();

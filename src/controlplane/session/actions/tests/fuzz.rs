@@ -151,7 +151,7 @@ fn check(tx: &Transaction<'_>, desk: &Desk, session: &SessionId, seed: u64) {
     let (kind, text, is_agents) = case(seed);
     let before = held(tx);
     let taken = if is_agents {
-        let answer = execute(tx, desk, session, None, None, Action::parse(&text)).unwrap();
+        let answer = execute(tx, desk, session, None, asked(None, Action::parse(&text))).unwrap();
         assert!(Outcome::parse(answer.outcome.encode().as_bytes()).is_ok(), "it cannot be told");
         answer.outcome.ok
     } else {
