@@ -71,6 +71,18 @@ fn every_package_comes_from_the_public_index() {
     none(foreign_sources(&read("Cargo.lock")));
 }
 
+/// Rows of `tests/behaviours.md`.
+const BEHAVIOURS: usize = 139;
+
+#[test]
+fn the_table_of_behaviours_is_whole_and_names_what_is_there() {
+    let table = read("tests/behaviours.md");
+    none(unshown(&table, |file| fs::read_to_string(root().join(file)).ok()));
+    let numbers: Vec<usize> =
+        table.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next()?.parse().ok()).collect();
+    assert_eq!(numbers, (1..=BEHAVIOURS).collect::<Vec<_>>());
+}
+
 // ---- each rule complains about a bad text
 
 #[test]
@@ -155,6 +167,25 @@ fn a_dependency_without_a_reason_is_seen() {
     assert!(!reasons_disagree(cargo, "| `alpha` |  |\n| `beta` | does b |\n").is_empty());
     assert!(!reasons_disagree(cargo, &format!("{both}| `gone` | did c |\n")).is_empty());
     assert!(!reasons_disagree("[dependencies.alpha]\nversion = \"1\"\n", "").is_empty());
+}
+
+#[test]
+fn a_behaviour_that_nothing_shows_is_seen() {
+    let files = |file: &str| (file == "src/a.rs" || file == "tests/b.rs").then(|| "fn shows() {}".to_owned());
+    for good in
+        ["| 1 | x | `a.rs::shows` |", "| 1 | x | `tests/b.rs::shows` |", "| 1 | x | open: why |", "text"]
+    {
+        assert!(unshown(good, files).is_empty(), "{good}");
+    }
+    for bad in [
+        "| 1 | x | `a.rs::hides` |",
+        "| 1 | x | `c.rs::shows` |",
+        "| 1 | x | |",
+        "| 1 | x | open: |",
+        "| 1 | x | yes |",
+    ] {
+        assert!(!unshown(bad, files).is_empty(), "{bad}");
+    }
 }
 
 #[test]
@@ -392,6 +423,32 @@ fn foreign_sources(lock: &str) -> Vec<String> {
 }
 
 // ---- reading text
+
+/// Rows of a table that name no test which is there, and say neither what was changed nor what is open.
+fn unshown(table: &str, text_of: impl Fn(&str) -> Option<String>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for row in table
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| |") && !line.starts_with("| what"))
+    {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let names = row.split('`').skip(1).step_by(2).filter_map(|name| name.split_once(".rs::"));
+        for (file, test) in names.clone() {
+            let file =
+                if file.starts_with("tests/") { format!("{file}.rs") } else { format!("src/{file}.rs") };
+            if !text_of(&file).is_some_and(|text| text.contains(&format!("fn {test}("))) {
+                wrong.push(format!("{file} has no test {test}"));
+            }
+        }
+        let says = |word: &str| {
+            cells.last().and_then(|last| last.split(word).nth(1)).is_some_and(|why| !why.trim().is_empty())
+        };
+        if cells.len() < 3 || (names.count() == 0 && !says("changed:") && !says("open:")) {
+            wrong.push(format!("nothing shows: {row}"));
+        }
+    }
+    wrong
+}
 
 /// The text without comments and the contents of strings, so that only code is judged.
 fn code_only(text: &str) -> String {
