@@ -56,7 +56,10 @@ pub(super) fn show(client: &Client, limit: u64, then: Then, output: Output) -> R
         widths = table::print_from(&HEAD, &rows, &[])?;
     }
     match then {
-        Then::Leave => Ok(()),
+        Then::Leave => {
+            writeln!(io::stdout(), "\ncheck that nothing of it was changed: ironctl audit verify")?;
+            Ok(())
+        }
         Then::Follow => follow(client, last, output, &widths),
     }
 }
@@ -126,6 +129,10 @@ pub(super) fn verify(client: &Client, output: Output) -> Result<(), Failure> {
         ])?;
     }
     if is_whole {
+        if output != Output::Json {
+            let words = "\nkeep the tip in another place: a chain that was made anew does not hold it";
+            writeln!(io::stdout(), "{words}")?;
+        }
         return Ok(());
     }
     Err(Failure::of(match fault {

@@ -177,5 +177,9 @@ fn history(client: &Client, group: Option<&str>, limit: u64, output: Output) -> 
         ("DECIDED BY", "decided_by"),
         ("AT", "submitted_at"),
     ];
-    print(&rows, output, &columns, "no change was ever asked for")
+    print(&rows, output, &columns, "no change was ever asked for")?;
+    if output == Output::Table && !rows.is_empty() {
+        writeln!(io::stdout(), "\nsee what one did: ironctl change show ID")?;
+    }
+    Ok(())
 }

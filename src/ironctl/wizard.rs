@@ -186,7 +186,7 @@ impl Wizard<'_> {
             Step::Tools => {
                 writeln!(self.out)?;
                 for tool in TOOLS {
-                    writeln!(self.out, "  {:<12} {}", tool.name, tool.description)?;
+                    writeln!(self.out, "  {:<26} {}", tool.name, tool.description)?;
                 }
                 let now = if answers.tools.is_empty() { "none".to_owned() } else { answers.tools.join(" ") };
                 write!(self.out, "its tools: names, all or none [{now}]: ")?;

@@ -98,7 +98,7 @@ fn a_release_is_recorded_and_the_chain_is_checked() {
     assert!(rows[0].starts_with("TIME") && rows[0].ends_with("DETAIL"), "{table}");
     assert!(rows[1].contains("daemon.started") && rows[1].contains("version="), "{table}");
     assert!(rows.last().unwrap().contains(&session), "{table}");
-    assert_eq!(said(ctl(&home, &daemon, &["audit", "--limit=1"])).lines().count(), 2);
+    assert_eq!(said(ctl(&home, &daemon, &["audit", "--limit=1"])).lines().count(), 4);
     let list = hand::json(ctl(&home, &daemon, &["audit", "--json"]));
     assert_eq!(list.as_array().unwrap(), &records(&daemon));
     for limit in ["0", "1001", "x"] {

@@ -50,7 +50,11 @@ fn the_first_run_as_a_stranger_types_it() {
     let audit = said(ctl(&home, &daemon, &["audit"]));
     let order = ["change.submitted", "change.approved", "change.applied"].map(|act| audit.find(act).unwrap());
     assert!(order.is_sorted(), "{audit}");
-    assert!(said(ctl(&home, &daemon, &["change", "history"])).contains("applied"));
+    assert!(audit.ends_with("\ncheck that nothing of it was changed: ironctl audit verify\n"), "{audit}");
+    let checked = said(ctl(&home, &daemon, &["audit", "verify"]));
+    assert!(checked.contains("keep the tip in another place"), "{checked}");
+    let history = said(ctl(&home, &daemon, &["change", "history"]));
+    assert!(history.contains("applied") && history.contains("ironctl change show ID"), "{history}");
     refused(ctl(&home, &daemon, &["change", "approve", &id, "--yes"]), 1, &["applied"]);
     let words = ["change", "submit", "--kind", "egress", "--group", "dev-agent", "--payload", "{}"];
     refused(ctl(&home, &daemon, &words), 1, &["this build"]);
