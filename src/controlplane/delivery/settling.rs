@@ -72,10 +72,12 @@ impl Courier {
                     }
                 }
             }
-            let noted = self.inner.ledger.write_step(Step::Deliver, move |tx| {
-                settled.iter().try_for_each(|id| questions::settled(tx, id))
-            });
-            noted.await?;
+            if !settled.is_empty() {
+                let noted = self.inner.ledger.write_step(Step::Deliver, move |tx| {
+                    settled.iter().try_for_each(|id| questions::settled(tx, id))
+                });
+                noted.await?;
+            }
             if is_all {
                 return Ok(());
             }
