@@ -21,6 +21,12 @@ fn serve<'a>(home: &'a Home, shared: &Shared) -> Serve<'a> {
         .flag("--mount-root", shared.root())
 }
 
+/// With all that its start recorded in the audit files: from then on only what the test does is to be added.
+fn recorded(daemon: Daemon) -> Daemon {
+    eventually("its start is recorded", || (daemon.get("/v1/audit/verify")["ok"] == true).then_some(()));
+    daemon
+}
+
 /// Waits until it could launch sandboxes and says that nothing can be recorded; gives its words.
 #[track_caller]
 fn held(daemon: &mut Daemon) -> String {
@@ -36,7 +42,7 @@ fn held(daemon: &mut Daemon) -> String {
 fn a_chain_that_cannot_be_written_is_a_reason_not_to_be_ready() {
     let home = Home::new(Build::Faults, User::Root);
     let shared = Shared::new();
-    let mut daemon = serve(&home, &shared).ready();
+    let mut daemon = recorded(serve(&home, &shared).ready());
     fs::write(gate(&home), "").unwrap();
     let add = || daemon.send(Request::post("/v1/users", &json!({"id": "local:ann"}))).status;
     assert_eq!((add(), add()), (503, 503));
@@ -60,7 +66,7 @@ fn a_grant_counts_only_once_it_is_recorded() {
     let home = Home::new(Build::Faults, User::Root);
     let shared = Shared::new();
     let source = shared.holding("data", "from the host");
-    let mut daemon = serve(&home, &shared).ready();
+    let mut daemon = recorded(serve(&home, &shared).ready());
     let payload = json!({"add": [{"name": "data", "source": source}]});
     let change = submit(&daemon, "mounts", "mock-agent", &payload).ok();
     fs::write(gate(&home), "").unwrap();
@@ -100,7 +106,7 @@ fn waits(daemon: &Daemon, chat: &str) -> Option<String> {
 fn an_agent_becomes_only_what_is_recorded() {
     let home = Home::new(Build::Faults, User::Root);
     let shared = Shared::new();
-    let mut daemon = serve(&home, &shared).ready();
+    let mut daemon = recorded(serve(&home, &shared).ready());
     let write = format!("tool:write_file {}", json!({"path": "note", "content": "x"}));
     let less = json!({"tools": ["read_file"]});
     assert_eq!(approve(&daemon, &submit(&daemon, "enabled_tools", "mock-agent", &less).ok()).status, 200);
@@ -171,7 +177,7 @@ fn nothing_is_sent_on_what_is_not_recorded() {
 fn a_repeated_call_is_answered_only_once_the_first_one_is_recorded() {
     let home = Home::new(Build::Faults, User::Root);
     let shared = Shared::new();
-    let mut daemon = serve(&home, &shared).ready();
+    let mut daemon = recorded(serve(&home, &shared).ready());
     fs::write(gate(&home), "").unwrap();
     let (text, event) = (
         r#"tool:request_capability_change {"kind":"persona","payload":{"soul":"x"},"reason":"x"}"#,
