@@ -232,6 +232,8 @@ fn inv_100_killed_in_the_middle_of_an_export_nothing_is_lost() {
             let text = fs::read_to_string(file(&home)).unwrap();
             text.lines().last().filter(|line| line.contains("daemon.started")).map(drop)
         });
+        // A line can be read before it is synced. The answer waits for the thread that writes: what comes next is alone.
+        daemon.get("/v1/audit/verify");
         fs::write(&armed, "").unwrap();
         let request = Request::post("/v1/audit/acknowledge", &json!({})).token(&daemon.token());
         assert!(request.send(daemon.address).is_err(), "{name}: it was answered");

@@ -181,6 +181,8 @@ fn every_crash_point_of_asking_is_survived(runtime: Runtime) {
             false => format!("crash={name}"),
         };
         let mut daemon = Serve::new(&home, runtime).fault(crash).ready();
+        // Answered when that is in the files.
+        daemon.get("/v1/audit/verify");
         std::fs::write(&armed, "").unwrap();
         let (text, event) = (wish("once"), marker());
         let _ = daemon.chat("mock-agent", "main").try_say(&text, &event);
