@@ -35,6 +35,16 @@ impl Client {
         self.exchange(&request)
     }
 
+    pub fn post_with(&mut self, path: &str, headers: &[(&str, String)], body: &str) -> (u16, &[u8]) {
+        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let request = format!(
+            "POST {path} HTTP/1.1\r\n{}{headers}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            self.head,
+            body.len()
+        );
+        self.exchange(&request)
+    }
+
     fn exchange(&mut self, request: &str) -> (u16, &[u8]) {
         self.stream.write_all(request.as_bytes()).unwrap();
         self.buffer.clear();

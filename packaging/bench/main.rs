@@ -14,6 +14,7 @@
 //! - `IRONCLAW_TEST_FAULTS_EXE`, `IRONCLAW_TEST_HOSTILE_EXE`: the faults build and the test program that it lets
 //!   attack; without them a bystander's figures are left out
 //! - `IRONCLAW_BENCH_MESSAGES` (2000): messages of the endurance run; the promise is about 100000
+//! - `IRONCLAW_BENCH_FLOOD` (10000): messages to a chat beside the one that is measured
 //! - `IRONCLAW_BENCH_RECORDS` (10000): length of the audit chain; the promise is about 1000000
 
 #![allow(
@@ -29,12 +30,14 @@
 mod world;
 
 mod bare;
+mod brought;
 mod bystander;
 mod changes;
 mod client;
 mod endurance;
 mod idle;
 mod processes;
+mod receiver;
 mod replies;
 mod start;
 mod table;
@@ -56,6 +59,7 @@ struct Bench {
     window: usize,
     messages: usize,
     records: usize,
+    flood: usize,
 }
 
 impl Bench {
@@ -70,6 +74,7 @@ impl Bench {
             window: at_least_one("IRONCLAW_BENCH_WINDOW", 10),
             messages: size("IRONCLAW_BENCH_MESSAGES", 2000).max(endurance::EARLY),
             records: at_least_one("IRONCLAW_BENCH_RECORDS", 10_000),
+            flood: at_least_one("IRONCLAW_BENCH_FLOOD", 10_000),
         }
     }
 
@@ -82,7 +87,7 @@ impl Bench {
 /// A group of figures that share their preparation.
 type Group = (&'static str, fn(&Bench) -> Vec<Row>);
 
-const GROUPS: [Group; 17] = [
+const GROUPS: [Group; 19] = [
     ("executable", start::executable),
     ("health", start::health),
     ("memory", start::memory),
@@ -99,6 +104,8 @@ const GROUPS: [Group; 17] = [
     ("changes audit tail", changes::audit_tail),
     ("changes command line", changes::command),
     ("changes memory", changes::many_pending),
+    ("brought", brought::brought),
+    ("sustained", brought::sustained),
     ("endurance", endurance::endurance),
 ];
 
