@@ -9,7 +9,7 @@ use crate::hook::Hook;
 use crate::telegram::{self, ANN};
 use crate::world::http::{Answer, Request};
 use crate::world::telegram::Telegram;
-use crate::world::{Build, Daemon, Entry, Home, Runtime, Serve, User, eventually, marker};
+use crate::world::{Build, Daemon, Entry, Home, PATIENCE, Runtime, Serve, User, eventually, marker, within};
 
 crate::world::boxes::in_both_back_ends!(
     a_question_is_asked_with_buttons_and_answered_by_a_press,
@@ -36,6 +36,16 @@ fn answer(daemon: &Daemon, id: &str, body: &Value) -> Answer {
 fn waved(telegram: &Telegram) -> Vec<String> {
     let all = telegram.state()["answered"].as_array().unwrap().clone();
     all.iter().map(|one| one["text"].as_str().unwrap_or("").to_owned()).collect()
+}
+
+/// Waits until the buttons under what was shown are gone.
+#[track_caller]
+fn without_buttons(telegram: &Telegram, shown: &Value) {
+    eventually("the buttons are gone", || {
+        let all = telegram.sent(shown["chat_id"].as_i64().unwrap());
+        let now = all.into_iter().find(|sent| sent["message_id"] == shown["message_id"])?;
+        now["reply_markup"].is_null().then_some(())
+    });
 }
 
 fn a_question_is_asked_with_buttons_and_answered_by_a_press(runtime: Runtime) {
@@ -75,11 +85,7 @@ fn a_question_is_asked_with_buttons_and_answered_by_a_press(runtime: Runtime) {
     eventually("it is told", || waved(&telegram).contains(&"Your answer is taken.".to_owned()).then_some(()));
     let answered = questions(&daemon, "answered").remove(0);
     assert_eq!(answered["ended_by"], format!("telegram:{BEA}"), "{answered}");
-    // The buttons go.
-    eventually("the buttons are gone", || {
-        let now = telegram.sent(GROUP).into_iter().find(|sent| sent["message_id"] == shown["message_id"])?;
-        now["reply_markup"].is_null().then_some(())
-    });
+    without_buttons(&telegram, &shown);
     let late = answer(&daemon, question["id"].as_str().unwrap(), &json!({"option": 1}));
     assert_eq!((late.status, late.json()["type"].clone()), (409, json!("question_over")), "{}", late.text());
     let replies = telegram.sent(GROUP).iter().filter(|sent| is(sent, "The answer:")).count();
@@ -89,6 +95,76 @@ fn a_question_is_asked_with_buttons_and_answered_by_a_press(runtime: Runtime) {
 
 fn is(sent: &Value, text: &str) -> bool {
     sent["plain"].as_str().unwrap().contains(text)
+}
+
+/// A question that nobody answers ends by itself at its time, also when the control plane was killed meanwhile; and one that
+/// an operator cancels at once. Nothing is left to press, who pressed before that is told, and the agent is told without a
+/// turn for it.
+#[test]
+fn what_is_not_answered_loses_its_buttons_and_the_agent_is_told() {
+    let (home, telegram) = (Home::new(Build::Release, User::Root), Telegram::start());
+    telegram.tell("chat", &json!({"id": GROUP, "topics": [55, 77]}));
+    let mut daemon = telegram::serve(&home, Runtime::Native, &telegram).ready();
+    telegram::wire(&daemon, GROUP, json!({"sessions": "per-thread"}));
+    admit(&daemon, "mock-agent", &format!("telegram:{ANN}"));
+    let say = |thread: i64, text: &str| {
+        telegram.tell("text", &json!({"chat": GROUP, "from": ANN, "thread": thread, "text": text}));
+    };
+    let put = |thread: i64| {
+        let asked = marker();
+        let input = json!({"question": asked, "options": ["Tea", "Coffee"], "expires_minutes": 1});
+        say(thread, &ask(&input));
+        // The end of its turn comes after it.
+        let shown = telegram::wait(&telegram, GROUP, &asked);
+        let ended = |sent: &Value| sent["message_thread_id"] == thread && is(sent, "asked, q_");
+        eventually("its turn is over", || telegram.sent(GROUP).iter().any(ended).then_some(()));
+        shown
+    };
+    // The button as it was on a screen that shows it still.
+    let press = |shown: &Value| {
+        let chat = json!({"id": GROUP, "type": "supergroup"});
+        let under = json!({"message_id": shown["message_id"], "date": 1, "chat": chat,
+            "message_thread_id": shown["message_thread_id"], "is_topic_message": true});
+        let data = &shown["reply_markup"]["inline_keyboard"][0][0]["callback_data"];
+        let from = json!({"id": ANN, "is_bot": false, "first_name": "Ann"});
+        let query =
+            json!({"id": marker(), "from": from, "message": under, "chat_instance": "1", "data": data});
+        telegram.tell("update", &json!({"callback_query": query}));
+    };
+    let (left, ended) = (put(55), put(77));
+    assert!([&left, &ended].iter().all(|shown| !shown["reply_markup"].is_null()), "{left} {ended}");
+    let of_thread = |daemon: &Daemon, state: &str, thread: &str| {
+        questions(daemon, state).into_iter().find(|question| question["thread"] == thread)
+    };
+    let id = of_thread(&daemon, "open", "77").unwrap()["id"].as_str().unwrap().to_owned();
+    assert!(said(ctl(&home, &daemon, &["question", "cancel", &id])).contains("is cancelled"));
+    without_buttons(&telegram, &ended);
+    press(&ended);
+    eventually("it is told", || (waved(&telegram) == ["This question is not open any more."]).then_some(()));
+    daemon.kill9();
+    let daemon = telegram::serve(&home, Runtime::Native, &telegram).ready();
+    // Its time is over before this is given up.
+    let expired = within(PATIENCE * 2, "it expires", || of_thread(&daemon, "expired", "55"));
+    assert_eq!((&expired["ended_by"], &expired["answer"]), (&Value::Null, &Value::Null), "{expired}");
+    without_buttons(&telegram, &left);
+    press(&left);
+    eventually("it is told", || (waved(&telegram).len() == 2).then_some(()));
+    assert_eq!(waved(&telegram)[1], "It is too late to answer this.");
+    // The agent knows it at its next turn.
+    for (thread, id, how) in [
+        (55, expired["id"].as_str().unwrap(), "expired without an answer"),
+        (77, id.as_str(), "was cancelled"),
+    ] {
+        let next = marker();
+        say(thread, &next);
+        let answer = telegram::wait(&telegram, GROUP, &next);
+        assert!(is(&answer, &format!("Your question {id} {how}.")), "{answer}");
+    }
+    // Each topic: the question, the end of its turn, and this; nothing started a turn of its own. What was on its way
+    // when it was killed could have come twice, but nothing was.
+    let all = telegram.sent(GROUP);
+    assert_eq!(all.len(), 6, "{all:?}");
+    assert!(daemon.stop().success());
 }
 
 /// Two people press at once, and one of them again: one answer counts, and everybody is told what came of theirs.

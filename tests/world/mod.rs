@@ -65,13 +65,19 @@ pub fn rounds() -> usize {
 /// nobody that it changed: a number of `/metrics`, a listening socket, the lists of processes, mounts and control
 /// groups. What does is waited for: a log line, an event of a chat, a process's end.
 #[track_caller]
-pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    within(PATIENCE, what, look)
+}
+
+/// [`eventually`], for what has a time of its own before which it does not come.
+#[track_caller]
+pub fn within<T>(patience: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(begun.elapsed() < PATIENCE, "not within {} s: {what}", PATIENCE.as_secs());
+        assert!(begun.elapsed() < patience, "not within {} s: {what}", patience.as_secs());
         // Between two looks, so that looking does not take the processor from what is waited for.
         std::thread::sleep(Duration::from_millis(5));
     }
