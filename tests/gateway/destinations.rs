@@ -256,8 +256,7 @@ fn what_is_killed_sends_once(runtime: Runtime) {
     let home = Home::new(Build::Release, User::Root);
     let mut daemon = Serve::new(&home, runtime).ready();
     give(&daemon, "mock-agent", ops());
-    let mut random = Random::fresh();
-    println!("seed {}", random.0);
+    let mut random = Random::of_run();
     let mut texts = Vec::new();
     for round in 0..rounds() {
         // A chat of its own: deaths of one session in a row are answered with a growing pause.

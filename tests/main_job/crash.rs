@@ -17,8 +17,7 @@ crate::world::boxes::in_both_back_ends!(
 fn killed_sandboxes_lose_nothing(runtime: Runtime) {
     let home = Home::new(Build::Release, User::Root);
     let daemon = Serve::new(&home, runtime).flag("--linger", "2s").ready();
-    let mut random = Random::fresh();
-    println!("seed {}", random.0);
+    let mut random = Random::of_run();
     let mut sent: Vec<(String, Vec<String>)> = Vec::new();
     let mut sessions = Vec::new();
     let mut seen = BTreeSet::new();
@@ -84,8 +83,7 @@ fn a_file_that_was_being_made_is_made_again(runtime: Runtime) {
 
 fn killed_control_planes_lose_nothing(runtime: Runtime) {
     let home = Home::new(Build::Release, User::Root);
-    let mut random = Random::fresh();
-    println!("seed {}", random.0);
+    let mut random = Random::of_run();
     let mut sent: Vec<String> = Vec::new();
     let mut sessions = Vec::new();
     let mut seen = BTreeSet::new();

@@ -136,8 +136,7 @@ const CHATS: usize = 3;
 #[test]
 fn a_machine_without_power_loses_nothing_that_was_said() {
     let disk = Disk::new();
-    let mut random = Random::fresh();
-    println!("seed {}", random.0);
+    let mut random = Random::of_run();
     let names: [String; CHATS] = std::array::from_fn(|number| format!("chat-{number}"));
     let mut clients: [Client; CHATS] = std::array::from_fn(|_| Client::default());
     for round in 0..rounds() {

@@ -20,8 +20,7 @@ crate::world::boxes::in_both_back_ends!(it_serves_again_on_the_same_port);
 fn it_serves_again_on_the_same_port(runtime: Runtime) {
     let home = Home::new(Build::Release, User::Root);
     let port = lasting_port();
-    let mut random = Random::fresh();
-    println!("seed {}", random.0);
+    let mut random = Random::of_run();
     let mut sessions = Vec::new();
     for round in 0..rounds() {
         let mut daemon = Serve::new(&home, runtime).port(port).ready();

@@ -17,8 +17,7 @@ const CHATS: usize = 4;
 fn rows_cross_whole_once_and_in_order(runtime: Runtime) {
     let home = Home::new(Build::Faults, User::Root);
     let wanted = size("IRONCLAW_TEST_TRANSACTIONS", 2_000);
-    let seed = Random::fresh().0;
-    println!("seed {seed}");
+    let seed = Random::of_run().0;
     let daemon = start(&home, runtime);
     let enough = AtomicUsize::new(0);
     let mut said: Vec<Vec<String>> = std::thread::scope(|scope| {

@@ -27,6 +27,7 @@ mod files;
 mod heard;
 mod killed;
 mod peers;
+mod random;
 mod scenario;
 mod scheduled;
 mod secrets;

@@ -44,24 +44,11 @@ impl Scene<'_> {
         self.daemon = telegram::serve(self.home, self.runtime, self.telegram).ready();
     }
 
-    /// Waits until nothing is to be done and nothing is on its way.
-    #[track_caller]
-    fn rests(&self) {
-        eventually("all is done", || {
-            let sessions = self.daemon.get("/v1/sessions")["sessions"].as_array().unwrap().clone();
-            sessions.iter().all(|session| session["open_messages"] == 0).then_some(())
-        });
-        eventually("all is brought", || {
-            let waiting = self.daemon.get("/v1/deliveries?state=waiting");
-            waiting["deliveries"].as_array().unwrap().is_empty().then_some(())
-        });
-    }
-
     /// The control plane dies, somebody does this, and it dies again as soon as Telegram need not tell it any more, and once
     /// more as soon as what comes of it is seen. Gives what is seen.
     #[track_caller]
     fn step(&mut self, act: impl FnOnce(&Telegram), seen: &str) -> Value {
-        self.rests();
+        self.daemon.rests();
         self.daemon.kill9();
         match self.when {
             When::Running => {
@@ -177,7 +164,7 @@ fn play(runtime: Runtime, when: When) {
     scene.say(&tool("send_message", &json!({"text": letter, "to": "helper"})), &heard);
     let last = marker();
     scene.say(&last, &last);
-    scene.rests();
+    scene.daemon.rests();
 
     // What the ledger has is there once, whatever was killed when: each message, and each answer.
     let told = scene.told(&last);

@@ -175,6 +175,19 @@ impl Daemon {
         self.send(Request::get(path)).ok()
     }
 
+    /// Waits until nothing is to be done and nothing is on its way.
+    #[track_caller]
+    pub fn rests(&self) {
+        eventually("all is done", || {
+            let sessions = self.get("/v1/sessions")["sessions"].as_array().unwrap().clone();
+            sessions.iter().all(|session| session["open_messages"] == 0).then_some(())
+        });
+        eventually("all is brought", || {
+            let waiting = self.get("/v1/deliveries?state=waiting");
+            waiting["deliveries"].as_array().unwrap().is_empty().then_some(())
+        });
+    }
+
     pub fn chat<'a>(&'a self, agent: &'a str, chat: &'a str) -> Chat<'a> {
         Chat::new(self, agent, chat)
     }

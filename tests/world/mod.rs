@@ -90,10 +90,21 @@ pub fn marker() -> String {
     format!("m{:016x}", u64::from_le_bytes(bytes))
 }
 
-/// Small deterministic random numbers; the seed is printed by whoever uses it.
+/// Small deterministic random numbers.
 pub struct Random(pub u64);
 
 impl Random {
+    /// Those of a test whose choices can be repeated: by `IRONCLAW_TEST_SEED`, or else new ones. Says which.
+    pub fn of_run() -> Random {
+        let given = std::env::var("IRONCLAW_TEST_SEED").ok();
+        let seed = given
+            .map(|text| text.parse().unwrap_or_else(|_| panic!("IRONCLAW_TEST_SEED={text} is not a number")));
+        let random = seed.map_or_else(Random::fresh, Random);
+        println!("IRONCLAW_TEST_SEED={}", random.0);
+        random
+    }
+
+    /// New ones.
     pub fn fresh() -> Random {
         let mut bytes = [0; 8];
         rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).unwrap();
