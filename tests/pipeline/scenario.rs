@@ -1,13 +1,15 @@
 //! A day with an agent, as a person on Telegram has it: an answer, a question with buttons, something every weekday, a word
 //! to another agent; each in its topic. Right before each step the control plane is killed, and at once after it.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::hand::{approve, submit};
 use crate::heard::admit;
 use crate::telegram::{self, ANN};
 use crate::world::http::{Events, Request};
-use crate::world::{Build, Daemon, Home, Runtime, Telegram, User, eventually, marker};
+use crate::world::{Build, Daemon, Home, Random, Runtime, Telegram, User, eventually, marker, rounds};
 
 crate::world::boxes::in_both_back_ends!(
     every_step_with_an_agent_survives_a_kill_before_and_after_it,
@@ -17,16 +19,27 @@ crate::world::boxes::in_both_back_ends!(
 const GROUP: i64 = -1001;
 const TOPIC: i64 = 55;
 
-/// Deaths at which something can be on its way to Telegram, for each step: when it is accepted, and when it is seen.
-const IN_FLIGHT: usize = 2;
+/// Deaths of each step at moments that nobody chose.
+const KILLS: usize = 3;
 
 /// When the person does something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum When {
     /// The control plane was just started again.
     Running,
     /// It is dead.
     Dead,
+    /// It runs, and dies several times at moments that nobody chose.
+    Chance(Random),
+}
+
+impl When {
+    /// Deaths of each step at which something can be on its way to Telegram: when it is accepted, when it is seen, and between.
+    fn in_flight(&self) -> usize {
+        match self {
+            When::Running | When::Dead => 2,
+            When::Chance(_) => 2 + KILLS,
+        }
+    }
 }
 
 struct Scene<'a> {
@@ -50,15 +63,18 @@ impl Scene<'_> {
     fn step(&mut self, act: impl FnOnce(&Telegram), seen: &str) -> Value {
         self.daemon.rests();
         self.daemon.kill9();
-        match self.when {
-            When::Running => {
-                self.starts();
-                act(self.telegram);
-            }
-            When::Dead => {
-                act(self.telegram);
-                self.starts();
-            }
+        if matches!(self.when, When::Dead) {
+            act(self.telegram);
+            self.starts();
+        } else {
+            self.starts();
+            act(self.telegram);
+        }
+        for _ in 0..KILLS {
+            let When::Chance(random) = &mut self.when else { break };
+            std::thread::sleep(Duration::from_millis(random.below(120)));
+            self.daemon.kill9();
+            self.starts();
         }
         eventually("it is accepted", || (self.telegram.state()["waiting"] == 0).then_some(()));
         self.daemon.kill9();
@@ -123,6 +139,15 @@ fn every_step_with_an_agent_survives_a_kill_before_and_after_it(runtime: Runtime
 /// The same, where each step is taken while the control plane is dead.
 fn what_was_said_to_nobody_is_heard_once(runtime: Runtime) {
     play(runtime, When::Dead);
+}
+
+/// The same, with more deaths while each step is on its way.
+#[test]
+fn a_day_goes_on_whenever_it_is_killed() {
+    let mut random = Random::of_run();
+    for _ in 0..rounds().div_ceil(10) {
+        play(Runtime::Native, When::Chance(Random(random.below(u64::MAX))));
+    }
 }
 
 fn play(runtime: Runtime, when: When) {
@@ -193,7 +218,7 @@ fn play(runtime: Runtime, when: When) {
     once.dedup();
     // The other agent's answer is for the one that asked.
     assert_eq!(once.len(), 10, "{sent:#?}");
-    let (twice, most) = (sent.len() - once.len(), IN_FLIGHT * scene.steps);
+    let (twice, most) = (sent.len() - once.len(), scene.when.in_flight() * scene.steps);
     assert!(twice <= most, "{twice} came twice over {most} kills: {sent:#?}");
     assert!(sent.iter().all(|sent| sent["message_thread_id"] == TOPIC), "{sent:#?}");
     // The question that the ledger knows is the last one, where it came twice.
