@@ -379,3 +379,26 @@ CREATE INDEX questions_due ON questions(expires_at) WHERE state = 'open';
 CREATE INDEX questions_open ON questions(channel, instance, chat) WHERE state = 'open';
 CREATE INDEX questions_stale ON questions(id) WHERE has_buttons = 1 AND state <> 'open';
 CREATE INDEX questions_over ON questions(ended_at) WHERE state <> 'open';
+CREATE TABLE approval_chats (
+  user TEXT PRIMARY KEY,
+  channel TEXT NOT NULL,
+  instance TEXT NOT NULL,
+  chat TEXT NOT NULL,
+  failure TEXT, -- why the last card could not be shown there
+  since INTEGER NOT NULL
+) STRICT;
+CREATE TABLE approval_cards (
+  number INTEGER PRIMARY KEY,
+  change TEXT NOT NULL,
+  user TEXT NOT NULL,
+  channel TEXT NOT NULL,
+  instance TEXT NOT NULL,
+  chat TEXT NOT NULL,
+  message TEXT NOT NULL, -- under which the platform is to know it
+  shown TEXT NOT NULL, -- what it shows; empty before it was sent
+  edits INTEGER NOT NULL,
+  receipt TEXT, -- the platform's own name of it
+  is_over INTEGER NOT NULL, -- nothing of it will be shown as something else
+  UNIQUE (change, user)
+) STRICT;
+CREATE INDEX approval_cards_open ON approval_cards(user, number) WHERE is_over = 0;

@@ -3,6 +3,7 @@
 
 pub mod alarm;
 pub mod api;
+pub mod approvals;
 pub mod audit;
 pub mod bell;
 pub mod brokers;

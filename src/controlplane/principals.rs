@@ -1,12 +1,12 @@
-//! Who asks, and what they may: a person with the token they came with. Role and token count at the moment of the act,
-//! in the transaction of the act, for a request may be long on its way; a token only narrows the role. Touches the
-//! ledger.
+//! Who asks, and what they may: a person with the token they came with, or with the button they pressed. Role and way in
+//! count at the moment of the act, in the transaction of the act, for a request may be long on its way; a token only
+//! narrows the role, and a button is only to decide. Touches the ledger.
 
 use rusqlite::Connection;
 
 use super::audit::By;
 use super::store::roles::{self, Role, RoleGrant};
-use super::store::{StoreError, members, tokens};
+use super::store::{StoreError, approvals, members, tokens};
 use crate::contract::ids::{GroupName, UserId};
 
 /// What a request needs.
@@ -69,23 +69,56 @@ impl Scope {
     }
 }
 
-/// A person with the token they came with.
+/// How somebody comes in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// With a token.
+    Token {
+        /// Its name.
+        name: String,
+        /// Its SHA-256: another token of that name is another one.
+        digest: [u8; 32],
+    },
+    /// By a button under what they were shown in a chat.
+    Button {
+        /// The number of the card.
+        card: u64,
+        /// The platform, and the account on it where it has a name.
+        account: String,
+    },
+}
+
+/// A person with the way they came in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
     /// Who.
     pub user: UserId,
-    /// The token's name.
-    pub token: String,
-    /// Its SHA-256: another token of that name is another one.
-    pub digest: [u8; 32],
-    /// What the token lets through.
+    /// How they came in.
+    pub way: Way,
+    /// What that lets through.
     pub scopes: Vec<Scope>,
 }
 
 impl Principal {
+    /// Somebody who presses a button under a card.
+    pub fn pressing(user: UserId, card: u64, account: String) -> Self {
+        Self { user, way: Way::Button { card, account }, scopes: vec![Scope::Approve] }
+    }
+
     /// How the audit names the way they came in.
     pub fn via(&self) -> String {
-        format!("token:{}", self.token)
+        match &self.way {
+            Way::Token { name, .. } => format!("token:{name}"),
+            Way::Button { account, .. } => format!("chat:{account}"),
+        }
+    }
+
+    /// The name of the token they came with; empty where they came with none.
+    pub fn token(&self) -> &str {
+        match &self.way {
+            Way::Token { name, .. } => name,
+            Way::Button { .. } => "",
+        }
     }
 
     /// As the audit names them.
@@ -93,7 +126,7 @@ impl Principal {
         By { actor: self.user.to_string(), via: self.via() }
     }
 
-    /// Their standing now; none with a token that was revoked or is over.
+    /// Their standing now; none with a token that was revoked or is over, or a card that is.
     ///
     /// # Errors
     /// SQLite's, or [`StoreError::BadRow`].
@@ -101,15 +134,18 @@ impl Principal {
         if self.opens(conn)? { Standing::of(conn, &self.user) } else { Ok(Standing::default()) }
     }
 
-    /// Whether the token still opens the door.
+    /// Whether the token still opens the door, or the card is still theirs to decide by.
     ///
     /// # Errors
     /// SQLite's.
     pub fn opens(&self, conn: &Connection) -> Result<bool, StoreError> {
-        tokens::opens(conn, &self.token, &self.digest)
+        match &self.way {
+            Way::Token { name, digest } => tokens::opens(conn, name, digest),
+            Way::Button { card, .. } => approvals::is_open(conn, *card, &self.user),
+        }
     }
 
-    /// Whether the token lets this through at all.
+    /// Whether the way they came in lets this through at all.
     pub fn has(&self, scope: Scope) -> bool {
         self.scopes.contains(&scope)
     }
@@ -203,19 +239,21 @@ impl Principal {
     /// Somebody with a token of all scopes.
     pub fn of(user: &str) -> Self {
         let (digest, token) = (crate::contract::chain::hash(user), user.replace(':', "."));
-        Self { user: UserId::parse(user).unwrap(), token, digest, scopes: Scope::ALL.to_vec() }
+        let way = Way::Token { name: token, digest };
+        Self { user: UserId::parse(user).unwrap(), way, scopes: Scope::ALL.to_vec() }
     }
 
     /// Makes user and token known.
     pub fn introduce(&self, tx: &rusqlite::Transaction<'_>) -> Result<(), StoreError> {
         super::store::users::put(tx, &self.user, "")?;
+        let Way::Token { name, digest } = self.way.clone() else { return Ok(()) };
         tokens::add(
             tx,
             &tokens::Token {
-                name: self.token.clone(),
+                name,
                 user: self.user.clone(),
                 scopes: Scope::write_all(&self.scopes),
-                digest: self.digest,
+                digest,
                 created_at: crate::contract::time::Millis(0),
                 expires_at: None,
                 revoked_at: None,

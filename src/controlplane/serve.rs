@@ -16,6 +16,7 @@ use smol::{Task, Timer};
 use super::api::readiness::{Readiness, Stage};
 use super::api::tls::{Certificate, TlsError};
 use super::api::{self, Api, Entrance};
+use super::approvals::Approvals;
 use super::audit::{self, Audit, Record};
 use super::brokers::model::ModelBroker;
 use super::channels::fetching::Fetcher;
@@ -141,6 +142,7 @@ pub struct ControlPlane {
     server: api::Server,
     channels: Channels,
     courier: Courier,
+    approvals: Approvals,
     fetching: Task<()>,
     ingress: Option<Ingress>,
     protection: Protection,
@@ -263,6 +265,13 @@ impl ControlPlane {
         let channels = Channels::new(&accounts, config.ingress, &inbound).map_err(StartError::Channel)?;
         let courier =
             Courier::start(ledger.clone(), keyring.clone(), channels.clone(), &sessions, inbound.moved());
+        let approvals = Approvals::start(
+            ledger.clone(),
+            keyring.clone(),
+            gateway.clone(),
+            audit.clone(),
+            channels.clone(),
+        );
         let due_keyring = keyring.clone();
         let fetching = Fetcher::start(
             ledger.clone(),
@@ -318,6 +327,7 @@ impl ControlPlane {
             server,
             channels,
             courier,
+            approvals,
             fetching,
             ingress,
             protection: config.door.protection.clone(),
@@ -379,6 +389,7 @@ impl ControlPlane {
         self.channels.stop();
         self.sessions.close().await;
         drop(self.fetching);
+        self.approvals.stop();
         self.courier.stop().await;
         // A self-test under way has processes that must not be left behind; it ends by itself.
         self.preparing.await;

@@ -9,7 +9,7 @@ use rusqlite::Transaction;
 
 use super::audit;
 use super::keys::ApiToken;
-use super::principals::{Principal, Scope};
+use super::principals::{Principal, Scope, Way};
 use super::store::roles::{self, Role};
 use super::store::tokens::{self, Token};
 use super::store::{Ledger, Step, StoreError, users};
@@ -60,7 +60,8 @@ impl Tokens {
     fn hold(&self, all: Vec<Token>) {
         let all = all.into_iter().map(|token| {
             let scopes = Scope::parse_all(&token.scopes).unwrap_or_default();
-            let principal = Principal { user: token.user, token: token.name, digest: token.digest, scopes };
+            let way = Way::Token { name: token.name, digest: token.digest };
+            let principal = Principal { user: token.user, way, scopes };
             (token.digest, Known { principal, expires_at: token.expires_at })
         });
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = all.collect();

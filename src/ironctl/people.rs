@@ -37,6 +37,7 @@ pub(super) struct User {
 enum UserVerb {
     List(UserList),
     Add(UserAdd),
+    Notify(UserNotify),
     Delete(UserDelete),
 }
 
@@ -59,6 +60,27 @@ struct UserAdd {
     /// what people call them
     #[argh(option, default = "String::new()")]
     name: String,
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Show a user in a chat what waits for their decision, with buttons to decide. It gives them no right.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "notify")]
+struct UserNotify {
+    /// CHANNEL:HANDLE, as `user list` has it
+    #[argh(positional)]
+    id: String,
+    /// the account by which they are written to; the one without a name unless given
+    #[argh(option)]
+    instance: Option<String>,
+    /// the chat, where it is not called as they are: on a webhook, what the receiver calls it
+    #[argh(option)]
+    chat: Option<String>,
+    /// show them nothing more
+    #[argh(switch)]
+    off: bool,
     /// print JSON
     #[argh(switch)]
     json: bool,
@@ -284,7 +306,9 @@ pub(super) fn users(client: &Client, words: User) -> Result<(), Failure> {
     match words.verb {
         UserVerb::List(UserList { json }) => {
             let rows = all(client, "/v1/users", "users")?;
-            let columns = [("USER", "id"), ("NAME", "name"), ("SINCE", "created_at")];
+            let rows: Vec<Value> = if json { rows } else { rows.into_iter().map(with_place).collect() };
+            let columns =
+                [("USER", "id"), ("NAME", "name"), ("APPROVALS IN", "place"), ("SINCE", "created_at")];
             print(&rows, Output::of(json), &columns, "no users")
         }
         UserVerb::Add(UserAdd { id, name, json }) => {
@@ -307,6 +331,7 @@ pub(super) fn users(client: &Client, words: User) -> Result<(), Failure> {
             }
             Ok(())
         }
+        UserVerb::Notify(asked) => notify(client, asked),
         UserVerb::Delete(UserDelete { id, json }) => {
             let answer = client.delete(&format!("/v1/users/{}", encode(&id)))?;
             if json {
@@ -316,6 +341,57 @@ pub(super) fn users(client: &Client, words: User) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+/// A user, with the place where they are shown what waits, in words.
+fn with_place(user: Value) -> Value {
+    let shown = user.get("approvals").filter(|shown| **shown != Value::Null);
+    let words = shown.map_or_else(String::new, |shown| {
+        let problem =
+            if shown.get("problem").is_some_and(|problem| *problem != Value::Null) { " (!)" } else { "" };
+        format!("{}{problem}", place_of(shown))
+    });
+    let mut fields = vec![("place", Value::from(words))];
+    for name in ["id", "name", "created_at"] {
+        fields.push((name, user.get(name).cloned().unwrap_or(Value::Null)));
+    }
+    Value::object(fields)
+}
+
+/// `CHANNEL/INSTANCE CHAT`.
+fn place_of(shown: &Value) -> String {
+    let (channel, instance, chat) = (cell(shown, "channel"), cell(shown, "instance"), cell(shown, "chat"));
+    if instance.is_empty() { format!("{channel} {chat}") } else { format!("{channel}/{instance} {chat}") }
+}
+
+fn notify(client: &Client, asked: UserNotify) -> Result<(), Failure> {
+    let path = format!("/v1/users/{}/approvals", encode(&asked.id));
+    if asked.off {
+        if asked.instance.is_some() || asked.chat.is_some() {
+            return Err(Failure::usage("--off ends it wherever it is; leave --instance and --chat out"));
+        }
+        let answer = client.delete(&path)?;
+        if asked.json {
+            return out(&answer);
+        }
+        let was = answer.get("was_shown").and_then(Value::as_bool).unwrap_or(false);
+        let words = if was { "is shown nothing any more" } else { "was shown nothing" };
+        writeln!(io::stdout(), "{} {words}", plain::line(&asked.id))?;
+        return Ok(());
+    }
+    let body = Value::object([("instance", Value::from(asked.instance)), ("chat", Value::from(asked.chat))]);
+    let shown = client.post(&path, &body)?;
+    if asked.json {
+        return out(&shown);
+    }
+    let id = plain::line(&asked.id);
+    writeln!(
+        io::stdout(),
+        "{id} is shown what waits for their decision in {}; `ironctl role grant {id} approver --group AGENT` lets them \
+         decide, and `ironctl user list` says whether showing it fails",
+        plain::line(&place_of(&shown))
+    )?;
+    Ok(())
 }
 
 /// `ctl role`

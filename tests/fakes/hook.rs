@@ -39,6 +39,12 @@ pub struct Taken {
     pub in_reply_to: Option<String>,
     /// What could be pressed under it.
     pub buttons: Vec<Value>,
+    /// `message` or `approval`.
+    pub kind: String,
+    /// The one in whose place it is shown, by the name that was given for it.
+    pub replaces: Option<String>,
+    /// That name.
+    pub given: String,
     /// How often it came.
     pub times: u32,
 }
@@ -307,6 +313,9 @@ fn answer(
                 text: text("text").unwrap(),
                 in_reply_to: text("in_reply_to"),
                 buttons: document["buttons"].as_array().cloned().unwrap_or_default(),
+                kind: text("kind").unwrap(),
+                replaces: text("replaces"),
+                given: format!("r{}", state.taken.len() + 1),
                 times: 1,
             };
             let at = state.taken.len();

@@ -52,6 +52,8 @@ const SCOPES: &[(&str, &str)] = &[
     ("GET /v1/users", "read"),
     ("POST /v1/users", "admin"),
     ("DELETE /v1/users/{id}", "admin"),
+    ("POST /v1/users/{id}/approvals", "admin"),
+    ("DELETE /v1/users/{id}/approvals", "admin"),
     ("GET /v1/roles", "read"),
     ("GET /v1/tokens", "admin"),
     ("POST /v1/tokens", "admin"),

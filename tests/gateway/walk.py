@@ -48,6 +48,10 @@ def user():
     return ask("/v1/users", {"id": f"local:made-{next(numbers)}"})["id"]
 
 
+def on_a_platform():
+    return ask("/v1/users", {"id": f"webhook:made-{next(numbers)}"})["id"]
+
+
 def token():
     return ask("/v1/tokens", {"name": f"made-{next(numbers)}"})["name"]
 
@@ -88,6 +92,8 @@ THERE = {
     "POST /v1/changes/{id}/withdraw": lambda: {"id": pending()["id"]},
     "POST /v1/changes/{id}/retry": lambda: {"id": os.environ["IRONCLAW_TEST_UNDONE"]},
     "DELETE /v1/users/{id}": lambda: {"id": user()},
+    "POST /v1/users/{id}/approvals": lambda: {"id": on_a_platform()},
+    "DELETE /v1/users/{id}/approvals": lambda: {"id": user()},
     "DELETE /v1/tokens/{name}": lambda: {"name": token()},
 }
 
@@ -113,6 +119,8 @@ def before_call(context, case, kwargs):
         case.path_parameters = {**(case.path_parameters or {}), "id": change["id"]}
         if isinstance(case.body, dict) and case.body.get("outcome") == "approve":
             case.body = {**case.body, "digest": change["digest"]}
+        if label == "POST /v1/users/{id}/approvals":
+            case.body = {"chat": "made"}
     elif label == "POST /v1/tasks" and isinstance(case.body, dict):
         case.body = {"group": "quiet", "prompt": case.body.get("prompt"), "every": "1d", "count": 3}
     elif label == "GET /v1/destinations/check":

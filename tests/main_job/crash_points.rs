@@ -39,6 +39,8 @@ const OFF_THE_PLAIN_WAY: &[&str] = &[
     "deliver.after_commit",
     "run.before_commit",
     "run.after_commit",
+    "card.before_commit",
+    "card.after_commit",
 ];
 
 #[test]

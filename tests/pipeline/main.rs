@@ -19,6 +19,7 @@ mod hook;
 #[path = "../world/mod.rs"]
 mod world;
 
+mod approved;
 mod asked;
 mod brought;
 mod doors;

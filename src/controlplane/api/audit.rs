@@ -92,7 +92,7 @@ pub(super) async fn acknowledge(api: &Api, principal: &Principal) -> Result<Resp
 
 /// `GET /v1/audit/verify`: spaces while it works, then the report.
 pub(super) fn verify(api: &Arc<Api>, principal: &Principal) -> Result<Response<Body>, Problem> {
-    let place = api.streams.take(&principal.token).ok_or_else(Problem::too_many_streams)?;
+    let place = api.streams.take(principal.token()).ok_or_else(Problem::too_many_streams)?;
     let audit = api.audit.clone();
     let work = Box::pin(async move {
         let _place = place;

@@ -2,6 +2,7 @@
 //! Touches the ledger, the audit chain and the session actors through their functions, and the listener.
 
 mod agents;
+mod approvals;
 mod audit;
 mod certificate;
 mod changes;
@@ -134,13 +135,13 @@ impl Api {
             self.audit.login_failed(visitor.peer.ip());
             return Err(self.failures.note(source, now));
         };
-        visitor.showed(Some(&principal.token));
+        visitor.showed(Some(principal.token()));
         let _ = noted.set(server::Noted {
             user: principal.user.clone(),
-            token: principal.token.clone(),
+            token: principal.token().to_owned(),
             is_confidential: route.is_confidential(),
         });
-        self.rates.take(&principal.token, now).map_err(Problem::too_many_requests)?;
+        self.rates.take(principal.token(), now).map_err(Problem::too_many_requests)?;
         self.admit(&principal, &route).await?;
         let query = request.uri().query().map(str::to_owned);
         let query = query.as_deref();
@@ -265,6 +266,15 @@ impl Api {
                 Query::read(query, &[])?;
                 no_fields(request).await?;
                 people::delete(self, principal, &id).await
+            }
+            Guarded::ShowApprovals { id } => {
+                Query::read(query, &[])?;
+                approvals::begin(self, principal, &id, request).await
+            }
+            Guarded::HideApprovals { id } => {
+                Query::read(query, &[])?;
+                no_fields(request).await?;
+                approvals::end(self, principal, &id).await
             }
             Guarded::Roles => people::list_roles(self, query).await,
             Guarded::Tokens => people::list_tokens(self, query).await,

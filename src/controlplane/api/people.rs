@@ -8,7 +8,7 @@ use super::changes::{field, known};
 use super::lists::limit;
 use super::problem::Problem;
 use super::router::Query;
-use super::{Api, body};
+use super::{Api, approvals, body};
 use crate::contract::ids::{GroupName, UserId};
 use crate::contract::json::Value;
 use crate::contract::time::Millis;
@@ -16,6 +16,7 @@ use crate::controlplane::audit::{self, Record};
 use crate::controlplane::http::{Body, json_response};
 use crate::controlplane::keys::ApiToken;
 use crate::controlplane::principals::{self, Principal, Scope};
+use crate::controlplane::store::approvals::{Chat, chat_of};
 use crate::controlplane::store::roles;
 use crate::controlplane::store::tokens::{self, Token};
 use crate::controlplane::store::users::{self, User};
@@ -39,8 +40,9 @@ fn user_id(text: &str) -> Result<UserId, Problem> {
     })
 }
 
-fn user_json(user: &User) -> Value {
+fn user_json(api: &Api, user: &User, chat: Option<&Chat>) -> Value {
     Value::object([
+        ("approvals", approvals::shown(api, chat)),
         ("id", Value::from(user.id.to_string())),
         ("name", Value::from(user.name.as_str())),
         ("created_at", Value::from(user.created_at.to_rfc3339())),
@@ -65,7 +67,7 @@ pub(super) async fn whoami(api: &Api, principal: &Principal) -> Result<Response<
         StatusCode::OK,
         &Value::object([
             ("user", Value::from(principal.user.to_string())),
-            ("token", Value::from(principal.token.as_str())),
+            ("token", Value::from(principal.token())),
             ("scopes", Value::from(scopes)),
             ("roles", Value::from(held)),
         ]),
@@ -77,9 +79,13 @@ pub(super) async fn list(api: &Api, query: Option<&str>) -> Result<Response<Body
     let query = Query::read(query, &["after", "limit"])?;
     let limit = limit(&query)?;
     let after = query.text("after").unwrap_or_default().to_owned();
-    let rows = api.ledger.read(move |conn| users::list(conn, &after, limit)).await?;
-    let next = (rows.len() == limit).then(|| rows.last().map(|user| user.id.to_string())).flatten();
-    let all: Vec<Value> = rows.iter().map(user_json).collect();
+    let rows = api.ledger.read(move |conn| {
+        let with_chat = |user: User| chat_of(conn, &user.id).map(|chat| (user, chat));
+        users::list(conn, &after, limit)?.into_iter().map(with_chat).collect::<Result<Vec<_>, StoreError>>()
+    });
+    let rows = rows.await?;
+    let next = (rows.len() == limit).then(|| rows.last().map(|(user, _)| user.id.to_string())).flatten();
+    let all: Vec<Value> = rows.iter().map(|(user, chat)| user_json(api, user, chat.as_ref())).collect();
     Ok(json_response(
         StatusCode::OK,
         &Value::object([("users", Value::from(all)), ("next", Value::from(next))]),
@@ -100,7 +106,7 @@ pub(super) async fn put(
         return Err(Problem::invalid(format!("name has more than {NAME_BYTES} bytes")));
     }
     let object = id.to_string();
-    let (user, new) = api
+    let (user, chat, new) = api
         .audit
         .act(Step::Other, move |tx| {
             if !principals::may(tx, &principal, Scope::Admin, None)? {
@@ -114,12 +120,14 @@ pub(super) async fn put(
                 &id.to_string(),
                 Value::Null,
             )?;
-            Ok(Some((users::get(tx, &id)?.ok_or(StoreError::BadRow("a user"))?, new)))
+            let user = users::get(tx, &id)?.ok_or(StoreError::BadRow("a user"))?;
+            Ok(Some((user, chat_of(tx, &id)?, new)))
         })
         .await
         .map_err(|error| Problem::not_acted(error, &object, "stored"))?
         .ok_or_else(|| Problem::forbidden(NOT_ANY_MORE))?;
-    Ok(json_response(if new { StatusCode::CREATED } else { StatusCode::OK }, &user_json(&user)))
+    let status = if new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok(json_response(status, &user_json(api, &user, chat.as_ref())))
 }
 
 /// `DELETE /v1/users/{id}`
@@ -300,7 +308,7 @@ pub(super) async fn make_token(
         .audit
         .act(Step::Other, move |tx| {
             let standing = principal.standing(tx)?;
-            let Some(own) = tokens::get(tx, &principal.token)?
+            let Some(own) = tokens::get(tx, principal.token())?
                 .filter(|_| standing.allows_somewhere(Scope::Admin))
             else {
                 return Ok(Err(Problem::forbidden(NOT_ANY_MORE)));

@@ -56,6 +56,8 @@ pub(super) enum Guarded {
     Users,
     PutUser,
     DeleteUser { id: String },
+    ShowApprovals { id: String },
+    HideApprovals { id: String },
     Roles,
     Tokens,
     MakeToken,
@@ -85,6 +87,8 @@ impl Guarded {
                 | Self::Users
                 | Self::PutUser
                 | Self::DeleteUser { .. }
+                | Self::ShowApprovals { .. }
+                | Self::HideApprovals { .. }
                 | Self::Roles
                 | Self::Tokens
                 | Self::MakeToken
@@ -138,6 +142,8 @@ impl Guarded {
             Self::Decide { .. } | Self::Retry { .. } | Self::Pair => Scope::Approve,
             Self::PutUser
             | Self::DeleteUser { .. }
+            | Self::ShowApprovals { .. }
+            | Self::HideApprovals { .. }
             | Self::Tokens
             | Self::MakeToken
             | Self::RevokeToken { .. } => Scope::Admin,
@@ -198,6 +204,11 @@ pub(super) fn route(method: &Method, path: &str) -> Result<Route, Problem> {
         ["v1", "changes", id, "retry"] => (None, guarded(Guarded::Retry { id: owned(id) }), None),
         ["v1", "users"] => (guarded(Guarded::Users), guarded(Guarded::PutUser), None),
         ["v1", "users", id] => (None, None, guarded(Guarded::DeleteUser { id: owned(id) })),
+        ["v1", "users", id, "approvals"] => (
+            None,
+            guarded(Guarded::ShowApprovals { id: owned(id) }),
+            guarded(Guarded::HideApprovals { id: owned(id) }),
+        ),
         ["v1", "roles"] => (guarded(Guarded::Roles), None, None),
         ["v1", "tokens"] => (guarded(Guarded::Tokens), guarded(Guarded::MakeToken), None),
         ["v1", "tokens", name] => (None, None, guarded(Guarded::RevokeToken { name: owned(name) })),

@@ -72,7 +72,7 @@ impl Seat {
     /// # Errors
     /// When all are taken.
     pub(super) fn take(api: &Api, principal: &Principal) -> Result<Self, Problem> {
-        let place = api.streams.take(&principal.token).ok_or_else(Problem::too_many_streams)?;
+        let place = api.streams.take(principal.token()).ok_or_else(Problem::too_many_streams)?;
         Ok(Self { rights: api.rights.watch(), place })
     }
 

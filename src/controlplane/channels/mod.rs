@@ -60,6 +60,12 @@ pub trait Channel: Send + Sync {
         Box::pin(async { Ok(()) })
     }
 
+    /// Shows another text and other buttons in a message that was sent.
+    fn edit<'a>(&'a self, part: &'a Part, receipt: &'a str) -> Doing<'a, Result<(), SendError>> {
+        let _ = (part, receipt);
+        Box::pin(async { Err(SendError::Permanent("what was sent here cannot be changed".to_owned())) })
+    }
+
     /// Fetches a file by the name that an event gave for it, if it has no more bytes than this.
     fn fetch<'a>(&'a self, source: &'a str, most: u64) -> Doing<'a, Result<Vec<u8>, FetchError>> {
         let _ = (source, most);
@@ -128,6 +134,11 @@ pub struct Part {
     pub file: Option<Arc<Attached>>,
     /// What can be pressed under it; of the last part of the text only.
     pub buttons: Vec<Button>,
+    /// The host's own words about something that it holds for a decision: every character is itself, and nothing in it
+    /// becomes a link or a name that is called.
+    pub is_verbatim: bool,
+    /// How many texts were shown in its place before this one.
+    pub edit: u32,
 }
 
 /// A file that is sent.
@@ -150,9 +161,10 @@ impl std::fmt::Debug for Attached {
 impl Part {
     /// The name under which the platform is to know it, the same however often it is sent.
     pub fn key(&self) -> String {
-        match self.of {
-            1 => self.message.to_string(),
-            _ => format!("{}-{}", self.message, self.number),
+        match (self.of, self.edit) {
+            (1, 0) => self.message.to_string(),
+            (_, 0) => format!("{}-{}", self.message, self.number),
+            (_, edit) => format!("{}-e{edit}", self.message),
         }
     }
 }

@@ -279,6 +279,30 @@ impl Channels {
         }
     }
 
+    /// Shows another text and other buttons in a message that was sent.
+    ///
+    /// # Errors
+    /// Why they are not shown.
+    pub async fn edit(
+        &self,
+        channel: &str,
+        instance: &str,
+        part: &Part,
+        receipt: &str,
+    ) -> Result<(), SendError> {
+        let Some(entry) = self.find(channel, instance) else {
+            return Err(SendError::Permanent("there is no such account any more".to_owned()));
+        };
+        if entry.reporter.get().state == State::Disabled {
+            return Err(SendError::Auth("the account is disabled".to_owned()));
+        }
+        let edited = AssertUnwindSafe(entry.channel.edit(part, receipt)).catch_unwind().await;
+        edited.unwrap_or_else(|_| {
+            log::error("channel.panicked", &[("channel", &entry.reporter.name)]);
+            Err(SendError::Permanent("the channel failed on this message".to_owned()))
+        })
+    }
+
     /// Brings a part of a message to its chat.
     ///
     /// # Errors

@@ -83,6 +83,8 @@ pub(super) fn part_of(delivery: &Delivery, mut parts: Vec<String>, files: usize)
         cause: delivery.cause.clone(),
         file: None,
         buttons: Vec::new(),
+        is_verbatim: false,
+        edit: 0,
     })
 }
 

@@ -9,14 +9,15 @@ use super::kind::{self, Kind};
 use super::payload::Refusals;
 use super::policy::Policy;
 use super::proposal::Proposal;
-use crate::contract::ids::{ChangeId, GroupName, SessionId};
+use crate::contract::ids::{ChangeId, GroupName, SessionId, UserId};
 use crate::contract::inbound::InboundKind;
 use crate::contract::json::{self, Value};
 use crate::contract::plain;
 use crate::contract::time::Millis;
 use crate::controlplane::audit::{self, Record};
 use crate::controlplane::keys::Keyring;
-use crate::controlplane::principals::{Principal, Scope};
+use crate::controlplane::principals::{Principal, Scope, Standing};
+use crate::controlplane::store::approvals::Waiting;
 use crate::controlplane::store::changes::{self, Change, Decision, State};
 use crate::controlplane::store::inbox::{self, NewInbound};
 use crate::controlplane::store::roles::Role;
@@ -110,6 +111,31 @@ pub(super) fn due(
     let (kind, effects) = (kind_of(&change)?, effects_of(&change)?);
     let objection = objection(conn, policy, principal, &change, kind, &effects, decide.verdict)?;
     Ok(objection.is_none().then_some(change))
+}
+
+/// Whether somebody with this standing could approve a change of that kind, whatever it would do.
+pub(super) fn could_approve_such(
+    policy: &Policy,
+    user: &UserId,
+    standing: &Standing,
+    waiting: &Waiting,
+) -> Result<bool, StoreError> {
+    let kind = Kind::parse(&waiting.kind).map_err(|_| StoreError::BadRow("a kind of change"))?;
+    let group = (kind != Kind::CreateAgent).then_some(&waiting.group);
+    Ok(standing.allows(Scope::Approve, group)
+        && left_to_others(policy, user, standing, kind, group, &waiting.requested_by).is_none())
+}
+
+/// Whether somebody could approve a change, if they came in by a way that lets them decide.
+pub(super) fn could_approve(
+    conn: &Connection,
+    policy: &Policy,
+    user: &UserId,
+    change: &Change,
+) -> Result<bool, StoreError> {
+    let (kind, effects) = (kind_of(change)?, effects_of(change)?);
+    let standing = Standing::of(conn, user)?;
+    Ok(objection_of(policy, user, &standing, change, kind, &effects, Verdict::Approve).is_none())
 }
 
 /// Decides a pending change.
@@ -252,37 +278,62 @@ fn objection(
         return Ok(Some("the token's scopes do not hold approve"));
     }
     let standing = principal.standing(conn)?;
+    Ok(objection_of(policy, &principal.user, &standing, change, kind, effects, verdict))
+}
+
+/// The same, of somebody with this standing.
+fn objection_of(
+    policy: &Policy,
+    user: &UserId,
+    standing: &Standing,
+    change: &Change,
+    kind: Kind,
+    effects: &[Effect],
+    verdict: Verdict,
+) -> Option<&'static str> {
     // A group that is not there yet is nobody's.
     let group = (kind != Kind::CreateAgent).then_some(&change.group);
     if !standing.allows(Scope::Approve, group) {
-        return Ok(Some("your roles do not let you decide for this agent"));
+        return Some("your roles do not let you decide for this agent");
     }
     if verdict == Verdict::Reject {
-        return Ok(None);
+        return None;
     }
     for effect in effects {
         if let Some(agent) = effect.agent_written_to()
             && !standing.allows(Scope::Approve, Some(&agent))
         {
-            return Ok(Some("your roles do not let you decide for the agent that would be written to"));
+            return Some("your roles do not let you decide for the agent that would be written to");
         }
         let Effect::SetRole { role, scope, .. } = effect else { continue };
         if matches!(role, Role::Owner | Role::Admin) && !standing.is_owner() {
-            return Ok(Some("only an owner makes or unmakes owners and admins"));
+            return Some("only an owner makes or unmakes owners and admins");
         }
         if !standing.allows(Scope::Approve, scope.as_ref()) {
-            return Ok(Some("this role reaches further than your own"));
+            return Some("this role reaches further than your own");
         }
     }
+    left_to_others(policy, user, standing, kind, group, &change.requested_by)
+}
+
+/// Why the operator's policy leaves the approval to somebody else.
+fn left_to_others(
+    policy: &Policy,
+    user: &UserId,
+    standing: &Standing,
+    kind: Kind,
+    group: Option<&GroupName>,
+    requested_by: &str,
+) -> Option<&'static str> {
     if let Some(roles) = policy.approvers(kind)
         && !standing.has_one_of(roles, group)
     {
-        return Ok(Some("the operator's policy leaves changes of this kind to other roles"));
+        return Some("the operator's policy leaves changes of this kind to other roles");
     }
-    if policy.wants_four_eyes() && change.requested_by == principal.user.to_string() {
-        return Ok(Some("the operator's policy wants somebody else to approve what you asked for"));
+    if policy.wants_four_eyes() && requested_by == user.to_string() {
+        return Some("the operator's policy wants somebody else to approve what you asked for");
     }
-    Ok(None)
+    None
 }
 
 fn approve(

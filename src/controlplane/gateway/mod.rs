@@ -20,7 +20,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use rusqlite::Transaction;
+use rusqlite::{Connection, Transaction};
 
 use self::decide::{Decide, NotDecided, Outcome};
 use self::desk::Desk;
@@ -29,15 +29,24 @@ use self::submit::{NotSubmitted, Origin, Request, Submitted};
 use super::audit::ActError;
 use super::bell::Bell;
 use super::grants::Host;
-use super::principals::Principal;
+use super::principals::{Principal, Standing};
 use super::session::Sessions;
-use super::store::{Ledger, Step, StoreError, changes};
+use super::store::approvals::Waiting;
+use super::store::changes::{self, Change};
+use super::store::{Ledger, Step, StoreError};
 use super::tasks;
-use crate::contract::ids::ChangeId;
+use crate::contract::ids::{ChangeId, UserId};
 use crate::contract::time::Millis;
 
 /// Changes that lapse in one transaction.
 const LAPSES: usize = 100;
+
+/// Whether an act waits for what the host does then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    Awaited,
+    Aside,
+}
 
 /// What an act gave, or why it was not done or not answered as done.
 pub type Acted<T> = Result<T, ActError<T>>;
@@ -94,6 +103,7 @@ impl Gateway {
                 Step::Submit,
                 move |tx| desk.submit(tx, &origin, &request),
                 |submitted| submitted.outcome.as_mut(),
+                Work::Awaited,
             )
             .await;
         if let Ok(Ok(Submitted { change, outcome: Some(outcome), .. })) = &mut submitted {
@@ -109,7 +119,33 @@ impl Gateway {
         }
     }
 
-    /// Takes a decision.
+    /// Whether somebody could approve a change, if they came in by a way that lets them decide.
+    ///
+    /// # Errors
+    /// The ledger's.
+    pub fn could_approve(
+        &self,
+        conn: &Connection,
+        user: &UserId,
+        change: &Change,
+    ) -> Result<bool, StoreError> {
+        decide::could_approve(conn, &self.desk.policy, user, change)
+    }
+
+    /// The same for all of a kind, whatever it would do: with this nothing long is read.
+    ///
+    /// # Errors
+    /// The ledger's.
+    pub fn could_approve_such(
+        &self,
+        user: &UserId,
+        standing: &Standing,
+        waiting: &Waiting,
+    ) -> Result<bool, StoreError> {
+        decide::could_approve_such(&self.desk.policy, user, standing, waiting)
+    }
+
+    /// Takes a decision, and waits for what the host has to do then.
     ///
     /// # Errors
     /// Those of [`super::audit::Audit::act`]; the inner ones are the decider's.
@@ -118,6 +154,29 @@ impl Gateway {
         principal: Principal,
         id: ChangeId,
         decide: Decide,
+    ) -> Acted<Result<Outcome, NotDecided>> {
+        self.decided(principal, id, decide, Work::Awaited).await
+    }
+
+    /// The same, and waits only until it is recorded: a package may take minutes.
+    ///
+    /// # Errors
+    /// As [`Gateway::decide`].
+    pub async fn decide_soon(
+        &self,
+        principal: Principal,
+        id: ChangeId,
+        decide: Decide,
+    ) -> Acted<Result<Outcome, NotDecided>> {
+        self.decided(principal, id, decide, Work::Aside).await
+    }
+
+    async fn decided(
+        &self,
+        principal: Principal,
+        id: ChangeId,
+        decide: Decide,
+        work: Work,
     ) -> Acted<Result<Outcome, NotDecided>> {
         let (desk, host, asked) = (self.desk.clone(), self.desk.host.clone(), id.clone());
         // What a payload names is looked at once more; a package is what it was when it was asked for.
@@ -131,6 +190,7 @@ impl Gateway {
             Step::Decide,
             move |tx| decide::decide(tx, &desk.keyring, &desk.policy, &principal, &id, &decide, &facts),
             |outcome| Some(outcome),
+            work,
         )
         .await
     }
@@ -145,6 +205,7 @@ impl Gateway {
             Step::Decide,
             move |tx| decide::withdraw(tx, &keyring, &principal, &id),
             |outcome| Some(outcome),
+            Work::Awaited,
         )
         .await
     }
@@ -156,6 +217,7 @@ impl Gateway {
         step: Step,
         work: impl FnOnce(&Transaction<'_>) -> Result<Result<T, E>, StoreError> + Send + 'static,
         outcome: impl Fn(&mut T) -> Option<&mut Outcome> + Send + 'static,
+        host: Work,
     ) -> Acted<Result<T, E>> {
         let gateway = self.clone();
         let acting = tasks::unbroken(async move {
@@ -164,10 +226,19 @@ impl Gateway {
             // What was asked for lapses some day.
             gateway.ledger.alarm().ring();
             match &mut acted {
-                Ok(Ok(done)) => {
+                Ok(Ok(done)) if host == Work::Awaited => {
                     if let Some(outcome) = outcome(done) {
                         gateway.after(outcome).await;
                     }
+                }
+                Ok(Ok(done)) => {
+                    let (gateway, mut done) = (gateway.clone(), done.clone());
+                    tasks::spawn(async move {
+                        if let Some(outcome) = outcome(&mut done) {
+                            gateway.after(outcome).await;
+                        }
+                    })
+                    .detach();
                 }
                 Err(ActError::Unexported { done: Ok(done), .. }) => {
                     let (gateway, mut done) = (gateway.clone(), done.clone());

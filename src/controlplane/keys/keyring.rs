@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ring::hmac;
+
 pub use super::keystore::LedgerState;
 use super::keystore::{Keystore, MOST_BYTES, new_stretch};
 use super::master::MasterKey;
@@ -16,7 +18,8 @@ use crate::controlplane::state::{self, Readers, StateDir};
 const KEYSTORE: &str = "keystore";
 pub(crate) const LEDGER: &str = "control.db";
 
-/// What the ledger's root key gives: the key of `control.db` and the key that seals sessions' secrets.
+/// What the ledger's root key gives: the key of `control.db`, the key that seals sessions' secrets, and the one that
+/// buttons are known by.
 /// Cloning shares it; the last clone overwrites it.
 #[derive(Clone, Debug)]
 pub struct Keyring {
@@ -29,6 +32,7 @@ struct Inner {
     keystore: Keystore,
     ledger_key: KeyBytes,
     sealing_key: KeyBytes,
+    button_key: KeyBytes,
 }
 
 /// Opens the keystore of a state directory with the master key. At a first start, when there is neither a
@@ -120,7 +124,8 @@ impl Keyring {
         let root = unwrap(&keystore_path, &keystore, source, master)?;
         let ledger_key = derive(&root, "control.db");
         let sealing_key = derive(&root, "session secrets");
-        Ok(Self { inner: Arc::new(Inner { keystore_path, keystore, ledger_key, sealing_key }) })
+        let button_key = derive(&root, "buttons of decisions");
+        Ok(Self { inner: Arc::new(Inner { keystore_path, keystore, ledger_key, sealing_key, button_key }) })
     }
 
     /// The raw key of `control.db`.
@@ -144,6 +149,17 @@ impl Keyring {
         let mut made = self.inner.keystore.clone();
         made.ledger = LedgerState::Made;
         Ok(state::write_durably(&self.inner.keystore_path, 0o600, made.encode().as_bytes())?)
+    }
+
+    /// The 128 bits that a button under a card carries, of everything that the button stands for. Nobody without the key
+    /// knows them, and they are the same however often the card is sent: HMAC-SHA-256, cut. No part may hold a zero
+    /// byte.
+    pub fn button(&self, parts: &[&str]) -> [u8; 16] {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.inner.button_key.as_bytes());
+        let tag = hmac::sign(&key, parts.join("\0").as_bytes());
+        let mut nonce = [0; 16];
+        nonce.iter_mut().zip(tag.as_ref()).for_each(|(to, from)| *to = *from);
+        nonce
     }
 
     /// Seals a session's secret for its ledger row.

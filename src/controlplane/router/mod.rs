@@ -5,6 +5,7 @@
 mod admission;
 mod answers;
 pub mod decide;
+mod decisions;
 pub mod pattern;
 pub mod plan;
 
@@ -145,6 +146,7 @@ impl Inbound {
         cursor: Option<(&'static str, String)>,
     ) -> Result<Vec<Routed>, NotAccepted> {
         let matched = self.matched(channel, instance, &events).await?;
+        let decided = self.decide(channel, instance, &events).await?;
         let (keyring, bots, instance) = (self.keyring.clone(), self.bots.clone(), instance.to_owned());
         let all = events.len();
         let has_moved = events.iter().any(|event| matches!(event.kind, EventKind::Moved { .. }));
@@ -160,6 +162,9 @@ impl Inbound {
             Ok(routed)
         });
         let mut routed = routed.await?;
+        for (event, told) in routed.iter_mut().zip(decided) {
+            event.pressed = told.or(event.pressed);
+        }
         let is_timed = |outcome: &Outcome| {
             outcome.verdict == Verdict::Hold || matches!(outcome.reason, Reason::Mentioned | Reason::Sticky)
         };

@@ -2,6 +2,7 @@
 //! noun holds small typed functions over a transaction; one thread writes, four connections read. Touches
 //! `control.db` and nothing else; texts in it are sealed with their session's own key.
 
+pub mod approvals;
 pub mod attachments;
 pub mod attention;
 pub mod audit;

@@ -105,8 +105,8 @@ pub fn next_held(conn: &Connection) -> Result<Option<Millis>, StoreError> {
     Ok([held, codes].into_iter().flatten().min())
 }
 
-/// Deletes up to `most` changes that came to their end before an instant, with their idempotency keys and the calls
-/// that asked for them. One that is pending or not done yet has come to none, and no grant refers to a change. Gives
+/// Deletes up to `most` changes that came to their end before an instant, with their idempotency keys, the calls that
+/// asked for them and the cards that showed them. One that is pending or not done yet has come to none, and no grant refers to a change. Gives
 /// how many.
 ///
 /// # Errors
@@ -120,6 +120,7 @@ pub fn prune_changes(tx: &Transaction<'_>, before: Millis, most: usize) -> Resul
         query.query_map(params![before.0, rows(most)], |row| row.get(0))?.collect::<Result<_, _>>()?;
     for id in &old {
         tx.prepare_cached("DELETE FROM calls WHERE change = ?1")?.execute([id])?;
+        tx.prepare_cached("DELETE FROM approval_cards WHERE change = ?1")?.execute([id])?;
         tx.prepare_cached("DELETE FROM changes WHERE id = ?1")?.execute([id])?;
     }
     Ok(old.len())

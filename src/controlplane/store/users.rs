@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, Row, Transaction, params};
 
-use super::{StoreError, check_length};
+use super::{StoreError, approvals, check_length};
 use crate::contract::ids::UserId;
 use crate::contract::time::Millis;
 
@@ -74,5 +74,6 @@ pub fn delete(tx: &Transaction<'_>, id: &UserId) -> Result<bool, StoreError> {
         ));
     }
     tx.prepare_cached("DELETE FROM tokens WHERE user = ?1")?.execute([id.to_string()])?;
+    approvals::end_chat(tx, id)?;
     Ok(tx.prepare_cached("DELETE FROM users WHERE id = ?1")?.execute([id.to_string()])? == 1)
 }

@@ -45,6 +45,8 @@ pub enum Step {
     Erase,
     /// Tasks that are due become messages.
     Run,
+    /// A card that shows a change to somebody who may decide is made, shown, or forgotten.
+    Card,
     /// Any other write: no crash point.
     Other,
 }
@@ -65,6 +67,7 @@ impl Step {
             Self::Attach => fault::point("attach.before_commit"),
             Self::Erase => fault::point("erase.before_commit"),
             Self::Run => fault::point("run.before_commit"),
+            Self::Card => fault::point("card.before_commit"),
             Self::Other => {}
         }
     }
@@ -84,6 +87,7 @@ impl Step {
             Self::Attach => fault::point("attach.after_commit"),
             Self::Erase => fault::point("erase.after_commit"),
             Self::Run => fault::point("run.after_commit"),
+            Self::Card => fault::point("card.after_commit"),
             Self::Other => {}
         }
     }

@@ -345,7 +345,8 @@ impl Telegram {
         }
     }
 
-    async fn bring(&self, part: &Part) -> Result<Receipt, SendError> {
+    /// Sends a text, or shows it in the place of one that was sent.
+    async fn bring(&self, part: &Part, edits: Option<&str>) -> Result<Receipt, SendError> {
         if let Some(file) = &part.file {
             return self.bring_document(part, file.clone()).await;
         }
@@ -353,7 +354,7 @@ impl Telegram {
             vec![Button { text: button.label.clone(), data: button.data.clone() }]
         };
         let buttons: Vec<Vec<Button>> = part.buttons.iter().map(row).collect();
-        let html = markup::html(&part.text);
+        let html = if part.is_verbatim { markup::verbatim(&part.text) } else { markup::html(&part.text) };
         let mut style = if html.units <= wire::MOST_UNITS { Style::Html } else { Style::Plain };
         let mut thread = part.thread.as_deref();
         // Each of the two can be wrong once.
@@ -361,7 +362,11 @@ impl Telegram {
             let text = if style == Style::Html { html.html.as_str() } else { part.text.as_str() };
             let quotes = part.quotes.as_deref();
             let post = Post { chat: &part.chat, thread, text, style, reply_to: quotes, buttons: &buttons };
-            let request = match wire::send_message(&post) {
+            let written = match edits {
+                None => wire::send_message(&post),
+                Some(message) => wire::edit_message(&post, message),
+            };
+            let request = match written {
                 Ok(request) => request,
                 Err(BadRequest::Text) => {
                     return Err(SendError::Permanent("there is nothing to show in it".into()));
@@ -489,7 +494,11 @@ impl Channel for Telegram {
     }
 
     fn send<'a>(&'a self, part: &'a Part) -> Doing<'a, Result<Receipt, SendError>> {
-        Box::pin(self.bring(part))
+        Box::pin(self.bring(part, None))
+    }
+
+    fn edit<'a>(&'a self, part: &'a Part, receipt: &'a str) -> Doing<'a, Result<(), SendError>> {
+        Box::pin(async move { self.bring(part, Some(receipt)).await.map(drop) })
     }
 
     fn typing<'a>(&'a self, chat: &'a str, thread: Option<&'a str>) -> Doing<'a, ()> {

@@ -20,6 +20,12 @@ pub struct Html {
     pub units: usize,
 }
 
+/// A text in which every character is itself, with room for each where it is: nothing in it becomes a link, a name that
+/// is called, or a command.
+pub fn verbatim(text: &str) -> Html {
+    Html { html: format!("<pre>{}</pre>", escaped(text)), units: text.chars().map(char::len_utf16).sum() }
+}
+
 /// Reads CommonMark, with tables, struck text and task lists.
 pub fn html(text: &str) -> Html {
     let mut page = Page::default();

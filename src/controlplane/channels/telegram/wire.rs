@@ -124,6 +124,17 @@ pub fn send_message(post: &Post<'_>) -> Result<Request, BadRequest> {
     Ok(request("sendMessage", fields))
 }
 
+/// `editMessageText`: another text and other buttons in a message of the bot's own.
+///
+/// # Errors
+/// When a part of it would be refused.
+pub fn edit_message(post: &Post<'_>, message: &str) -> Result<Request, BadRequest> {
+    let id = positive(message).ok_or(BadRequest::Message)?;
+    let mut fields = vec![("chat_id", chat(post.chat)?), ("message_id", id)];
+    said(&mut fields, post.text, post.style, post.buttons)?;
+    Ok(request("editMessageText", fields))
+}
+
 /// `editMessageReplyMarkup` without any: the buttons of a message go.
 ///
 /// # Errors

@@ -161,11 +161,20 @@ impl Channel for Webhook {
                     if let Some(cause) = inline {
                         self.waiting.forget(cause);
                     }
-                    target.post(&self.secret, part).await
+                    target.post(&self.secret, part, None).await
                 }
                 None => Err(SendError::Permanent(
                     "nobody waits for the answer, and the account has no url to post it to".to_owned(),
                 )),
+            }
+        })
+    }
+
+    fn edit<'a>(&'a self, part: &'a Part, receipt: &'a str) -> Doing<'a, Result<(), SendError>> {
+        Box::pin(async move {
+            match &self.target {
+                Some(target) => target.post(&self.secret, part, Some(receipt)).await.map(drop),
+                None => Err(SendError::Permanent("the account has no url to post it to".to_owned())),
             }
         })
     }

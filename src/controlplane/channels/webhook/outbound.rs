@@ -73,8 +73,13 @@ impl Target {
         Ok(Self { url: url.to_owned(), signs, agent })
     }
 
-    /// Posts one part.
-    pub(super) async fn post(&self, secret: &Secret, part: &Part) -> Result<Receipt, SendError> {
+    /// Posts one part, or what is to be shown in the place of one.
+    pub(super) async fn post(
+        &self,
+        secret: &Secret,
+        part: &Part,
+        replaces: Option<&str>,
+    ) -> Result<Receipt, SendError> {
         let key = part.key();
         let body = Value::object([
             ("id", Value::from(key.as_str())),
@@ -84,6 +89,8 @@ impl Target {
             ("chat", Value::from(part.chat.as_str())),
             ("thread", Value::from(part.thread.clone())),
             ("in_reply_to", Value::from(part.quotes.clone())),
+            ("kind", Value::from(if part.is_verbatim { "approval" } else { "message" })),
+            ("replaces", Value::from(replaces)),
             ("text", Value::from(part.text.as_str())),
             ("buttons", Value::from(part.buttons.iter().map(button).collect::<Vec<_>>())),
             ("file", part.file.as_deref().map_or(Value::Null, file)),
