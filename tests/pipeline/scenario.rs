@@ -213,7 +213,12 @@ fn play(runtime: Runtime, when: When) {
     // Telegram has each too; it knows no name of ours for a message, so that the one that was under way at a kill may be
     // there twice.
     let sent = telegram.sent(GROUP);
-    let mut once: Vec<&str> = sent.iter().map(|sent| sent["plain"].as_str().unwrap()).collect();
+    let said = |sent: &'_ Value| {
+        let text = sent["plain"].as_str().unwrap();
+        // Of two the one that the ledger knows may say what came of it.
+        if text.starts_with(&asked) { asked.clone() } else { text.to_owned() }
+    };
+    let mut once: Vec<String> = sent.iter().map(said).collect();
     once.sort_unstable();
     once.dedup();
     // The other agent's answer is for the one that asked.
