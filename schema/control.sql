@@ -402,3 +402,41 @@ CREATE TABLE approval_cards (
   UNIQUE (change, user)
 ) STRICT;
 CREATE INDEX approval_cards_open ON approval_cards(user, number) WHERE is_over = 0;
+CREATE TABLE happenings (
+  position INTEGER PRIMARY KEY AUTOINCREMENT,
+  kind TEXT NOT NULL CHECK (kind IN ('delivery', 'question')),
+  object TEXT NOT NULL, -- the message that is brought, or the question
+  agent_group TEXT NOT NULL,
+  session TEXT NOT NULL,
+  channel TEXT NOT NULL,
+  instance TEXT NOT NULL,
+  chat TEXT NOT NULL,
+  thread TEXT,
+  what TEXT NOT NULL,
+  detail TEXT, -- why a delivery was given up, or who ended a question
+  at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX happenings_at ON happenings(at);
+CREATE TRIGGER deliveries_begun AFTER INSERT ON deliveries BEGIN
+  INSERT INTO happenings (kind, object, agent_group, session, channel, instance, chat, thread, what, detail, at)
+  VALUES ('delivery', new.message, (SELECT agent_group FROM sessions WHERE id = new.session), new.session,
+    new.channel, new.instance, new.chat, new.thread, 'accepted', NULL, new.due);
+END;
+CREATE TRIGGER deliveries_moved AFTER UPDATE OF state ON deliveries WHEN old.state <> new.state BEGIN
+  INSERT INTO happenings (kind, object, agent_group, session, channel, instance, chat, thread, what, detail, at)
+  VALUES ('delivery', new.message, (SELECT agent_group FROM sessions WHERE id = new.session), new.session,
+    new.channel, new.instance, new.chat, new.thread,
+    CASE new.state WHEN 'sent' THEN 'delivered' WHEN 'waiting' THEN 'retried' ELSE new.state END,
+    iif(new.state = 'dead', new.error, NULL), coalesce(new.finished_at, new.due));
+END;
+CREATE TRIGGER questions_begun AFTER INSERT ON questions BEGIN
+  INSERT INTO happenings (kind, object, agent_group, session, channel, instance, chat, thread, what, detail, at)
+  VALUES ('question', new.id, (SELECT agent_group FROM sessions WHERE id = new.session), new.session,
+    new.channel, new.instance, new.chat, new.thread, 'asked', NULL, new.created_at);
+END;
+CREATE TRIGGER questions_moved AFTER UPDATE OF state ON questions WHEN old.state <> new.state BEGIN
+  INSERT INTO happenings (kind, object, agent_group, session, channel, instance, chat, thread, what, detail, at)
+  VALUES ('question', new.id, (SELECT agent_group FROM sessions WHERE id = new.session), new.session,
+    new.channel, new.instance, new.chat, new.thread, new.state, new.ended_by,
+    coalesce(new.ended_at, new.created_at));
+END;

@@ -7,7 +7,7 @@ use smol::Timer;
 
 use super::gateway::Gateway;
 use super::session::Sessions;
-use super::store::{Ledger, StoreError, questions, retention, sessions as rows, tasks};
+use super::store::{Ledger, StoreError, happenings, questions, retention, sessions as rows, tasks};
 use super::tasks as executor;
 use super::telemetry::log;
 use crate::contract::time::Millis;
@@ -78,8 +78,9 @@ async fn prune(ledger: &Ledger, now: Millis) -> Result<(), StoreError> {
             let held = retention::prune_held(tx, now, PRUNED_AT_ONCE)?;
             let ended = tasks::prune(tx, before(retention::CHANGES_MILLIS), PRUNED_AT_ONCE)?;
             let asked = questions::prune(tx, before(retention::HISTORY_MILLIS), PRUNED_AT_ONCE)?;
+            let happened = happenings::prune(tx, before(retention::HISTORY_MILLIS), PRUNED_AT_ONCE)?;
             let changes = retention::prune_changes(tx, before(retention::CHANGES_MILLIS), CHANGES_AT_ONCE)?;
-            Ok((history, events, attention.max(held).max(ended).max(asked), changes))
+            Ok((history, events, attention.max(held).max(ended).max(asked).max(happened), changes))
         });
         let (history, events, waiting, changes) = pruned.await?;
         all = (all.0 + history, all.1 + events, all.2 + changes);

@@ -14,11 +14,12 @@ use super::{reopen, table};
 use crate::contract::json::{self, Value};
 use crate::contract::plain;
 
-/// Follow what happens, until Ctrl-C: changes that are asked for and decided, sessions, chats, audit records.
+/// Follow what happens, until Ctrl-C: changes that are asked for and decided, sessions, chats, what is brought to platforms,
+/// questions, audit records.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "events")]
 pub(super) struct Follow {
-    /// approvals, sessions, chat or audit; may be repeated (all that you may follow)
+    /// approvals, sessions, chat, deliveries, questions or audit; may be repeated (all that you may follow)
     #[argh(option)]
     topic: Vec<String>,
     /// go on after the event with this id, as --json prints it (what comes from now on)
@@ -101,6 +102,15 @@ fn row(event: &str, data: &Value) -> Option<Vec<String>> {
             let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
             (of("phase_since"), format!("{} {}/{} {phase}{why}", of("id"), name("agent"), name("chat")))
         }
+        "delivery" | "question" => {
+            let because = match (of("error"), name("by")) {
+                (error, by) if by.is_empty() => error,
+                (_, by) => format!("by {by}"),
+            };
+            let because = if because.is_empty() { because } else { format!(": {because}") };
+            let (channel, chat) = (name("channel"), name("chat"));
+            (of("at"), format!("{} {} of {}, {channel}/{chat}{because}", of("id"), of("what"), name("group")))
+        }
         _ => return None,
     };
     Some(vec![time, event.to_owned(), about])
@@ -143,6 +153,21 @@ mod tests {
                 "session",
                 r#"{"phase_since":"t","id":"ses_1","agent":"a","chat":"main","state":"parked","phase":"asleep","reason":"it lied"}"#,
                 "ses_1 a/main parked: it lied",
+            ),
+            (
+                "delivery",
+                r#"{"at":"t","id":"msg_1","what":"dead","group":"a","channel":"telegram","chat":"7","error":"it answers 403"}"#,
+                "msg_1 dead of a, telegram/7: it answers 403",
+            ),
+            (
+                "question",
+                r#"{"at":"t","id":"q_1","what":"answered","group":"a","channel":"telegram","chat":"7","by":"telegram:42"}"#,
+                "q_1 answered of a, telegram/7: by telegram:42",
+            ),
+            (
+                "question",
+                r#"{"at":"t","id":"q_1","what":"asked","group":"a","channel":"api","chat":"main","by":null}"#,
+                "q_1 asked of a, api/main",
             ),
         ] {
             assert_eq!(told(name, data).unwrap(), ["t", name, about]);

@@ -34,4 +34,5 @@ mod scheduled;
 mod secrets;
 mod seen;
 mod telegram;
+mod told;
 mod waited;

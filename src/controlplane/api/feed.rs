@@ -1,5 +1,5 @@
 //! `GET /v1/events`: all that an operator follows as one stream of server-sent events, each topic for whoever may
-//! read it. Records and entries have places in the ledger that last, so that a reader who comes again with the id of
+//! read it. Records, entries and happenings have places in the ledger that last, so that a reader who comes again with the id of
 //! the last event misses none and gets none twice; what sessions do is told anew. Touches the ledger, reading, and
 //! asks the actors what runs.
 
@@ -24,6 +24,7 @@ use crate::controlplane::http::Body;
 use crate::controlplane::principals::{Principal, Scope, Standing};
 use crate::controlplane::session::{Changed, Live, StateWatch};
 use crate::controlplane::store::audit::{self as chain, Link};
+use crate::controlplane::store::happenings::{self, Happening, Kind};
 use crate::controlplane::store::history::{self, Everywhere, Told};
 use crate::controlplane::store::sessions::{self, Partition};
 use crate::controlplane::store::{StoreError, groups, members};
@@ -32,8 +33,8 @@ use crate::controlplane::store::{StoreError, groups, members};
 const PAGE: usize = 50;
 /// Whoever has found nothing in so many pages says so, and lets others read.
 const AT_ONCE: usize = 8;
-/// Longest id of an event: two numbers of nineteen digits, two letters and a point.
-const ID_BYTES: usize = 41;
+/// Longest id of an event: three numbers of nineteen digits, three letters and two points.
+const ID_BYTES: usize = 62;
 /// Acts on changes begin with this.
 const CHANGE: &str = "change.";
 /// The channel of the API's own chats.
@@ -46,10 +47,13 @@ enum Topic {
     Sessions,
     Chat,
     Audit,
+    Deliveries,
+    Questions,
 }
 
 impl Topic {
-    const ALL: [Self; 4] = [Self::Approvals, Self::Sessions, Self::Chat, Self::Audit];
+    const ALL: [Self; 6] =
+        [Self::Approvals, Self::Sessions, Self::Chat, Self::Audit, Self::Deliveries, Self::Questions];
 
     fn as_str(self) -> &'static str {
         match self {
@@ -57,27 +61,34 @@ impl Topic {
             Self::Sessions => "sessions",
             Self::Chat => "chat",
             Self::Audit => "audit",
+            Self::Deliveries => "deliveries",
+            Self::Questions => "questions",
         }
     }
 
     fn scope(self) -> Scope {
         match self {
             Self::Chat => Scope::Chat,
-            Self::Approvals | Self::Sessions | Self::Audit => Scope::Read,
+            Self::Approvals | Self::Sessions | Self::Audit | Self::Deliveries | Self::Questions => {
+                Scope::Read
+            }
         }
     }
 }
 
-/// How far a reader is: the last record and the last entry that it has, or that were not for it.
+/// How far a reader is: the last record, the last entry and the last happening that it has, or that were not for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Place {
     record: u64,
     entry: u64,
+    /// `None` in an id from before these were told: whoever comes with it hears them from now on.
+    happening: Option<u64>,
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a{}.c{}", self.record, self.entry)
+        write!(f, "a{}.c{}", self.record, self.entry)?;
+        self.happening.map_or(Ok(()), |happening| write!(f, ".h{happening}"))
     }
 }
 
@@ -87,13 +98,18 @@ impl Place {
         if text.len() > ID_BYTES {
             return None;
         }
-        let (record, entry) = text.strip_prefix('a')?.split_once(".c")?;
-        let place = Self { record: record.parse().ok()?, entry: entry.parse().ok()? };
+        let (record, rest) = text.strip_prefix('a')?.split_once(".c")?;
+        let (entry, happening) = match rest.split_once(".h") {
+            Some((entry, happening)) => (entry, Some(happening.parse().ok()?)),
+            None => (rest, None),
+        };
+        let place = Self { record: record.parse().ok()?, entry: entry.parse().ok()?, happening };
         (place.to_string() == text).then_some(place)
     }
 
     fn tip(conn: &Connection) -> Result<Self, StoreError> {
-        Ok(Self { record: chain::tip(conn)?.0, entry: history::tip(conn)? })
+        let happening = Some(happenings::tip(conn)?);
+        Ok(Self { record: chain::tip(conn)?.0, entry: history::tip(conn)?, happening })
     }
 }
 
@@ -117,7 +133,9 @@ impl Reach {
         match topic {
             Topic::Audit => self.standing.allows(Scope::Read, None),
             Topic::Chat => self.standing.allows_somewhere(Scope::Chat) || !self.member_of.is_empty(),
-            Topic::Approvals | Topic::Sessions => self.standing.allows_somewhere(Scope::Read),
+            Topic::Approvals | Topic::Sessions | Topic::Deliveries | Topic::Questions => {
+                self.standing.allows_somewhere(Scope::Read)
+            }
         }
     }
 
@@ -153,6 +171,7 @@ pub(super) async fn stream(
     };
     let seat = Seat::take(api, &principal)?;
     let (records, entries, states) = (api.audit.watch(), api.actors.watch_all(), api.actors.watch_states());
+    let happened = api.ledger.watch_happenings();
     let asker = principal.clone();
     let read = api.ledger.read(move |conn| Ok((Reach::of(conn, &asker)?, Place::tip(conn)?)));
     let (reach, tip) = read.await?;
@@ -174,8 +193,9 @@ pub(super) async fn stream(
         let detail = "your token or your roles let you follow none of the topics; see `ironctl whoami`";
         return Err(Problem::forbidden(detail));
     }
-    let place = after.unwrap_or(tip);
-    if place.record > tip.record || place.entry > tip.entry {
+    let mut place = after.unwrap_or(tip);
+    place.happening = place.happening.or(tip.happening);
+    if place.record > tip.record || place.entry > tip.entry || place.happening > tip.happening {
         // It would hear nothing of what comes until then.
         return Err(Problem::invalid(
             "this id is of an event that is not in the ledger; begin again without one",
@@ -183,7 +203,9 @@ pub(super) async fn stream(
     }
     let first = format!("id: {place}\n");
     let pending = BTreeSet::new();
-    let feed = Feed { principal: principal.clone(), topics, reach, place, records, entries, states, pending };
+    let principal_of = principal.clone();
+    let feed =
+        Feed { principal: principal_of, topics, reach, place, records, entries, happened, states, pending };
     Ok(seat.stream(api, principal, feed, &first))
 }
 
@@ -204,6 +226,7 @@ struct Feed {
     place: Place,
     records: Receiver<()>,
     entries: Receiver<()>,
+    happened: Receiver<()>,
     states: StateWatch,
     /// Sessions to be told of.
     pending: BTreeSet<SessionId>,
@@ -215,6 +238,7 @@ struct Look {
     reach: Reach,
     links: Vec<Link>,
     chat: Everywhere,
+    happenings: Vec<Happening>,
 }
 
 impl Feed {
@@ -225,6 +249,7 @@ impl Feed {
     async fn look(&self, api: &Api) -> Result<Look, StoreError> {
         let wants_records = self.follows(Topic::Approvals) || self.follows(Topic::Audit);
         let wants_chat = self.follows(Topic::Chat);
+        let wants_happenings = self.follows(Topic::Deliveries) || self.follows(Topic::Questions);
         let (principal, keyring, place) = (self.principal.clone(), api.keyring.clone(), self.place);
         let read = api.ledger.read(move |conn| {
             // What may be heard is what may be heard now.
@@ -243,6 +268,9 @@ impl Feed {
                     Ok(is_live && look.reach.hears(partition))
                 };
                 look.chat = history::everywhere(conn, &keyring, place.entry, PAGE, hears)?;
+            }
+            if wants_happenings {
+                look.happenings = happenings::after(conn, place.happening.unwrap_or(0), PAGE)?;
             }
             Ok(look)
         });
@@ -285,6 +313,32 @@ impl Feed {
             fields.extend(entry);
         }
         ready.push_back(sse::event(Some(&self.place.to_string()), "chat", &Value::Object(fields)));
+    }
+
+    /// What became of a delivery or a question, without a word of what was said.
+    fn tell_happening(&mut self, happening: &Happening, reach: &Reach, ready: &mut VecDeque<Bytes>) {
+        self.place.happening = Some(happening.position);
+        let (topic, name, detail) = match happening.kind {
+            Kind::Delivery => (Topic::Deliveries, "delivery", "error"),
+            Kind::Question => (Topic::Questions, "question", "by"),
+        };
+        if !self.follows(topic) || !reach.reads(Some(&happening.group)) {
+            return;
+        }
+        let place = &happening.place;
+        let data = Value::object([
+            ("id", Value::from(happening.object.as_str())),
+            ("what", Value::from(happening.what.as_str())),
+            ("at", Value::from(happening.at.to_rfc3339())),
+            ("group", Value::from(happening.group.as_str())),
+            ("session", Value::from(happening.session.as_str())),
+            ("channel", Value::from(place.channel.as_str())),
+            ("instance", Value::from(place.instance.as_str())),
+            ("chat", Value::from(place.chat.as_str())),
+            ("thread", Value::from(place.thread.clone())),
+            (detail, Value::from(happening.detail.clone())),
+        ]);
+        ready.push_back(sse::event(Some(&self.place.to_string()), name, &data));
     }
 
     /// Tells what sessions do that may do something else than before; of all of them after the word to forget what
@@ -352,11 +406,17 @@ impl Source for Feed {
                 self.tell_entry(told, ready);
             }
             self.place.entry = look.chat.last.unwrap_or(self.place.entry);
+            for happening in &look.happenings {
+                self.tell_happening(happening, &look.reach, ready);
+            }
             if self.follows(Topic::Sessions) {
                 self.tell_sessions(api, ready).await?;
             }
             // Nothing of this page may have been for this reader.
-            let is_all = look.links.is_empty() && look.chat.last.is_none() && self.pending.is_empty();
+            let is_all = look.links.is_empty()
+                && look.chat.last.is_none()
+                && look.happenings.is_empty()
+                && self.pending.is_empty();
             if is_all || !ready.is_empty() {
                 return Ok(Filled::Done);
             }
@@ -370,7 +430,7 @@ impl Source for Feed {
     }
 
     async fn changed(&self) {
-        let changed = sse::rung(&self.records).or(sse::rung(&self.entries));
+        let changed = sse::rung(&self.records).or(sse::rung(&self.entries)).or(sse::rung(&self.happened));
         match self.follows(Topic::Sessions) {
             true => changed.or(sse::rung(self.states.bell())).await,
             false => changed.await,
@@ -398,9 +458,12 @@ mod tests {
 
     #[test]
     fn an_id_is_what_was_written_and_nothing_else() {
-        let place = Place { record: 7, entry: u64::MAX >> 1 };
-        assert_eq!(Place::parse(&place.to_string()), Some(place));
-        let longest = Place { record: u64::MAX >> 1, entry: u64::MAX >> 1 }.to_string();
+        let most = u64::MAX >> 1;
+        for happening in [None, Some(0), Some(most)] {
+            let place = Place { record: 7, entry: most, happening };
+            assert_eq!(Place::parse(&place.to_string()), Some(place));
+        }
+        let longest = Place { record: most, entry: most, happening: Some(most) }.to_string();
         assert_eq!(longest.len(), ID_BYTES);
         assert!(Place::parse(&longest).is_some());
         for bad in [
@@ -415,6 +478,11 @@ mod tests {
             "a7.c-1",
             "c7.a7",
             "a7.c7.c7",
+            "a7.c7.h",
+            "a7.c7.h07",
+            "a7.h7",
+            "a7.h7.c7",
+            "a7.c7.h7.h7",
             "a18446744073709551616.c1",
             "a99999999999999999999999999999999999999999.c1",
         ] {

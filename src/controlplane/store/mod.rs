@@ -14,6 +14,7 @@ pub mod destinations;
 mod error;
 pub mod grants;
 pub mod groups;
+pub mod happenings;
 pub mod held;
 pub mod history;
 pub mod inbox;
@@ -48,12 +49,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use rusqlite::{Connection, Transaction};
-use smol::channel::Sender;
+use smol::channel::{Receiver, Sender};
 
 pub use error::StoreError;
 pub use writer::{Durability, Step};
 
 use super::alarm::Alarm;
+use super::bell::Bell;
 use super::keys::{Keyring, LedgerState};
 use super::state::StateDir;
 use crate::contract::cipher::{self, CipherError, Role};
@@ -76,6 +78,7 @@ pub struct Ledger {
     readers: Readers,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
     alarm: Alarm,
+    happened: Arc<Bell>,
 }
 
 impl std::fmt::Debug for Ledger {
@@ -120,12 +123,16 @@ impl Ledger {
         })?;
         keyring.mark_ledger_made()?;
         let (orders, waiting) = smol::channel::bounded(writer::WAITING);
+        let happened = Arc::new(Bell::default());
         let thread = std::thread::Builder::new()
             .name("ledger".to_owned())
-            .spawn(move || writer::run(connection, &waiting))
+            .spawn({
+                let happened = Arc::clone(&happened);
+                move || writer::run(connection, &waiting, &happened)
+            })
             .map_err(|error| StoreError::Io(format!("no thread for the ledger: {error}")))?;
         let thread = Arc::new(Mutex::new(Some(thread)));
-        Ok(Self { orders, readers, thread, alarm: Alarm::default() })
+        Ok(Self { orders, readers, thread, alarm: Alarm::default(), happened })
     }
 
     /// Runs a closure in the next transaction and gives its result once that is on disk. A closure's error
@@ -212,6 +219,11 @@ impl Ledger {
     /// commit.
     pub fn alarm(&self) -> &Alarm {
         &self.alarm
+    }
+
+    /// Rings after each commit with which something happened that is in [`happenings`].
+    pub fn watch_happenings(&self) -> Receiver<()> {
+        self.happened.watch()
     }
 
     /// Moves the log into the file and empties it, so that what was deleted is on disk no more.

@@ -7,8 +7,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use smol::channel::{Receiver, Sender};
 
-use super::StoreError;
+use super::{StoreError, happenings};
 use crate::contract::fault;
+use crate::controlplane::bell::Bell;
 use crate::controlplane::telemetry::metrics::METRICS;
 
 /// Jobs in one transaction. More would only make the first of them wait.
@@ -155,9 +156,10 @@ where
     }
 }
 
-/// The thread: ends when told to or when every sender is gone.
-pub(super) fn run(mut connection: Connection, orders: &Receiver<Order>) {
+/// The thread: ends when told to or when every sender is gone. Rings when something happened that people follow.
+pub(super) fn run(mut connection: Connection, orders: &Receiver<Order>, happened: &Bell) {
     let mut going = true;
+    let mut newest = happenings::tip(&connection).unwrap_or(0);
     let mut set = None;
     while going {
         let Ok(first) = orders.recv_blocking() else { break };
@@ -187,6 +189,15 @@ pub(super) fn run(mut connection: Connection, orders: &Receiver<Order>) {
         METRICS.ledger_queue.set(waiting(batch.len()));
         if !batch.is_empty() {
             commit(&mut connection, durability, &mut set, batch);
+            match happenings::tip(&connection) {
+                Ok(tip) if tip == newest => {}
+                Ok(tip) => {
+                    newest = tip;
+                    happened.ring();
+                }
+                // Whoever hears it looks for itself.
+                Err(_) => happened.ring(),
+            }
         }
         METRICS.ledger_queue.set(waiting(0));
         if !checkpoints.is_empty() {

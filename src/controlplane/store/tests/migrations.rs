@@ -11,7 +11,7 @@ use crate::controlplane::store::migrations;
 
 /// The steps that were released. Add the digest of a new one; never change one that is here: the ledgers that took that
 /// step do not take it again.
-const RELEASED: [&str; 18] = [
+const RELEASED: [&str; 19] = [
     "041d6b8241d5f57d6780272a2632c6f4bb34ff16fedfc7795b02179b53e97bc1",
     "35c83d459cd3d493c3e8e6be691e27fe894776a8942971ec998f47a17acc5c0f",
     "42c4e62bdc3fb36b99e5229de5140d638e19dae0237a2b14a3066fd9d3df0879",
@@ -30,6 +30,7 @@ const RELEASED: [&str; 18] = [
     "ed0f314a76152992f6d5a1143decf244f4445463db5348999bc4d5bb4da11c99",
     "d720f41cdcadf76690cf1fc879079818327b4241d63e84366a9271efe206747d",
     "d7f265c0d2e18a9b4cde3d93e96bea4a6cf1ef55bc33aea1346020b5ab1e199e",
+    "66af173458e6a2d472cf54e9bfe344971745bf0259f241bd72864ec26d1a97b5",
 ];
 
 #[test]
@@ -40,7 +41,7 @@ fn a_step_that_was_released_is_never_edited() {
 const SESSION: &str = "ses_01ARZ3NDEKTSV4RRFFQ69G5FAV";
 
 /// The version from which a table is there, its name, and a row of it in the columns of that version.
-const ROWS: [(usize, &str, &str); 32] = [
+const ROWS: [(usize, &str, &str); 33] = [
     (1, "meta", "(name, value) VALUES ('n', 'v')"),
     (1, "agent_groups", "(name, title, provider, model, tools, host_id, created_at, revision)
         VALUES ('a', 'A', 'mock', 'mock', 'all', 7, 1, 3)"),
@@ -101,6 +102,8 @@ const ROWS: [(usize, &str, &str); 32] = [
     (18, "approval_chats", "(user, channel, instance, chat, failure, since) VALUES ('telegram:1', 'telegram', '', '1', 'f', 1)"),
     (18, "approval_cards", "(number, change, user, channel, instance, chat, message, shown, edits, receipt, is_over)
         VALUES (1, 'chg', 'telegram:1', 'telegram', '', '1', 'm', 's', 2, 'r', 0)"),
+    (19, "happenings", "(kind, object, agent_group, session, channel, instance, chat, thread, what, detail, at)
+        VALUES ('question', 'q', 'a', 'SES', 'telegram', '', 'c', 't', 'answered', 'telegram:1', 3)"),
 ];
 
 fn tables(conn: &Connection) -> Vec<String> {
