@@ -1,6 +1,7 @@
 //! What agents are asked at its time: once for each time, whoever dies when, in the chat and thread in which it was
 //! asked for, and by nobody who may not.
 
+use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -224,6 +225,33 @@ fn what_was_missed_runs_once_and_what_rests_not_at_all() {
     assert!(daemon.stop().success());
 }
 
+/// Whoever asks for a run and hangs up before it is recorded has it all the same: nothing else wakes the agent for an
+/// hour.
+#[test]
+fn a_run_is_made_for_whoever_went_meanwhile() {
+    let home = Home::new(Build::Faults, User::Root);
+    let gate = home.root.join("user/gate");
+    let daemon = Serve::new(&home, Runtime::Native)
+        .flag("--sweep-interval", "1h")
+        .fault(format!("export-waits={}", gate.display()))
+        .ready();
+    let prompt = marker();
+    let task = make(&daemon, &json!({"group": "mock-agent", "prompt": prompt, "every": "1h"})).json();
+    let path = format!("/v1/tasks/{}", task["id"].as_str().unwrap());
+    fs::write(&gate, "").unwrap();
+    let run = format!("{path}/run");
+    let mut asking = Request::post(&run, &json!({})).token(&daemon.token()).hold(daemon.address);
+    asking.send();
+    eventually("it is in the ledger", || daemon.get(&path)["last_message"].is_string().then_some(()));
+    drop(asking);
+    eventually("nobody waits for the answer", || {
+        (daemon.metric("ironclaw_http_connections") == 1.0).then_some(())
+    });
+    fs::remove_file(&gate).unwrap();
+    daemon.chat("mock-agent", "main").wait(0, "the run", |entry| entry.text == answer(&prompt));
+    assert!(daemon.stop().success());
+}
+
 /// An agent without the tools asks in vain, whatever program it is.
 #[test]
 fn an_agent_that_may_not_schedule_does_not() {
@@ -309,6 +337,23 @@ fn operators_schedule_and_others_look() {
     assert_eq!(ran.text, answer("stand up"));
     let task = daemon.get(&format!("/v1/tasks/{id}"));
     assert_eq!((&task["runs"], task["last_message"].is_string()), (&json!(0), true), "{task}");
+    // Whoever does not know whether that arrived sends it again under its key, and it is asked once.
+    let path = format!("/v1/tasks/{id}/run");
+    let asked = |key: &str| {
+        let answered = daemon.send(Request::post(&path, &json!({})).header("Idempotency-Key", key));
+        (answered.status, answered.json()["last_message"].clone())
+    };
+    let key = marker();
+    let (status, first) = asked(&key);
+    assert_eq!(status, 202);
+    assert_ne!(first, task["last_message"]);
+    chat.wait(0, "its answer", |entry| entry.in_reply_to.as_deref() == first.as_str());
+    assert_eq!(asked(&key), (202, first.clone()));
+    let (status, other) = asked(&marker());
+    assert_eq!((status, other != first), (202, true));
+    chat.wait(0, "another answer", |entry| entry.in_reply_to.as_deref() == other.as_str());
+    assert_eq!(asked(&key), (202, other), "asked again later, it is still the one that was");
+    assert_eq!(asked(&"x".repeat(129)).0, 400);
     // Who decides and does not operate sees that it is there, and not what it asks.
     daemon.send(Request::post("/v1/users", &json!({"id": "local:ann"}))).ok();
     let grant = json!({"grant": [{"user": "local:ann", "role": "approver"}]});

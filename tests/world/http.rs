@@ -126,10 +126,16 @@ pub struct Held {
 }
 
 impl Held {
+    /// Sends the body, and leaves the answer to whoever waits for it.
+    #[track_caller]
+    pub fn send(&mut self) {
+        self.reader.get_mut().write_all(&self.body).unwrap();
+    }
+
     /// Sends the body and reads the answer.
     #[track_caller]
     pub fn finish(mut self) -> Answer {
-        self.reader.get_mut().write_all(&self.body).unwrap();
+        self.send();
         answer(self.reader).unwrap()
     }
 }

@@ -1,7 +1,7 @@
 //! Changes over HTTP: asked for, looked at, decided, withdrawn. Touches the gateway, and the ledger reading.
 
 use hyper::body::Incoming;
-use hyper::{Request, Response, StatusCode};
+use hyper::{HeaderMap, Request, Response, StatusCode};
 
 use super::lists::{limit, of_group};
 use super::problem::Problem;
@@ -15,7 +15,7 @@ use crate::controlplane::gateway::decide::{Decide, NotDecided, Outcome, Verdict,
 use crate::controlplane::gateway::effect::Effect;
 use crate::controlplane::gateway::facts::Facts;
 use crate::controlplane::gateway::payload::Refusals;
-use crate::controlplane::gateway::submit::{NotSubmitted, Origin, Request as Asked};
+use crate::controlplane::gateway::submit::{MOST_KEY, NotSubmitted, Origin, Request as Asked};
 use crate::controlplane::http::{Body, json_response, json_text};
 use crate::controlplane::principals::{Principal, Scope, Standing};
 use crate::controlplane::store::StoreError;
@@ -41,6 +41,15 @@ pub(super) fn field<'a>(document: &'a Value, name: &str) -> Result<Option<&'a st
 pub(super) fn known(document: &Value, fields: &[&str]) -> Result<(), Problem> {
     only_fields(document, fields)
         .map_err(|error| Problem::invalid(format!("{error}; the fields are: {}", fields.join(", "))))
+}
+
+/// The client's own name for a request, by which it is known when it is sent again.
+pub(super) fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let key = value.to_str().ok().map(str::trim).filter(|key| (1..=MOST_KEY).contains(&key.len()));
+    let wrong =
+        || Problem::invalid(format!("Idempotency-Key must be visible ASCII, {MOST_KEY} bytes at most"));
+    Ok(Some(key.ok_or_else(wrong)?.to_owned()))
 }
 
 /// A change as the interface shows it, with what would keep it from coming to anything as things are.
@@ -157,14 +166,7 @@ pub(super) async fn submit(
     principal: Principal,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Problem> {
-    let key = match request.headers().get("idempotency-key") {
-        None => None,
-        Some(value) => {
-            let key = value.to_str().ok().map(str::trim).filter(|key| !key.is_empty());
-            let wrong = || Problem::invalid("Idempotency-Key must be visible ASCII, 128 bytes at most");
-            Some(key.ok_or_else(wrong)?.to_owned())
-        }
-    };
+    let key = key(request.headers())?;
     let document = body(request, BODY_BYTES).await?;
     known(&document, &["kind", "group", "payload", "reason", "by"])?;
     let kind = field(&document, "kind")?.ok_or_else(|| Problem::invalid("kind is missing"))?.to_owned();

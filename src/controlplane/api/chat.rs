@@ -16,10 +16,12 @@ use crate::controlplane::http::{Body, json_response};
 use crate::controlplane::keys::Keyring;
 use crate::controlplane::principals::{self, Principal, Scope};
 use crate::controlplane::questions::{self, Choice, Person};
-use crate::controlplane::store::history::{self, Direction, Entry};
+use crate::controlplane::session::Sessions;
+use crate::controlplane::store::history::{self, Direction, Entry, News};
 use crate::controlplane::store::inbox::{self, Accepted, NewInbound};
 use crate::controlplane::store::sessions::{self, Partition, Place};
 use crate::controlplane::store::{Step, StoreError, groups};
+use crate::controlplane::tasks;
 use crate::controlplane::telemetry::log;
 use crate::controlplane::telemetry::metrics::METRICS;
 
@@ -67,7 +69,7 @@ pub(super) async fn send(
     new.sender_name = principal.user.handle().to_owned();
     let talker = principal.clone();
     let (keyring, actors) = (api.keyring.clone(), api.actors.clone());
-    let accepting = api.ledger.write_step(Step::Accept, move |tx| {
+    let work = move |tx: &Transaction<'_>| {
         let group = &new.partition.group;
         // Whom it does not concern is not told whether it is there.
         if !principals::may(tx, &talker, Scope::Chat, Some(group))? {
@@ -87,11 +89,29 @@ pub(super) async fn send(
         let before = history::newest_below(tx, &accepted.session, accepted.position)?;
         let news = history::news(tx, &keyring, &accepted.session, before)?;
         Ok(Some((accepted, news)))
+    };
+    // Whoever says it may go meanwhile; the agent hears it all the same.
+    let (ledger, actors) = (api.ledger.clone(), api.actors.clone());
+    let accepting = tasks::unbroken(async move {
+        let Some((accepted, news)) = ledger.write_step(Step::Accept, work).await? else { return Ok(None) };
+        heard(&actors, &accepted, news);
+        Ok::<_, StoreError>(Some(accepted))
     });
-    let Some((accepted, news)) = accepting.await? else {
+    let Some(accepted) = accepting.await.ok_or_else(Problem::internal)?? else {
         let detail = format!("you are no member of {agent}; an admin can make you one");
         return Err(Problem::forbidden(detail));
     };
+    let answer = Value::object([
+        ("message_id", Value::from(accepted.message.as_str())),
+        ("session_id", Value::from(accepted.session.as_str())),
+        ("position", Value::from(accepted.position)),
+        ("duplicate", Value::from(accepted.duplicate)),
+    ]);
+    Ok(json_response(StatusCode::ACCEPTED, &answer))
+}
+
+/// Lets an agent know of what was accepted for it.
+fn heard(actors: &Sessions, accepted: &Accepted, news: Option<News>) {
     if accepted.duplicate {
         METRICS.duplicates.inc();
     } else {
@@ -102,18 +122,11 @@ pub(super) async fn send(
         &[("session", &accepted.session), ("message", &accepted.message), ("duplicate", &accepted.duplicate)],
     );
     // A duplicate wakes too: the first may have been accepted by a daemon that died before it woke anybody.
-    api.actors.wake(&accepted.session);
-    api.actors.ring_births();
+    actors.wake(&accepted.session);
+    actors.ring_births();
     if !accepted.duplicate {
-        api.actors.ring_bell(&accepted.session, news);
+        actors.ring_bell(&accepted.session, news);
     }
-    let answer = Value::object([
-        ("message_id", Value::from(accepted.message.as_str())),
-        ("session_id", Value::from(accepted.session.as_str())),
-        ("position", Value::from(accepted.position)),
-        ("duplicate", Value::from(accepted.duplicate)),
-    ]);
-    Ok(json_response(StatusCode::ACCEPTED, &answer))
 }
 
 /// Takes a message as the answer to a question that was asked in its conversation, if it is one.

@@ -215,8 +215,9 @@ impl Api {
             }
             Guarded::RunTask { id } => {
                 Query::read(query, &[])?;
+                let key = changes::key(request.headers())?;
                 no_fields(request).await?;
-                tasks::run(self, principal, &id).await
+                tasks::run(self, principal, &id, key).await
             }
             Guarded::Questions => questions::list(self, &principal, query).await,
             Guarded::Question { id } => {

@@ -13,13 +13,14 @@ use super::{Api, body};
 use crate::contract::ids::{GroupName, QuestionId};
 use crate::contract::json::Value;
 use crate::contract::time::Millis;
-use crate::controlplane::audit::{self, By, Record};
+use crate::controlplane::audit::{self, ActError, By, Record};
 use crate::controlplane::http::{Body, json_response};
 use crate::controlplane::keys::Keyring;
 use crate::controlplane::principals::{self, Principal, Scope, Standing};
 use crate::controlplane::questions::{self, Asked, Choice, Person, Refused};
 use crate::controlplane::store::questions::{self as kept, Question, State};
 use crate::controlplane::store::{Step, StoreError};
+use crate::controlplane::tasks;
 use crate::controlplane::telemetry::log;
 use crate::controlplane::telemetry::metrics::METRICS;
 
@@ -105,13 +106,21 @@ pub(super) async fn answer(
         let answered = questions::answer(tx, keyring, question, &choice, person)?;
         Ok(answered.map(drop).map_err(refused))
     })?;
-    let answered = api.ledger.write_step(Step::Accept, work).await?;
-    let (question, shown) = answered.ok_or_else(|| Problem::no_question(name))??;
-    METRICS.accepted.inc();
-    api.actors.wake(&question.session);
-    api.actors.ring_births();
-    api.actors.ring_bell(&question.session, None);
-    log::info("question.answered", &[("question", &question.id), ("session", &question.session)]);
+    // Whoever answered may go meanwhile; the agent hears it all the same.
+    let (ledger, actors) = (api.ledger.clone(), api.actors.clone());
+    let answered = tasks::unbroken(async move {
+        let answered = ledger.write_step(Step::Accept, work).await;
+        if let Ok(Some(Ok((question, _)))) = &answered {
+            METRICS.accepted.inc();
+            actors.wake(&question.session);
+            actors.ring_births();
+            actors.ring_bell(&question.session, None);
+            log::info("question.answered", &[("question", &question.id), ("session", &question.session)]);
+        }
+        answered
+    });
+    let answered = answered.await.ok_or_else(Problem::internal)?;
+    let (_, shown) = answered?.ok_or_else(|| Problem::no_question(name))??;
     Ok(json_response(StatusCode::OK, &shown))
 }
 
@@ -133,11 +142,20 @@ pub(super) async fn cancel(api: &Api, principal: Principal, name: &str) -> Resul
         audit::record(tx, &record)?;
         Ok(Ok(()))
     })?;
-    let ended = api.audit.act(Step::Other, work).await;
+    let (audit, actors) = (api.audit.clone(), api.actors.clone());
+    let ended = tasks::unbroken(async move {
+        let ended = audit.act(Step::Other, work).await;
+        if let Ok(Some(Ok((question, _)))) | Err(ActError::Unexported { done: Some(Ok((question, _))), .. }) =
+            &ended
+        {
+            actors.ring_bell(&question.session, None);
+            log::info("question.cancelled", &[("question", &question.id), ("session", &question.session)]);
+        }
+        ended
+    });
+    let ended = ended.await.ok_or_else(Problem::internal)?;
     let ended = ended.map_err(|error| Problem::not_acted(error, name, "ended"))?;
-    let (question, shown) = ended.ok_or_else(|| Problem::no_question(name))??;
-    api.actors.ring_bell(&question.session, None);
-    log::info("question.cancelled", &[("question", &question.id), ("session", &question.session)]);
+    let (_, shown) = ended.ok_or_else(|| Problem::no_question(name))??;
     Ok(json_response(StatusCode::OK, &shown))
 }
 

@@ -13,6 +13,7 @@ use super::{Api, body, chat};
 use crate::contract::ids::{GroupName, TaskId};
 use crate::contract::json::Value;
 use crate::contract::time::Millis;
+use crate::controlplane::audit::{ActError, By};
 use crate::controlplane::doors;
 use crate::controlplane::http::{Body, json_response};
 use crate::controlplane::keys::Keyring;
@@ -23,6 +24,7 @@ use crate::controlplane::schedule::terms::{self, Terms};
 use crate::controlplane::store::sessions::{self, Partition, Place};
 use crate::controlplane::store::tasks::{self as kept, NewTask, State, Task};
 use crate::controlplane::store::{Step, StoreError, groups, wirings};
+use crate::controlplane::tasks::unbroken;
 
 /// Escapes take up to six bytes for one; a prompt of the full length must fit whatever it holds.
 const BODY_BYTES: usize = 6 * tasks::MOST_PROMPT + 4096;
@@ -117,7 +119,7 @@ pub(super) async fn create(
     let prompt = tasks::prompt(prompt).map_err(Refused::from).map_err(|no| refused(&no))?.to_owned();
     let terms = Terms::read(&document, Millis::now()).map_err(|no| refused(&no.into()))?;
     let (keyring, agent) = (api.keyring.clone(), group.clone());
-    let made = api.audit.act(Step::Other, move |tx| {
+    let work = move |tx: &Transaction<'_>| {
         if !principals::may(tx, &principal, Scope::Operate, Some(&group))? {
             return Ok(Err(Problem::forbidden(format!("your roles do not allow this for {group}"))));
         }
@@ -146,10 +148,17 @@ pub(super) async fn create(
             Ok(task) => Ok(task_json(&task, Some(&new.prompt))),
             Err(no) => Err(refused(&no)),
         })
+    };
+    // Whoever asked may go meanwhile, and the record may be late: it is due all the same.
+    let (audit, ledger, actors) = (api.audit.clone(), api.ledger.clone(), api.actors.clone());
+    let made = unbroken(async move {
+        let made = audit.act(Step::Other, work).await;
+        ledger.alarm().ring();
+        actors.ring_births();
+        made
     });
-    let made = made.await.map_err(|error| Problem::not_acted(error, agent.as_str(), "scheduled"))??;
-    api.ledger.alarm().ring();
-    api.actors.ring_births();
+    let made = made.await.ok_or_else(Problem::internal)?;
+    let made = made.map_err(|error| Problem::not_acted(error, agent.as_str(), "scheduled"))??;
     Ok(json_response(StatusCode::CREATED, &made))
 }
 
@@ -194,8 +203,8 @@ pub(super) async fn edit(
             "give either a state, or what is to be different; not both, not neither",
         ));
     }
-    let keyring = api.keyring.clone();
-    let done = act(api, principal, name, move |tx, task, by| {
+    let (keyring, ledger) = (api.keyring.clone(), api.ledger.clone());
+    let work = move |tx: &Transaction<'_>, task: &Task, by: &By| {
         if revision.is_some_and(|revision| revision != task.revision) {
             return Ok(Ok(Err(Problem::conflict(
                 "the task was changed meanwhile; look at it again and give its revision",
@@ -210,49 +219,59 @@ pub(super) async fn edit(
             record(tx, verb, task, by, Value::Null)?;
         }
         Ok(done.map(Ok))
-    });
-    let (task, shown) = done.await?;
-    api.ledger.alarm().ring();
-    drop(task);
+    };
+    let shown = act(api, principal, name, work, move |_| ledger.alarm().ring()).await?;
     Ok(json_response(StatusCode::OK, &shown))
 }
 
 /// `DELETE /v1/tasks/{id}`
 pub(super) async fn cancel(api: &Api, principal: Principal, name: &str) -> Result<Response<Body>, Problem> {
-    let (_, shown) =
-        act(api, principal, name, |tx, task, by| Ok(tasks::cancel(tx, task, by)?.map(Ok))).await?;
+    let work = |tx: &Transaction<'_>, task: &Task, by: &By| Ok(tasks::cancel(tx, task, by)?.map(Ok));
+    let shown = act(api, principal, name, work, |_| ()).await?;
     Ok(json_response(StatusCode::OK, &shown))
 }
 
 /// `POST /v1/tasks/{id}/run`
-pub(super) async fn run(api: &Api, principal: Principal, name: &str) -> Result<Response<Body>, Problem> {
-    let keyring = api.keyring.clone();
-    let done = act(api, principal, name, move |tx, task, by| {
-        let done = tasks::run_now(tx, &keyring, task)?;
+pub(super) async fn run(
+    api: &Api,
+    principal: Principal,
+    name: &str,
+    key: Option<String>,
+) -> Result<Response<Body>, Problem> {
+    let (keyring, actors) = (api.keyring.clone(), api.actors.clone());
+    let work = move |tx: &Transaction<'_>, task: &Task, by: &By| {
+        let key = key.map(|key| format!("{}\n{key}", by.via));
+        if let Some(key) = &key
+            && tasks::was_run_for(tx, task, key)?
+        {
+            return Ok(Ok(Ok(task.clone())));
+        }
+        let done = tasks::run_now(tx, &keyring, task, key.as_deref())?;
         if done.is_ok() {
             record(tx, "task.run", task, by, Value::Null)?;
         }
         Ok(done.map(Ok))
-    });
-    let (task, shown) = done.await?;
-    api.actors.wake(&task.session);
-    api.actors.ring_bell(&task.session, None);
+    };
+    let after = move |task: &Task| {
+        actors.wake(&task.session);
+        actors.ring_bell(&task.session, None);
+    };
+    let shown = act(api, principal, name, work, after).await?;
     Ok(json_response(StatusCode::ACCEPTED, &shown))
 }
 
-/// Does something with a task that the asker may operate. Gives it as it is then.
+/// Does something with a task that the asker may operate, and what follows from it. Gives it as it is then.
 async fn act(
     api: &Api,
     principal: Principal,
     name: &str,
-    work: impl FnOnce(&Transaction<'_>, &Task, &crate::controlplane::audit::By) -> Outcome<Result<Task, Problem>>
-    + Send
-    + 'static,
-) -> Result<(Task, Value), Problem> {
+    work: impl FnOnce(&Transaction<'_>, &Task, &By) -> Outcome<Result<Task, Problem>> + Send + 'static,
+    after: impl FnOnce(&Task) + Send + 'static,
+) -> Result<Value, Problem> {
     let none = || Problem::no_task(name);
     let id = TaskId::parse(name).map_err(|_| none())?;
     let keyring = api.keyring.clone();
-    let acted = api.audit.act(Step::Other, move |tx| {
+    let work = move |tx: &Transaction<'_>| {
         let Some(task) = kept::get(tx, &id)? else { return Ok(None) };
         if !principals::may(tx, &principal, Scope::Operate, Some(&task.group))? {
             let may_see = Standing::of(tx, &principal.user)?.allows(Scope::Read, Some(&task.group));
@@ -266,8 +285,20 @@ async fn act(
         };
         let shown = task_json(&task, prompt(tx, &keyring, &task)?.as_deref());
         Ok(Some(Ok((task, shown))))
+    };
+    // Whoever asked may go meanwhile, and the record may be late: what follows, follows all the same.
+    let audit = api.audit.clone();
+    let acted = unbroken(async move {
+        let acted = audit.act(Step::Other, work).await;
+        if let Ok(Some(Ok((task, _)))) | Err(ActError::Unexported { done: Some(Ok((task, _))), .. }) = &acted
+        {
+            after(task);
+        }
+        acted
     });
-    acted.await.map_err(|error| Problem::not_acted(error, name, "done"))?.ok_or_else(none)?
+    let acted = acted.await.ok_or_else(Problem::internal)?;
+    let done = acted.map_err(|error| Problem::not_acted(error, name, "done"))?.ok_or_else(none)?;
+    Ok(done?.1)
 }
 
 fn refused(refused: &Refused) -> Problem {

@@ -251,6 +251,8 @@ impl Exporter {
             log::info("audit.rotated", &[("file", &name)]);
         }
         #[cfg(feature = "faults")]
+        fault::wait("export-waits");
+        #[cfg(feature = "faults")]
         if fault::value("export-fails").is_some_and(|while_there| Path::new(while_there).exists()) {
             return Err(Trouble("told to fail".to_owned()));
         }

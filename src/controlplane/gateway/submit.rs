@@ -32,7 +32,7 @@ const MOST_PENDING_PERSON: u64 = 10_000;
 /// Longest reason, in bytes.
 pub const MOST_REASON: usize = 2000;
 /// Longest key of a client, in bytes.
-const MOST_KEY: usize = 128;
+pub const MOST_KEY: usize = 128;
 /// In milliseconds.
 const DAY: i64 = 24 * 60 * 60 * 1000;
 

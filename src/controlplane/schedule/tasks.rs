@@ -13,7 +13,7 @@ use crate::contract::time::Millis;
 use crate::controlplane::audit::{self, By, Record};
 use crate::controlplane::doors;
 use crate::controlplane::keys::Keyring;
-use crate::controlplane::store::inbox::{self, NewInbound};
+use crate::controlplane::store::inbox::{self, Accepted, NewInbound};
 use crate::controlplane::store::sessions::{self, Place};
 use crate::controlplane::store::tasks::{self, NewTask, State, Task};
 use crate::controlplane::store::{StoreError, destinations, groups};
@@ -227,11 +227,24 @@ pub fn cancel(tx: &Transaction<'_>, task: &Task, by: &By) -> Outcome<Task> {
     again(tx, task)
 }
 
-/// Makes a run now, beside those that come due.
+/// Where the asker's own names of runs are noted: no chat has that account.
+fn asked(task: &Task) -> Place {
+    Place { channel: doors::API.to_owned(), instance: task.id.to_string(), ..task.place.clone() }
+}
+
+/// Whether the run that the asker calls so was made already, as long as the events of a platform are kept.
+///
+/// # Errors
+/// The ledger's.
+pub fn was_run_for(conn: &Connection, task: &Task, key: &str) -> Result<bool, StoreError> {
+    Ok(inbox::seen(conn, &asked(task), key)?.is_some())
+}
+
+/// Makes a run now, beside those that come due; under the asker's name for it, if it has one.
 ///
 /// # Errors
 /// The ledger's; the inner ones are the asker's.
-pub fn run_now(tx: &Transaction<'_>, keyring: &Keyring, task: &Task) -> Outcome<Task> {
+pub fn run_now(tx: &Transaction<'_>, keyring: &Keyring, task: &Task, key: Option<&str>) -> Outcome<Task> {
     if !task.state.is_live() {
         return Ok(Err(Refused::Over(task.state)));
     }
@@ -239,8 +252,11 @@ pub fn run_now(tx: &Transaction<'_>, keyring: &Keyring, task: &Task) -> Outcome<
         return Ok(Err(Refused::Busy));
     }
     let Some(text) = task.prompt(tx, keyring)? else { return Ok(Err(Refused::Passed)) };
-    let Some(message) = ask(tx, keyring, task, text)? else { return Ok(Err(Refused::Crowded)) };
-    tasks::ran_now(tx, &task.id, &message, Millis::now())?;
+    let Some(accepted) = ask(tx, keyring, task, text)? else { return Ok(Err(Refused::Crowded)) };
+    if let Some(key) = key {
+        inbox::note(tx, &asked(task), key, &accepted)?;
+    }
+    tasks::ran_now(tx, &task.id, &accepted.message, Millis::now())?;
     again(tx, task)
 }
 
@@ -283,7 +299,7 @@ pub fn fire(tx: &Transaction<'_>, keyring: &Keyring, task: &Task, now: Millis) -
     let waits = due.next.is_some() && is_open(tx, task)?;
     let message = match due.run {
         Some(_) if !waits => match ask(tx, keyring, task, text)? {
-            Some(message) => Some(message),
+            Some(accepted) => Some(accepted.message),
             None => {
                 tasks::put_off(tx, &task.id, Millis(now.0.saturating_add(CROWDED)))?;
                 return Ok(Fired::PutOff);
@@ -350,7 +366,7 @@ fn ask(
     keyring: &Keyring,
     task: &Task,
     text: String,
-) -> Result<Option<MessageId>, StoreError> {
+) -> Result<Option<Accepted>, StoreError> {
     let row = sessions::get(tx, &task.session)?.ok_or(StoreError::BadRow("a session"))?;
     let new = NewInbound {
         partition: row.partition,
@@ -367,7 +383,7 @@ fn ask(
         platform_message: None,
     };
     match inbox::add(tx, keyring, &new) {
-        Ok(accepted) => Ok(Some(accepted.message)),
+        Ok(accepted) => Ok(Some(accepted)),
         Err(StoreError::Crowded { .. }) => Ok(None),
         Err(error) => Err(error),
     }
