@@ -118,6 +118,22 @@ pub(super) enum Decided {
     Denied(String),
 }
 
+/// Why there is nothing to approve, and what can be done instead.
+fn over(change: &Value) -> String {
+    let state = text(change, "state");
+    let next = match state {
+        "applied" => "what it asked for is done; `ironctl change submit` asks for another".to_owned(),
+        "approved" => {
+            format!(
+                "`ironctl change retry {}` tries again what is left of it",
+                plain::word(text(change, "id"))
+            )
+        }
+        _ => "`ironctl change submit` asks for it again".to_owned(),
+    };
+    format!("the change is {}, and only a pending one can be approved; {next}", plain::line(state))
+}
+
 /// Shows a change, asks, and sends the decision for exactly what was shown.
 pub(super) fn decide(client: &Client, change: &Value, asked: &Decision<'_>) -> Result<Decided, Failure> {
     let digest = text(change, "digest");
@@ -128,8 +144,7 @@ pub(super) fn decide(client: &Client, change: &Value, asked: &Decision<'_>) -> R
         return Err(Failure::of("the digest that you name is not that of this change, which is shown above"));
     }
     if text(change, "state") != "pending" {
-        let state = plain::line(text(change, "state")).into_owned();
-        return Err(Failure::of(format!("the change is {state}; only a pending one can be approved")));
+        return Err(Failure::of(over(change)));
     }
     if asked.json {
         // The document is for the program; what a person must see goes beside it.

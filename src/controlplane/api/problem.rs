@@ -90,7 +90,13 @@ impl Problem {
     }
 
     pub(super) fn not_pending(state: &str) -> Self {
-        let detail = format!("the change is {state}; only a pending one can be decided or withdrawn");
+        let next = match state {
+            "applied" => "what it asked for is done, and asking for another change is the way back",
+            "approved" => "what is left of it can be tried again, with retry",
+            _ => "who still wants it asks for it again",
+        };
+        let detail =
+            format!("the change is {state}, and only a pending one can be decided or withdrawn; {next}");
         Self::new(StatusCode::CONFLICT, "not_pending", "The change is not pending", detail)
     }
 
