@@ -44,6 +44,18 @@ pub(super) fn valued() -> Vec<String> {
     Tables::read().valued
 }
 
+/// The command that these words lead to, as far as they name one.
+pub(super) fn command_of<'a>(words: &[&'a str]) -> Vec<&'a str> {
+    let mut info = Words::get_args_info();
+    let mut found = Vec::new();
+    for word in words {
+        let Some(at) = info.commands.iter().position(|below| below.name == *word) else { break };
+        info = info.commands.swap_remove(at).command;
+        found.push(*word);
+    }
+    found
+}
+
 struct Tables {
     places: Vec<Place>,
     valued: Vec<String>,

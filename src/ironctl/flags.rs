@@ -32,7 +32,10 @@ pub(super) fn missing(kind: &str) -> String {
             "what it is: --title, --identity, --soul, --instructions, --tool, --model, --member, --wire or --destination \
              (`ironctl agent create` has templates)"
         }
-        _ => "the payload: --from FILE.json or --payload JSON",
+        _ => {
+            "the payload: --from FILE.json or --payload JSON; this program knows the flags of the kinds persona, \
+             enabled_tools, model, wiring, permissions, packages, mounts and create_agent"
+        }
     };
     format!("what is to change is missing; give {how}")
 }

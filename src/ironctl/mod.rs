@@ -305,7 +305,8 @@ pub fn run(words: &[&str]) -> Result<(), Failure> {
         Err(early) => {
             let said = early.output.lines().map(str::trim).filter(|line| !line.is_empty());
             let said: Vec<&str> = said.collect();
-            return Err(Failure::usage(format!("{}; see `ironclaw ctl --help`", said.join(" "))));
+            let command = [&["ironclaw", "ctl"][..], &completions::command_of(&words), &["--help"]].concat();
+            return Err(Failure::usage(format!("{}; see `{}`", said.join(" "), command.join(" "))));
         }
     };
     let client = || Client::new(Target::find(&globals)?);
@@ -501,6 +502,15 @@ mod tests {
             assert!(!failure.text.contains('\n'), "{failure}");
         }
         assert!(run(&["skill"]).unwrap_err().text.contains("not part of this build"));
+        // The help that is named is that of the command, as far as one is named.
+        for (words, help) in [
+            (&["change", "submit", "--tools", "x"][..], "`ironclaw ctl change submit --help`"),
+            (&["change", "x"], "`ironclaw ctl change --help`"),
+            (&["nonsense", "change"], "`ironclaw ctl --help`"),
+        ] {
+            let failure = run(words).unwrap_err();
+            assert!(failure.text.ends_with(help), "{words:?}: {failure}");
+        }
     }
 
     #[test]
