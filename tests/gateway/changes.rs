@@ -384,8 +384,13 @@ fn a_deleted_agent_is_gone() {
     let body = json!({"text": "hi", "event_id": marker()});
     assert_eq!(daemon.send(Request::post("/v1/chat/helper/messages", &body)).status, 404);
     eventually("its sandbox is gone", || (daemon.metric("ironclaw_sandboxes_running") == 0.0).then_some(()));
+    // Nobody is asked to decide what nothing can come of.
     let late = approve(&daemon, &pending);
-    assert_eq!((late.status, late.json()["type"].clone()), (409, json!("not_possible")));
+    assert_eq!((late.status, late.json()["type"].clone()), (409, json!("not_pending")));
+    assert_eq!(late.json()["change"]["state"], "expired", "{}", late.text());
+    eventually("nothing waits for a decision", || {
+        (daemon.get("/v1/changes/pending")["changes"] == json!([])).then_some(())
+    });
     let again = submit(&daemon, "create_agent", "helper", &json!({}));
     assert_eq!((again.status, again.json()["type"].clone()), (422, json!("refused")));
     assert!(daemon.stop().success());

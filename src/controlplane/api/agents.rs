@@ -20,10 +20,12 @@ use crate::contract::ids::GroupName;
 use crate::contract::inbound::AGENT;
 use crate::contract::json::Value;
 use crate::contract::plain;
+use crate::contract::time::Millis;
 use crate::controlplane::audit::ActError;
 use crate::controlplane::gateway::effect::{READ, WRITE, terms_value};
 use crate::controlplane::http::{Body, json_response};
 use crate::controlplane::principals::{self, Principal, Scope};
+use crate::controlplane::store::changes;
 use crate::controlplane::store::grants::{Grant, Sort, What};
 use crate::controlplane::store::groups::{self, AgentGroup};
 use crate::controlplane::store::limits::GroupLimits;
@@ -242,6 +244,7 @@ pub(super) async fn delete(api: &Api, principal: Principal, name: &str) -> Resul
         if matches!(deleted, Ok(Some(true)) | Err(ActError::Unexported { done: Some(true), .. })) {
             actors.close_group(&gone);
             rights.ring();
+            ledger.alarm().ring();
             if let Err(error) = fail_waiting(&ledger).await {
                 log::warn("agent.messages_wait", &[("agent", &gone), ("error", &error)]);
                 tasks::spawn(finish_deletions(ledger)).detach();
@@ -291,6 +294,7 @@ fn end(tx: &Transaction<'_>, principal: &Principal, group: &GroupName) -> Result
     destinations::forget_leading_to(tx, AGENT, group.as_str())?;
     scheduled::end_of_group(tx, group, "the agent was deleted")?;
     grants::forget(tx, group)?;
+    changes::lapse_of(tx, group, Millis::now())?;
     revisions::bump(tx, &format!("agent/{group}"))?;
     note(tx, principal, "agent.deleted", group.as_str(), Value::Null)?;
     Ok(Some(true))

@@ -353,6 +353,17 @@ pub fn overdue(conn: &Connection, now: Millis, limit: usize) -> Result<Vec<Chang
     conn.prepare_cached(&sql)?.query_and_then(params![now.0, super::rows(limit)], read)?.collect()
 }
 
+/// What is pending of an agent that is gone lapses now: there is nothing that anybody could decide.
+///
+/// # Errors
+/// SQLite's.
+pub fn lapse_of(tx: &Transaction<'_>, group: &GroupName, now: Millis) -> Result<(), StoreError> {
+    let sql =
+        "UPDATE changes SET expires_at = ?2 WHERE agent_group = ?1 AND state = 'pending' AND expires_at > ?2";
+    tx.prepare_cached(sql)?.execute(params![group.as_str(), now.0])?;
+    Ok(())
+}
+
 /// When the next pending change lapses.
 ///
 /// # Errors
