@@ -16,6 +16,7 @@
 //! - `IRONCLAW_BENCH_MESSAGES` (2000): messages of the endurance run; the promise is about 100000
 //! - `IRONCLAW_BENCH_FLOOD` (10000): messages to a chat beside the one that is measured
 //! - `IRONCLAW_BENCH_RECORDS` (10000): length of the audit chain; the promise is about 1000000
+//! - `IRONCLAW_BENCH_HISTORY` (20000): messages in the ledger before a message is timed; the promise is about 1000000
 
 #![allow(
     clippy::unwrap_used,
@@ -35,6 +36,7 @@ mod bystander;
 mod changes;
 mod client;
 mod endurance;
+mod history;
 mod idle;
 mod processes;
 mod receiver;
@@ -60,6 +62,7 @@ struct Bench {
     messages: usize,
     records: usize,
     flood: usize,
+    history: usize,
 }
 
 impl Bench {
@@ -75,6 +78,7 @@ impl Bench {
             messages: size("IRONCLAW_BENCH_MESSAGES", 2000).max(endurance::EARLY),
             records: at_least_one("IRONCLAW_BENCH_RECORDS", 10_000),
             flood: at_least_one("IRONCLAW_BENCH_FLOOD", 10_000),
+            history: at_least_one("IRONCLAW_BENCH_HISTORY", 20_000),
         }
     }
 
@@ -87,7 +91,7 @@ impl Bench {
 /// A group of figures that share their preparation.
 type Group = (&'static str, fn(&Bench) -> Vec<Row>);
 
-const GROUPS: [Group; 19] = [
+const GROUPS: [Group; 20] = [
     ("executable", start::executable),
     ("health", start::health),
     ("memory", start::memory),
@@ -106,6 +110,7 @@ const GROUPS: [Group; 19] = [
     ("changes memory", changes::many_pending),
     ("brought", brought::brought),
     ("sustained", brought::sustained),
+    ("history", history::history),
     ("endurance", endurance::endurance),
 ];
 

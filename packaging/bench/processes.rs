@@ -33,7 +33,7 @@ pub fn descendants(ancestor: i32) -> Vec<i32> {
 }
 
 /// Processor time of all threads of these processes so far, to the nanosecond where the kernel counts it.
-fn processor_time(ids: &[i32]) -> Duration {
+pub fn processor_time(ids: &[i32]) -> Duration {
     let of_thread = |path: std::path::PathBuf| {
         let text = fs::read_to_string(path.join("schedstat")).ok()?;
         text.split(' ').next()?.parse::<u64>().ok()

@@ -389,7 +389,7 @@ impl ControlPlane {
         self.channels.stop();
         self.sessions.close().await;
         drop(self.fetching);
-        self.approvals.stop();
+        self.approvals.stop().await;
         self.courier.stop().await;
         // A self-test under way has processes that must not be left behind; it ends by itself.
         self.preparing.await;

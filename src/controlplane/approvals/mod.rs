@@ -23,6 +23,7 @@ use smol::{Task, Timer};
 
 use self::card::Face;
 use super::audit::Audit;
+use super::bell::Bell;
 use super::channels::supervisor::{Channels, jittered};
 use super::channels::{Part, Receipt, SendError};
 use super::gateway::Gateway;
@@ -51,6 +52,8 @@ const BREATH: Duration = Duration::from_millis(100);
 const SLOW: Duration = Duration::from_secs(60);
 /// When the ledger cannot be read or written, it is tried again after this time.
 const LEDGER_PAUSE: Duration = Duration::from_secs(1);
+/// How long what is under way is waited for when the control plane ends.
+const GRACE: Duration = Duration::from_secs(5);
 /// Between two tries to show a card, at first and at most.
 const PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
@@ -72,6 +75,8 @@ struct Inner {
     places: Semaphore,
     closing: (Sender<()>, Receiver<()>),
     looking: Mutex<Option<Task<()>>>,
+    /// Rings when nothing is done for anybody any more.
+    idle: Bell,
 }
 
 /// What is to be done for one person next.
@@ -107,6 +112,7 @@ impl Approvals {
                 places: Semaphore::new(AT_ONCE),
                 closing: smol::channel::bounded(1),
                 looking: Mutex::default(),
+                idle: Bell::default(),
             }),
         };
         let looking = tasks::spawn(approvals.clone().look(recorded));
@@ -114,10 +120,18 @@ impl Approvals {
         approvals
     }
 
-    /// Shows nothing more. What is under way is shown once more after the next start.
-    pub fn stop(&self) {
+    /// Shows nothing more, and waits a moment for what is under way: what the platform took is to be written down.
+    pub async fn stop(&self) {
         drop(self.inner.looking.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.inner.closing.0.close();
+        let idle = self.inner.idle.watch();
+        if !self.working().is_empty() {
+            let grace = async {
+                Timer::after(GRACE).await;
+                Ok(())
+            };
+            let _ = idle.recv().or(grace).await;
+        }
     }
 
     /// Whatever changes what is to be shown is recorded in the audit.
@@ -142,8 +156,19 @@ impl Approvals {
         self.inner.working.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Nothing is done for somebody any more.
+    fn ended(&self, working: &mut HashMap<UserId, bool>, user: &UserId) {
+        working.remove(user);
+        if working.is_empty() {
+            self.inner.idle.ring();
+        }
+    }
+
     fn work_for(&self, user: UserId) {
         let mut working = self.working();
+        if self.inner.closing.0.is_closed() {
+            return;
+        }
         if let Some(has_more) = working.get_mut(&user) {
             *has_more = true;
             return;
@@ -155,7 +180,7 @@ impl Approvals {
             if AssertUnwindSafe(work).catch_unwind().await.is_err() {
                 // The next look begins anew.
                 log::error("approvals.panicked", &[("user", &user)]);
-                approvals.working().remove(&user);
+                approvals.ended(&mut approvals.working(), &user);
             }
         })
         .detach();
@@ -192,6 +217,7 @@ impl Approvals {
                 self.inner.closing.0.is_closed()
             };
             if over.or(wait).await {
+                self.ended(&mut self.working(), &user);
                 return;
             }
         }
@@ -204,7 +230,7 @@ impl Approvals {
             *has_more = false;
             return false;
         }
-        working.remove(user);
+        self.ended(&mut working, user);
         true
     }
 
