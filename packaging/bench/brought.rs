@@ -12,7 +12,7 @@ use crate::replies::PAUSE;
 use crate::table::{Amount, Row, Samples};
 use crate::world::daemon::free_port;
 use crate::world::{Daemon, Runtime, Serve};
-use crate::{Bench, said};
+use crate::{Bench, processes, said};
 
 /// More than any chat here sends, so that the program and not its limit is measured.
 const RINGS: &str = "100000";
@@ -52,6 +52,7 @@ pub fn brought(bench: &Bench) -> Vec<Row> {
     };
     drop(look());
     let alone = look();
+    let before = processes::resident(daemon.id());
     for bad in [REFUSES, HANGS] {
         receiver.person(ingress, bad).say("Are you there?");
     }
@@ -65,6 +66,10 @@ pub fn brought(bench: &Bench) -> Vec<Row> {
     let beside = look();
     let is_over = flooded.try_iter().any(|(text, _)| text.contains(&format!("flood {}.", count - 1)));
     flooding.join().unwrap();
+    if !is_over {
+        wait(&flooded, &format!("flood {}.", count - 1));
+    }
+    let after = processes::resident(daemon.id());
     let note = if is_over {
         "the flood was over before the last of them"
     } else {
@@ -79,6 +84,9 @@ pub fn brought(bench: &Bench) -> Vec<Row> {
             .note(note)
             .floor(Amount::Time(alone.p99()), "the same alone")
             .at_most_times_floor(2.0),
+        Row::new("control plane, resident, when the flood is answered", Amount::Bytes(after))
+            .floor(Amount::Bytes(before), "before it")
+            .at_most_times_floor(1.5),
     ]
 }
 

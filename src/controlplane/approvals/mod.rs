@@ -5,6 +5,7 @@
 
 mod card;
 pub mod places;
+mod plan;
 pub mod press;
 
 #[cfg(test)]
@@ -15,35 +16,26 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rusqlite::Connection;
 use smol::channel::{Receiver, Sender};
 use smol::future::FutureExt;
 use smol::lock::Semaphore;
 use smol::{Task, Timer};
 
 use self::card::Face;
+use self::plan::{Next, next};
 use super::audit::Audit;
 use super::bell::Bell;
 use super::channels::supervisor::{Channels, jittered};
 use super::channels::{Part, Receipt, SendError};
 use super::gateway::Gateway;
 use super::keys::Keyring;
-use super::principals::{Scope, Standing};
-use super::store::approvals::{self, Card, Chat};
+use super::store::approvals::{self, Card};
 use super::store::changes::{self, State};
 use super::store::{Ledger, Step, StoreError};
 use super::tasks;
 use super::telemetry::log;
-use crate::contract::ids::{ChangeId, GroupName, UserId};
+use crate::contract::ids::UserId;
 
-/// Cards that ask one person for a decision at once: no agent floods anybody.
-const MOST_OF_ONE: usize = 10;
-/// Those of them that are about one agent: none keeps others from being seen.
-const MOST_OF_GROUP: usize = 3;
-/// Changes looked through at once for what comes next.
-const PAGE: usize = 200;
-/// Changes that are counted to say how many more wait.
-const COUNTED: usize = 1000;
 /// Cards on their way at once, of all people.
 const AT_ONCE: usize = 16;
 /// Between two looks.
@@ -77,18 +69,6 @@ struct Inner {
     looking: Mutex<Option<Task<()>>>,
     /// Rings when nothing is done for anybody any more.
     idle: Bell,
-}
-
-/// What is to be done for one person next.
-#[derive(Debug)]
-enum Next {
-    Nothing,
-    /// A card is to be made of this change.
-    Make(ChangeId, Chat),
-    /// A card was not sent, or is not theirs any more, and need not be there.
-    Forget(u64),
-    /// A card is to show something.
-    Show(Box<(Card, Face)>),
 }
 
 impl Approvals {
@@ -237,7 +217,14 @@ impl Approvals {
     /// Does one thing for somebody. Gives how long to wait before the next; `None` when nothing was to be done.
     async fn step(&self, user: &UserId, failures: u32) -> Result<Option<Duration>, StoreError> {
         let (who, gateway, keyring) = (user.clone(), self.inner.gateway.clone(), self.inner.keyring.clone());
-        let next = self.inner.ledger.read(move |conn| next(conn, &gateway, &keyring, &who)).await?;
+        let channels = self.inner.channels.clone();
+        let next = self.inner.ledger.read(move |conn| {
+            // Where there is no such account now there may be one again.
+            let chat = approvals::chat_of(conn, &who)?;
+            let chat = chat.filter(|chat| channels.has(&chat.channel, &chat.instance));
+            next(conn, &gateway, &keyring, &who, chat)
+        });
+        let next = next.await?;
         if matches!(next, Next::Nothing) {
             return Ok(None);
         }
@@ -325,11 +312,11 @@ impl Approvals {
         }
         let noted = self.inner.ledger.write_step(Step::Card, move |tx| {
             if card.receipt.is_some() && failure.is_some() {
-                // It cannot be changed any more: another one asks, and where nothing is asked its buttons say what came
-                // of it.
-                return match face.buttons.is_empty() {
-                    true => approvals::set_shown(tx, &card, &face.shown, None, true),
-                    false => approvals::forget_card(tx, card.number),
+                // It cannot be changed any more: another one asks as long as somebody is to be asked, and then its
+                // buttons say what came of it.
+                return match changes::get(tx, &card.change)?.map(|change| change.state) {
+                    Some(State::Pending) => approvals::forget_card(tx, card.number),
+                    _ => approvals::set_shown(tx, &card, &face.shown, None, true),
                 };
             }
             let is_over = face.is_over || failure.is_some();
@@ -339,82 +326,4 @@ impl Approvals {
         noted.await?;
         Ok(Duration::ZERO)
     }
-}
-
-/// What is to be done for somebody next.
-fn next(conn: &Connection, gateway: &Gateway, keyring: &Keyring, user: &UserId) -> Result<Next, StoreError> {
-    let chat = approvals::chat_of(conn, user)?;
-    let mut asking: Vec<GroupName> = Vec::new();
-    for card in approvals::cards_of(conn, user)? {
-        let Some(change) = changes::get(conn, &card.change)? else { return Ok(Next::Forget(card.number)) };
-        let is_here = chat.as_ref().is_some_and(|chat| card.is_in(chat));
-        let face = match change.state {
-            State::Pending if is_here && gateway.could_approve(conn, user, &change)? => {
-                asking.push(change.group.clone());
-                if card.shown == card::asks(&change.digest) {
-                    continue;
-                }
-                let more = if is_full(&asking, &change.group) { waiting(conn, gateway, user)? } else { 0 };
-                card::asking(keyring, &card, &change, more)
-            }
-            State::Pending => card::taken_away(&change),
-            _ => card::decided(&change),
-        };
-        if card.shown == face.shown {
-            if !is_here && face.buttons.is_empty() && change.state == State::Pending {
-                // It says so, and the next one is shown elsewhere, if anywhere.
-                return Ok(Next::Forget(card.number));
-            }
-            continue;
-        }
-        if card.shown.is_empty() && face.buttons.is_empty() {
-            return Ok(Next::Forget(card.number));
-        }
-        return Ok(Next::Show(Box::new((card, face))));
-    }
-    let Some(chat) = chat else { return Ok(Next::Nothing) };
-    make(conn, gateway, &chat, &asking)
-}
-
-/// The oldest change of which a card is to be made.
-fn make(conn: &Connection, gateway: &Gateway, chat: &Chat, asking: &[GroupName]) -> Result<Next, StoreError> {
-    if asking.len() >= MOST_OF_ONE {
-        return Ok(Next::Nothing);
-    }
-    let standing = Standing::of(conn, &chat.user)?;
-    if !standing.allows_somewhere(Scope::Approve) {
-        return Ok(Next::Nothing);
-    }
-    let mut after = String::new();
-    loop {
-        let page = approvals::without_card(conn, &chat.user, &after, PAGE)?;
-        let Some(last) = page.last() else { return Ok(Next::Nothing) };
-        after = last.id.to_string();
-        for waiting in page {
-            if is_full(asking, &waiting.group)
-                || !gateway.could_approve_such(&chat.user, &standing, &waiting)?
-            {
-                continue;
-            }
-            let Some(change) = changes::get(conn, &waiting.id)? else { continue };
-            if gateway.could_approve(conn, &chat.user, &change)? {
-                return Ok(Next::Make(waiting.id, chat.clone()));
-            }
-        }
-    }
-}
-
-/// Whether no further change of an agent is shown to somebody who is asked about these.
-fn is_full(asking: &[GroupName], group: &GroupName) -> bool {
-    asking.len() >= MOST_OF_ONE || asking.iter().filter(|other| *other == group).count() >= MOST_OF_GROUP
-}
-
-/// How many changes somebody could decide and is not shown; no more than [`COUNTED`] are looked at.
-fn waiting(conn: &Connection, gateway: &Gateway, user: &UserId) -> Result<usize, StoreError> {
-    let standing = Standing::of(conn, user)?;
-    let mut count = 0;
-    for waiting in approvals::without_card(conn, user, "", COUNTED)? {
-        count += usize::from(gateway.could_approve_such(user, &standing, &waiting)?);
-    }
-    Ok(count)
 }

@@ -11,6 +11,7 @@ use crate::controlplane::keys::Keyring;
 use crate::controlplane::principals::Principal;
 use crate::controlplane::store::changes::{self, State};
 use crate::controlplane::store::{Ledger, StoreError, approvals};
+use crate::controlplane::telemetry::log;
 
 const NOTHING: &str = "This button does nothing any more.";
 const NOT_YOU: &str = "This is for somebody else to decide.";
@@ -57,22 +58,25 @@ pub async fn press(
     if change.state != State::Pending {
         return Ok(of_state(change.state));
     }
+    let (who, what) = (user.clone(), change.id.clone());
     let account = if instance.is_empty() { channel.to_owned() } else { format!("{channel}/{instance}") };
     let principal = Principal::pressing(user, number, account);
     let decide = Decide { verdict, digest: Some(change.digest), note: String::new() };
-    match gateway.decide_soon(principal, change.id, decide).await {
-        Ok(Ok(outcome)) => Ok(match outcome.change.state {
+    let told = match gateway.decide_soon(principal, change.id, decide).await {
+        Ok(Ok(outcome)) => match outcome.change.state {
             State::Rejected => "Rejected; nothing was changed.",
             State::Applied => "Approved; it is in effect.",
             _ => "Approved; the host does its part now.",
-        }),
-        Ok(Err(not)) => Ok(words(&not)),
+        },
+        Ok(Err(not)) => words(&not),
         Err(ActError::Unavailable(_)) => {
-            Ok("Nothing was decided, because it cannot be recorded now; try again later.")
+            "Nothing was decided, because it cannot be recorded now; try again later."
         }
-        Err(ActError::Unexported { .. }) => Ok("It is decided; it takes effect when it is recorded."),
-        Err(ActError::Store(error)) => Err(error),
-    }
+        Err(ActError::Unexported { .. }) => "It is decided; it takes effect when it is recorded.",
+        Err(ActError::Store(error)) => return Err(error),
+    };
+    log::info("approvals.pressed", &[("change", &what), ("user", &who), ("told", &told)]);
+    Ok(told)
 }
 
 /// Why nothing was decided, for whoever pressed.

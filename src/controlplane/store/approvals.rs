@@ -10,7 +10,7 @@ use crate::contract::ids::{ChangeId, GroupName, MessageId, UserId};
 use crate::contract::time::Millis;
 
 /// People who are shown something, at most.
-pub const MOST_CHATS: u64 = 200;
+pub const MOST_CHATS: u64 = 50;
 
 /// Where somebody is shown what waits for them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,7 +113,7 @@ pub fn set_chat(
         .prepare_cached("SELECT count(*) FROM approval_chats")?
         .query_row([], |row| row.get::<_, u64>(0))?;
     if known.is_none() && all >= MOST_CHATS {
-        return Err(StoreError::Conflict("200 users are shown changes in chats, and that is the most"));
+        return Err(StoreError::Conflict("50 users are shown changes in chats, and that is the most"));
     }
     let sql = "INSERT INTO approval_chats (user, channel, instance, chat, since) VALUES (?1, ?2, ?3, ?4, ?5)
                ON CONFLICT (user) DO UPDATE SET channel = ?2, instance = ?3, chat = ?4, since = ?5, failure = NULL";
@@ -257,17 +257,31 @@ pub struct Waiting {
     pub requested_by: String,
 }
 
-/// Up to `most` changes that wait and of which somebody has no card, after one, the oldest first.
+/// The agents about which changes wait.
+///
+/// # Errors
+/// SQLite's, or [`StoreError::BadRow`].
+pub fn groups_waiting(conn: &Connection) -> Result<Vec<GroupName>, StoreError> {
+    let sql = "SELECT DISTINCT agent_group FROM changes WHERE state = 'pending'";
+    let read = |row: &Row<'_>| {
+        GroupName::parse(&row.get::<_, String>(0)?).map_err(|_| StoreError::BadRow("an agent group's name"))
+    };
+    conn.prepare_cached(sql)?.query_and_then([], read)?.collect()
+}
+
+/// Up to `most` changes about an agent that wait and of which somebody has no card, after one, the oldest first.
 ///
 /// # Errors
 /// SQLite's, or [`StoreError::BadRow`].
 pub fn without_card(
     conn: &Connection,
     user: &UserId,
+    group: &GroupName,
     after: &str,
     most: usize,
 ) -> Result<Vec<Waiting>, StoreError> {
-    let sql = "SELECT id, agent_group, kind, requested_by FROM changes WHERE state = 'pending' AND id > ?2 AND NOT EXISTS
+    let sql = "SELECT id, agent_group, kind, requested_by FROM changes
+               WHERE state = 'pending' AND agent_group = ?4 AND id > ?2 AND NOT EXISTS
                    (SELECT 1 FROM approval_cards c WHERE c.change = changes.id AND c.user = ?1)
                ORDER BY id LIMIT ?3";
     let read = |row: &Row<'_>| {
@@ -279,5 +293,6 @@ pub fn without_card(
             requested_by: row.get(3)?,
         })
     };
-    conn.prepare_cached(sql)?.query_and_then(params![user.to_string(), after, rows(most)], read)?.collect()
+    let values = params![user.to_string(), after, rows(most), group.as_str()];
+    conn.prepare_cached(sql)?.query_and_then(values, read)?.collect()
 }
