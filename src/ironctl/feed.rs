@@ -103,11 +103,11 @@ fn row(event: &str, data: &Value) -> Option<Vec<String>> {
             (of("phase_since"), format!("{} {}/{} {phase}{why}", of("id"), name("agent"), name("chat")))
         }
         "delivery" | "question" => {
-            let because = match (of("error"), name("by")) {
-                (error, by) if by.is_empty() => error,
-                (_, by) => format!("by {by}"),
+            let because = match (of("error"), of("by")) {
+                (error, by) if error.is_empty() && by.is_empty() => String::new(),
+                (error, by) if by.is_empty() => format!(": {error}"),
+                _ => format!(": by {}", name("by")),
             };
-            let because = if because.is_empty() { because } else { format!(": {because}") };
             let (channel, chat) = (name("channel"), name("chat"));
             (of("at"), format!("{} {} of {}, {channel}/{chat}{because}", of("id"), of("what"), name("group")))
         }
