@@ -25,7 +25,7 @@ CREATE TABLE sessions (
   open_messages INTEGER NOT NULL,
   open_engaging INTEGER NOT NULL,
   created_at INTEGER NOT NULL,
-  last_active INTEGER NOT NULL,
+  last_active INTEGER NOT NULL, expiry_from INTEGER, empty_from INTEGER,
   UNIQUE (agent_group, channel, instance, chat, thread)
 ) STRICT;
 CREATE TABLE session_secrets (
@@ -440,3 +440,5 @@ CREATE TRIGGER questions_moved AFTER UPDATE OF state ON questions WHEN old.state
     new.channel, new.instance, new.chat, new.thread, new.state, new.ended_by,
     coalesce(new.ended_at, new.created_at));
 END;
+CREATE INDEX sessions_expiring ON sessions(expiry_from) WHERE expiry_from IS NOT NULL;
+CREATE INDEX sessions_empty ON sessions(empty_from) WHERE empty_from IS NOT NULL;

@@ -309,11 +309,14 @@ impl ControlPlane {
 
         let preparing =
             tasks::spawn(prepare_runtime(choice, claim, limits, sessions.clone(), readiness.clone()));
-        let due = sources::all(&ledger, &due_keyring, &audit, &sessions, &gateway);
+        let due = sources::all(&ledger, &due_keyring, &audit, &sessions, &gateway, config.session_expiry);
         let timer = tasks::spawn(timer::run(ledger.clone(), due, clock));
-        let times = (config.sweep_interval, config.session_expiry);
-        let background =
-            tasks::spawn(super::upkeep::slow_pass(times, ledger.clone(), sessions.clone(), gateway.clone()));
+        let background = tasks::spawn(super::upkeep::slow_pass(
+            config.sweep_interval,
+            ledger.clone(),
+            sessions.clone(),
+            gateway.clone(),
+        ));
         let token = token_file;
         Ok(Self {
             address,

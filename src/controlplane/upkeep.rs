@@ -1,5 +1,4 @@
-//! The slow safety pass over everything: what is owed is woken, what is old is pruned, what expired is erased. Nothing depends
-//! on it in time. Touches the ledger, and sessions and gateway through their functions.
+//! The slow safety pass over everything: what is owed is woken, what is old is pruned. Nothing depends on it in time. Touches the ledger, and sessions and gateway through their functions.
 
 use std::time::Duration;
 
@@ -7,7 +6,7 @@ use smol::Timer;
 
 use super::gateway::Gateway;
 use super::session::Sessions;
-use super::store::{Ledger, StoreError, happenings, questions, retention, sessions as rows, tasks};
+use super::store::{Ledger, StoreError, happenings, questions, retention, tasks};
 use super::tasks as executor;
 use super::telemetry::log;
 use crate::contract::time::Millis;
@@ -21,15 +20,7 @@ const PIECES: usize = 100;
 const CHANGES_AT_ONCE: usize = 100;
 
 /// The slow safety pass: what is owed is woken, what is old is pruned. Nothing depends on it in time.
-pub(super) async fn slow_pass(
-    (interval, expiry): (Duration, Duration),
-    ledger: Ledger,
-    sessions: Sessions,
-    gateway: Gateway,
-) {
-    let expiry = i64::try_from(expiry.as_millis()).unwrap_or(i64::MAX);
-    // Nothing expires before: what is used meanwhile does so later.
-    let mut nothing_before = Millis(0);
+pub(super) async fn slow_pass(interval: Duration, ledger: Ledger, sessions: Sessions, gateway: Gateway) {
     let following = gateway.clone();
     let _following = executor::spawn(async move { following.follow_recoveries().await });
     let resuming = gateway.clone();
@@ -49,18 +40,7 @@ pub(super) async fn slow_pass(
         if let Err(error) = gateway.collect().await {
             log::warn("pass.failed", &[("error", &error)]);
         }
-        let now = Millis::now();
-        if now >= nothing_before {
-            match sessions.expire(Millis(now.0.saturating_sub(expiry))).await {
-                Ok(0) => {}
-                Ok(count) => log::info("sessions.expired", &[("sessions", &count)]),
-                Err(error) => log::warn("pass.failed", &[("error", &error)]),
-            }
-            if let Ok(oldest) = ledger.read(rows::longest_unused).await {
-                nothing_before = Millis(oldest.unwrap_or(now).0.saturating_add(expiry));
-            }
-        }
-        if let Err(error) = prune(&ledger, now).await {
+        if let Err(error) = prune(&ledger, Millis::now()).await {
             log::warn("pass.failed", &[("error", &error)]);
         }
     }

@@ -111,7 +111,7 @@ fn what_nobody_uses_expires() {
     assert!(daemon.stop().success());
     let daemon = serve(&home, Runtime::Native, &hook, ingress)
         .flag("--session-expiry", "1s")
-        .flag("--sweep-interval", "1s")
+        .flag("--sweep-interval", "1h")
         .ready();
     let chat = daemon.chat("mock-agent", "main");
     eventually("it is erased", || chat.history().iter().all(|entry| entry.text.is_empty()).then_some(()));

@@ -2,6 +2,8 @@
 //! then. Whoever adds one adds a line here, and rings the ledger's alarm where its instants are written down. Touches
 //! the ledger, the gateway and the sessions.
 
+use std::time::Duration;
+
 use rusqlite::{Connection, Transaction};
 
 use super::firing::Firing;
@@ -13,7 +15,7 @@ use crate::controlplane::keys::Keyring;
 use crate::controlplane::questions;
 use crate::controlplane::session::Sessions;
 use crate::controlplane::store::questions as kept;
-use crate::controlplane::store::{Ledger, StoreError, changes, retention, tasks};
+use crate::controlplane::store::{Ledger, StoreError, changes, retention, sessions as rows, tasks};
 use crate::controlplane::telemetry::log;
 
 /// Rows deleted in one transaction, so that nobody waits long for the writer.
@@ -29,6 +31,7 @@ pub fn all(
     audit: &Audit,
     sessions: &Sessions,
     gateway: &Gateway,
+    expiry: Duration,
 ) -> Vec<Source> {
     let firing = Firing {
         ledger: ledger.clone(),
@@ -53,6 +56,24 @@ pub fn all(
             }
         }
     };
+    let expiry = i64::try_from(expiry.as_millis()).unwrap_or(i64::MAX);
+    let ending = sessions.clone();
+    let end = move || {
+        let sessions = ending.clone();
+        async move {
+            let ended = sessions.expire(expiry).await?;
+            if ended > 0 {
+                log::info("sessions.expired", &[("sessions", &ended)]);
+            }
+            Ok(())
+        }
+    };
+    // Where none is, the first that begins from now on is the next: nobody needs to say that it did.
+    let next_end = move |conn: &Connection| {
+        let now = Millis::now();
+        let first = rows::expiring_first(conn)?.map_or(now, |first| first.min(now));
+        Ok(Some(Millis(first.0.saturating_add(expiry))))
+    };
     let gateway = gateway.clone();
     let lapse = move || {
         let gateway = gateway.clone();
@@ -62,6 +83,8 @@ pub fn all(
         Source::new("tasks", tasks::next_due, move || firing.clone().run()),
         Source::new("changes", changes::next_lapse, lapse),
         Source::new("questions", kept::next_expiry, expire),
+        Source::new("sessions", next_end, end),
+        forgetting("empty sessions", ledger, retention::next_session, retention::prune_sessions),
         forgetting("held", ledger, retention::next_held, retention::prune_held),
         forgetting("attention", ledger, retention::next_attention, retention::prune_attention),
     ]

@@ -6,6 +6,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
@@ -26,10 +27,13 @@ const PAUSE_MOST: Duration = Duration::from_secs(300);
 /// What is done when something is due.
 type Work = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>;
 
+/// Where the ledger has the next instant.
+type Look = Arc<dyn Fn(&Connection) -> Result<Option<Millis>, StoreError> + Send + Sync>;
+
 /// One kind of thing that comes due.
 pub struct Source {
     name: &'static str,
-    next: fn(&Connection) -> Result<Option<Millis>, StoreError>,
+    next: Look,
     run: Box<dyn Fn() -> Work + Send + Sync>,
 }
 
@@ -38,13 +42,13 @@ impl Source {
     /// `run` does everything that is due when it is called, so that `next` gives a later instant afterwards.
     pub fn new<F>(
         name: &'static str,
-        next: fn(&Connection) -> Result<Option<Millis>, StoreError>,
+        next: impl Fn(&Connection) -> Result<Option<Millis>, StoreError> + Send + Sync + 'static,
         run: impl Fn() -> F + Send + Sync + 'static,
     ) -> Self
     where
         F: Future<Output = Result<(), StoreError>> + Send + 'static,
     {
-        Self { name, next, run: Box::new(move || Box::pin(run())) }
+        Self { name, next: Arc::new(next), run: Box::new(move || Box::pin(run())) }
     }
 }
 
@@ -212,7 +216,7 @@ pub async fn run<C: Clock>(ledger: Ledger, sources: Vec<Source>, clock: C) {
                 one.ended(well, clock.elapsed());
             }
         }
-        let asked: Vec<_> = sources.iter().map(|source| source.next).collect();
+        let asked: Vec<_> = sources.iter().map(|source| Arc::clone(&source.next)).collect();
         let found = ledger.read(move |conn| Ok(asked.into_iter().map(|next| next(conn)).collect::<Vec<_>>()));
         let found = match found.await {
             Ok(found) => found,

@@ -22,6 +22,9 @@ use crate::os::files::remove_tree;
 const HOST: &str = "host";
 /// Conversations that expire in one look.
 const AT_ONCE: usize = 100;
+/// One that nobody uses and that owes something is looked at again after so many milliseconds, if it does not expire
+/// sooner.
+const LOOKED_AT_AGAIN: i64 = 24 * 60 * 60 * 1000;
 /// Directories that are asked about in one look.
 const LISTED_AT_ONCE: usize = 1000;
 
@@ -79,28 +82,43 @@ impl Sessions {
         self.wish(session, Wish::Of(principal.clone())).await
     }
 
-    /// Erases conversations that nobody used since then and that owe nobody anything. Gives how many.
+    /// Erases conversations that nobody used for so many milliseconds and that owe nobody anything. Gives how many.
     ///
     /// # Errors
     /// When the ledger cannot be read or written.
-    pub async fn expire(&self, before: Millis) -> Result<usize, StoreError> {
+    pub async fn expire(&self, expiry: i64) -> Result<usize, StoreError> {
+        let ledger = &self.context().ledger;
         let mut all = 0;
         loop {
-            let unused =
-                self.context().ledger.read(move |conn| sessions::unused(conn, before, AT_ONCE)).await?;
-            for session in &unused {
-                match self.wish(session, Wish::Unused(before)).await {
-                    Ok(()) => all += 1,
+            let before = Millis(Millis::now().0.saturating_sub(expiry));
+            // Of one that owes something nobody says when it does no more.
+            let again = Millis(before.0.saturating_add(expiry.min(LOOKED_AT_AGAIN)));
+            let due = ledger.read(move |conn| sessions::expiring(conn, before, AT_ONCE)).await?;
+            let looked_at = due.len();
+            let mut kept = Vec::new();
+            for (session, is_unused) in due {
+                let erased = match is_unused {
+                    true => self.wish(&session, Wish::Unused(before)).await,
+                    false => Err(EraseError::Forbidden),
+                };
+                match erased {
+                    Ok(()) | Err(EraseError::Files(_)) => all += 1,
+                    Err(EraseError::NoSession | EraseError::Forbidden) => kept.push(session),
                     Err(EraseError::Act(ActError::Store(error))) => return Err(error),
                     Err(EraseError::Act(
                         ActError::Unavailable(reason) | ActError::Unexported { reason, .. },
                     )) => {
                         return Err(StoreError::Io(reason));
                     }
-                    Err(EraseError::NoSession | EraseError::Forbidden | EraseError::Files(_)) => {}
                 }
             }
-            if unused.len() < AT_ONCE {
+            if !kept.is_empty() {
+                let put_off = ledger.write(move |tx| {
+                    kept.iter().try_for_each(|session| sessions::expires_later(tx, session, before, again))
+                });
+                put_off.await?;
+            }
+            if looked_at < AT_ONCE {
                 return Ok(all);
             }
         }

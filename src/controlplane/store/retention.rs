@@ -125,3 +125,49 @@ pub fn prune_changes(tx: &Transaction<'_>, before: Millis, most: usize) -> Resul
     }
     Ok(old.len())
 }
+
+/// How long the row of a conversation is kept after it was emptied, in milliseconds: all that names one, its history, its
+/// tasks, and the changes that it asked for, is kept no longer, and the audit has it as text.
+pub const SESSIONS_MILLIS: i64 = CHANGES_MILLIS;
+
+/// Nothing refers to it, and nobody is to look at it. Messages, notices and deliveries go with their line of the history,
+/// which is found without an index of their own that every message would pay for.
+const FORGOTTEN: &str = "id = ?1 AND parked IS NULL AND open_messages = 0
+    AND NOT EXISTS (SELECT 1 FROM session_secrets x WHERE x.session = sessions.id)
+    AND NOT EXISTS (SELECT 1 FROM history x WHERE x.session = sessions.id)
+    AND NOT EXISTS (SELECT 1 FROM outbox x WHERE x.session = sessions.id)
+    AND NOT EXISTS (SELECT 1 FROM held x WHERE x.session = sessions.id)
+    AND NOT EXISTS (SELECT 1 FROM calls x WHERE x.session = sessions.id)
+    AND NOT EXISTS (SELECT 1 FROM tasks x WHERE x.session = sessions.id)
+    AND NOT EXISTS (SELECT 1 FROM attachments x WHERE x.session = sessions.id)
+    AND NOT EXISTS (SELECT 1 FROM questions x WHERE x.session = sessions.id)";
+
+/// Looks at up to `most` conversations that have been empty for long, and deletes the rows of those to which nothing
+/// refers; the others are looked at again a day later. Gives how many were looked at.
+///
+/// # Errors
+/// SQLite's.
+pub fn prune_sessions(tx: &Transaction<'_>, now: Millis, most: usize) -> Result<usize, StoreError> {
+    let before = now.0.saturating_sub(SESSIONS_MILLIS);
+    let mut query =
+        tx.prepare_cached("SELECT id FROM sessions WHERE empty_from <= ?1 ORDER BY empty_from LIMIT ?2")?;
+    let empty: Vec<String> =
+        query.query_map(params![before, rows(most)], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    for id in &empty {
+        let deleted = tx.prepare_cached(&format!("DELETE FROM sessions WHERE {FORGOTTEN}"))?.execute([id])?;
+        if deleted == 0 {
+            tx.prepare_cached("UPDATE sessions SET empty_from = ?2 WHERE id = ?1")?
+                .execute(params![id, before.saturating_add(DAY)])?;
+        }
+    }
+    Ok(empty.len())
+}
+
+/// When the next of these is looked at.
+///
+/// # Errors
+/// SQLite's.
+pub fn next_session(conn: &Connection) -> Result<Option<Millis>, StoreError> {
+    let empty = earliest(conn, "SELECT min(empty_from) FROM sessions WHERE empty_from IS NOT NULL")?;
+    Ok(empty.map(|from| Millis(from.0.saturating_add(SESSIONS_MILLIS))))
+}

@@ -3,7 +3,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::{StoreError, attachments, inbox, questions, tasks};
+use super::{StoreError, attachments, inbox, questions, sessions, tasks};
 use crate::contract::cipher::SessionSecret;
 use crate::contract::ids::SessionId;
 use crate::controlplane::keys::{self, KeyError, Keyring};
@@ -52,6 +52,7 @@ pub(super) fn get_or_create(
     let since = since.unwrap_or(0);
     tx.prepare_cached("INSERT INTO session_secrets (session, sealed, since) VALUES (?1, ?2, ?3)")?
         .execute(params![id.as_str(), sealed, since])?;
+    sessions::filled(tx, id)?;
     Ok((secret, since))
 }
 
@@ -70,7 +71,7 @@ pub fn erase(tx: &Transaction<'_>, id: &SessionId) -> Result<(), StoreError> {
     questions::erase(tx, id)?;
     attachments::forget_all(tx, id)?;
     tx.prepare_cached("DELETE FROM session_secrets WHERE session = ?1")?.execute([id.as_str()])?;
-    Ok(())
+    sessions::emptied(tx, id)
 }
 
 /// Seals and opens the texts of one session's rows.

@@ -129,8 +129,8 @@ pub fn find_or_create(tx: &Transaction<'_>, partition: &Partition) -> Result<Ses
     let id = SessionId::mint();
     let sql =
         "INSERT INTO sessions (id, agent_group, channel, instance, chat, thread, epoch, out_cursor, in_seq,
-                   parked, launch_deaths, wait_reason, open_messages, open_engaging, created_at, last_active)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, 0, 0, NULL, 0, NULL, 0, 0, ?7, ?7)";
+                   parked, launch_deaths, wait_reason, open_messages, open_engaging, created_at, last_active, empty_from)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, 0, 0, NULL, 0, NULL, 0, 0, ?7, ?7, ?7)";
     let now = Millis::now().0;
     tx.prepare_cached(sql)?.execute(params![
         id.as_str(),
@@ -312,24 +312,56 @@ pub fn advance_cursor(
 }
 
 /// Has content, owes nobody anything, was not used since `?1`, and will not be asked anything at its time.
-const UNUSED: &str = "s.open_messages = 0 AND max(s.last_active, s.created_at) < ?1
+const UNUSED: &str = "s.open_messages = 0 AND max(s.last_active, s.created_at) <= ?1
     AND EXISTS (SELECT 1 FROM session_secrets x WHERE x.session = s.id)
     AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.state = 'waiting' AND d.session = s.id)
     AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.state IN ('active', 'paused') AND t.session = s.id)";
 
-/// Up to `most` sessions that have something to erase, owe nobody anything, and were not used since an instant.
+/// Up to `most` sessions whose expiry counts from an instant or before, and whether nobody used one since then and it
+/// owes nobody anything. Whoever uses one does not say so here, which would cost every message a page: those that were
+/// used are found, and put off with [`expires_later`].
 ///
 /// # Errors
 /// SQLite's, or [`StoreError::BadRow`].
-pub fn unused(conn: &Connection, before: Millis, most: usize) -> Result<Vec<SessionId>, StoreError> {
-    let sql = format!("SELECT s.id FROM sessions s WHERE {UNUSED} LIMIT ?2");
-    let mut query = conn.prepare_cached(&sql)?;
-    query
-        .query_and_then(params![before.0, super::rows(most)], |row| session_id(&row.get::<_, String>(0)?))?
-        .collect()
+pub fn expiring(
+    conn: &Connection,
+    before: Millis,
+    most: usize,
+) -> Result<Vec<(SessionId, bool)>, StoreError> {
+    let sql = format!(
+        "SELECT s.id, {UNUSED} FROM sessions s WHERE s.expiry_from <= ?1 ORDER BY s.expiry_from LIMIT ?2"
+    );
+    let read = |row: &Row<'_>| Ok((session_id(&row.get::<_, String>(0)?)?, row.get(1)?));
+    conn.prepare_cached(&sql)?.query_and_then(params![before.0, super::rows(most)], read)?.collect()
 }
 
-/// Whether one is such a session.
+/// From when on the expiry counts of the session whose does so first.
+///
+/// # Errors
+/// SQLite's.
+pub fn expiring_first(conn: &Connection) -> Result<Option<Millis>, StoreError> {
+    let sql = "SELECT min(expiry_from) FROM sessions WHERE expiry_from IS NOT NULL";
+    Ok(conn.prepare_cached(sql)?.query_row([], |row| row.get::<_, Option<i64>>(0))?.map(Millis))
+}
+
+/// The expiry of a session counts from when it was used last, if that is after an instant, else from another one.
+///
+/// # Errors
+/// SQLite's.
+pub fn expires_later(
+    tx: &Transaction<'_>,
+    id: &SessionId,
+    before: Millis,
+    else_from: Millis,
+) -> Result<(), StoreError> {
+    let sql = "UPDATE sessions SET expiry_from =
+                   iif(max(last_active, created_at) > ?2, max(last_active, created_at), ?3)
+               WHERE id = ?1 AND expiry_from <= ?2";
+    tx.prepare_cached(sql)?.execute(params![id.as_str(), before.0, else_from.0])?;
+    Ok(())
+}
+
+/// Whether nobody used a session since an instant, and it has something to erase and owes nobody anything.
 ///
 /// # Errors
 /// SQLite's.
@@ -338,14 +370,14 @@ pub fn is_unused(conn: &Connection, id: &SessionId, before: Millis) -> Result<bo
     Ok(conn.prepare_cached(&sql)?.query_row(params![before.0, id.as_str()], |row| row.get(0))?)
 }
 
-/// When the session was used last that was not used for longest, of those that have something to erase.
-///
-/// # Errors
-/// SQLite's.
-pub fn longest_unused(conn: &Connection) -> Result<Option<Millis>, StoreError> {
-    let sql = "SELECT min(max(s.last_active, s.created_at)) FROM sessions s
-               WHERE EXISTS (SELECT 1 FROM session_secrets x WHERE x.session = s.id)";
-    Ok(conn.prepare_cached(sql)?.query_row([], |row| row.get::<_, Option<i64>>(0))?.map(Millis))
+/// It has something to read from now on.
+pub(super) fn filled(tx: &Transaction<'_>, id: &SessionId) -> Result<(), StoreError> {
+    change(tx, id, "expiry_from = ?2, empty_from = NULL", &[&Millis::now().0])
+}
+
+/// It has nothing to read from now on.
+pub(super) fn emptied(tx: &Transaction<'_>, id: &SessionId) -> Result<(), StoreError> {
+    change(tx, id, "expiry_from = NULL, empty_from = coalesce(empty_from, ?2)", &[&Millis::now().0])
 }
 
 /// Which of these sessions have nothing to read any more, and are there.

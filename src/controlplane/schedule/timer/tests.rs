@@ -180,7 +180,7 @@ fn room() -> Room {
         ran: smol::channel::unbounded(),
     };
     let (first, second) = (thing("one"), thing("other"));
-    let source = |thing: &Thing, next| {
+    let source = |thing: &Thing, next: fn(&Connection) -> Result<Option<Millis>, StoreError>| {
         let thing = thing.clone();
         Source::new(thing.name, next, move || thing.clone().run())
     };

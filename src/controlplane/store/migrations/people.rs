@@ -267,4 +267,15 @@ CREATE TRIGGER questions_moved AFTER UPDATE OF state ON questions WHEN old.state
 END;
 ",
     },
+    Step {
+        name: "ends of conversations",
+        sql: "
+ALTER TABLE sessions ADD COLUMN expiry_from INTEGER; -- from then on its expiry counts; NULL: there is nothing to erase
+ALTER TABLE sessions ADD COLUMN empty_from INTEGER; -- from then on its row is kept in vain; NULL: there is something
+UPDATE sessions SET expiry_from = max(last_active, created_at) WHERE id IN (SELECT session FROM session_secrets);
+UPDATE sessions SET empty_from = unixepoch() * 1000 WHERE expiry_from IS NULL;
+CREATE INDEX sessions_expiring ON sessions(expiry_from) WHERE expiry_from IS NOT NULL;
+CREATE INDEX sessions_empty ON sessions(empty_from) WHERE empty_from IS NOT NULL;
+",
+    },
 ];

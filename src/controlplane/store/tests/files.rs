@@ -76,7 +76,8 @@ fn an_older_ledger_is_brought_up_to_date_and_keeps_what_it_holds() {
         conn.execute_batch(
             "INSERT INTO agent_groups (name, title, provider, model, tools, host_id, created_at, revision)
                  VALUES ('a', 'A', 'mock', 'mock', 'all', 7, 1, 3);
-             INSERT INTO sessions VALUES
+             INSERT INTO sessions (id, agent_group, channel, instance, chat, thread, epoch, out_cursor, in_seq, parked,
+                 launch_deaths, wait_reason, open_messages, open_engaging, created_at, last_active) VALUES
                  ('ses_01ARZ3NDEKTSV4RRFFQ69G5FAV', 'a', 'api', '', 'main', '', 1, 5, 6, NULL, 0, NULL, 1, 1, 1, 1);
              INSERT INTO history VALUES (1, 'ses_01ARZ3NDEKTSV4RRFFQ69G5FAV', 'in', 'm', NULL, 1);
              INSERT INTO inbox (position, id, session, seq, kind, engage, channel, instance, chat, thread, sender_id,

@@ -11,7 +11,7 @@ use crate::controlplane::store::migrations;
 
 /// The steps that were released. Add the digest of a new one; never change one that is here: the ledgers that took that
 /// step do not take it again.
-const RELEASED: [&str; 19] = [
+const RELEASED: [&str; 20] = [
     "041d6b8241d5f57d6780272a2632c6f4bb34ff16fedfc7795b02179b53e97bc1",
     "35c83d459cd3d493c3e8e6be691e27fe894776a8942971ec998f47a17acc5c0f",
     "42c4e62bdc3fb36b99e5229de5140d638e19dae0237a2b14a3066fd9d3df0879",
@@ -31,6 +31,7 @@ const RELEASED: [&str; 19] = [
     "d720f41cdcadf76690cf1fc879079818327b4241d63e84366a9271efe206747d",
     "d7f265c0d2e18a9b4cde3d93e96bea4a6cf1ef55bc33aea1346020b5ab1e199e",
     "66af173458e6a2d472cf54e9bfe344971745bf0259f241bd72864ec26d1a97b5",
+    "af98d3ee3d4f7e9caf7951dcb4c3892ad21ad91db2f8c29c3a80c188bee10d9b",
 ];
 
 #[test]
