@@ -2,9 +2,12 @@
 //! then. Whoever adds one adds a line here, and rings the ledger's alarm where its instants are written down. Touches
 //! the ledger, the gateway and the sessions.
 
-use std::time::Duration;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Transaction};
+use smol::Timer;
 
 use super::firing::Firing;
 use super::timer::Source;
@@ -84,10 +87,31 @@ pub fn all(
         Source::new("changes", changes::next_lapse, lapse),
         Source::new("questions", kept::next_expiry, expire),
         Source::new("sessions", next_end, end),
-        forgetting("empty sessions", ledger, retention::next_session, retention::prune_sessions),
+        Source::new("empty sessions", retention::next_session, forget_sessions(ledger)),
         forgetting("held", ledger, retention::next_held, retention::prune_held),
         forgetting("attention", ledger, retention::next_attention, retention::prune_attention),
     ]
+}
+
+/// The rows of empty conversations, one at a time and with room for others between them: whether anything refers to one is
+/// looked for in tables that have no index for it, which every message would pay for.
+fn forget_sessions(
+    ledger: &Ledger,
+) -> impl Fn() -> Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>> + Send + Sync + 'static {
+    let ledger = ledger.clone();
+    move || {
+        let ledger = ledger.clone();
+        Box::pin(async move {
+            loop {
+                let begun = Instant::now();
+                let looked_at = ledger.write(|tx| retention::prune_sessions(tx, Millis::now(), 1));
+                if looked_at.await? == 0 {
+                    return Ok(());
+                }
+                Timer::after(begun.elapsed().saturating_mul(9)).await;
+            }
+        })
+    }
 }
 
 /// Something that is forgotten when it is over. `prune` forgets so many and gives how many those were.

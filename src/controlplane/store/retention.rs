@@ -130,8 +130,7 @@ pub fn prune_changes(tx: &Transaction<'_>, before: Millis, most: usize) -> Resul
 /// tasks, and the changes that it asked for, is kept no longer, and the audit has it as text.
 pub const SESSIONS_MILLIS: i64 = CHANGES_MILLIS;
 
-/// Nothing refers to it, and nobody is to look at it. Messages, notices and deliveries go with their line of the history,
-/// which is found without an index of their own that every message would pay for.
+/// Nothing refers to it, and nobody is to look at it. Messages, notices and deliveries go with their line of the history.
 const FORGOTTEN: &str = "id = ?1 AND parked IS NULL AND open_messages = 0
     AND NOT EXISTS (SELECT 1 FROM session_secrets x WHERE x.session = sessions.id)
     AND NOT EXISTS (SELECT 1 FROM history x WHERE x.session = sessions.id)

@@ -24,17 +24,17 @@ impl World {
             .open
     }
 
-    fn hand_over(&self, accepted: &Accepted) -> Vec<u64> {
+    pub(super) fn hand_over(&self, accepted: &Accepted) -> Vec<u64> {
         let a = accepted.clone();
         self.write(move |tx| inbox::hand_over(tx, &a.session, &[a.message]))
     }
 
-    fn mark(&self, accepted: &Accepted, mark: Mark) -> Marked {
+    pub(super) fn mark(&self, accepted: &Accepted, mark: Mark) -> Marked {
         let a = accepted.clone();
         self.write(move |tx| mark(tx, &a.session, &a.message))
     }
 
-    fn session(&self, accepted: &Accepted) -> sessions::SessionRow {
+    pub(super) fn session(&self, accepted: &Accepted) -> sessions::SessionRow {
         self.read(|conn| sessions::get(conn, &accepted.session)).unwrap()
     }
 
@@ -457,39 +457,6 @@ fn host_ids_are_given_once_and_never_again() {
     assert_eq!(listed[1].tools, groups::Tools::List(vec!["read_file".to_owned()]));
     assert_eq!(world.read(|conn| groups::get(conn, &second)).unwrap(), listed[1]);
     assert_eq!(world.read(|conn| groups::list(conn, Some(&group()), 10, None)), listed[1..]);
-}
-
-#[test]
-fn an_empty_conversation_is_forgotten_when_nothing_refers_to_it() {
-    let world = World::new();
-    let ended = world.accept("main", "a", "one");
-    let used = world.accept("other", "b", "two");
-    for accepted in [&ended, &used] {
-        world.mark(accepted, inbox::finish);
-    }
-    let there = |accepted: &Accepted| world.read(|conn| sessions::get(conn, &accepted.session)).is_some();
-    assert_eq!(world.read(retention::next_session), None, "neither is empty");
-    let (id, begun) = (ended.session.clone(), Millis::now());
-    world.write(move |tx| secrets::erase(tx, &id));
-    let due = world.read(retention::next_session).unwrap();
-    assert!(due.0 >= begun.0 + retention::SESSIONS_MILLIS);
-    let prune = |now: i64| world.write(move |tx| retention::prune_sessions(tx, Millis(now), 10));
-    assert_eq!(prune(due.0 - 1), 0, "it is not old enough");
-    // Its history refers to it, and is looked for again later.
-    assert_eq!((prune(due.0), there(&ended)), (1, true));
-    let again = world.read(retention::next_session).unwrap();
-    assert!(again > due, "it would be looked at again and again");
-    world.write(move |tx| retention::prune_history(tx, Millis(due.0), 10));
-    assert_eq!((prune(again.0 - 1), there(&ended)), (0, true));
-    assert_eq!((prune(again.0), there(&ended), there(&used)), (1, false, true));
-    assert_eq!(world.read(retention::next_session), None);
-    // Who writes there again begins anew, and what is used is not forgotten.
-    let anew = world.accept("main", "c", "three");
-    assert!(anew.session != ended.session && there(&anew));
-    let id = used.session.clone();
-    world.write(move |tx| secrets::erase(tx, &id));
-    world.accept("other", "d", "four");
-    assert_eq!(world.read(retention::next_session), None, "there is something to read again");
 }
 
 #[test]

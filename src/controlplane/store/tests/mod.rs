@@ -2,6 +2,7 @@
 
 mod changes;
 mod conversations;
+mod ending;
 mod erased;
 mod files;
 mod migrations;
