@@ -313,7 +313,7 @@ fn answer(
                 text: text("text").unwrap(),
                 in_reply_to: text("in_reply_to"),
                 buttons: document["buttons"].as_array().cloned().unwrap_or_default(),
-                kind: text("kind").unwrap(),
+                kind: text("kind").unwrap_or_default(),
                 replaces: text("replaces"),
                 given: format!("r{}", state.taken.len() + 1),
                 times: 1,
