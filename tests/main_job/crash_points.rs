@@ -112,13 +112,15 @@ fn survive(name: &str, runtime: Runtime) -> bool {
         // Either something dies there, or everything is answered and the idle sandbox goes: then the point
         // is not on this way.
         passed = eventually(&format!("{name} is passed, or all is done"), || {
+            // Whether all is done is read first: a sandbox that is gone has been counted before, so that one which
+            // dies between two of these readings is not taken for one that went by itself.
+            let done = daemon.try_metric("ironclaw_messages_finished_total") == Some(2.0)
+                && daemon.try_metric("ironclaw_sandboxes_running") == Some(0.0);
             // One that dies with nothing open counts against nobody, and is told of all the same.
             let died = daemon.log.contains("it ended by itself");
             if daemon.has_ended() || died || deaths(&daemon).is_some_and(|count| count > 0.0) {
                 return Some(true);
             }
-            let done = daemon.try_metric("ironclaw_messages_finished_total") == Some(2.0)
-                && daemon.try_metric("ironclaw_sandboxes_running") == Some(0.0);
             done.then_some(false)
         });
     }
