@@ -70,6 +70,7 @@ fn the_envelopes_have_not_changed() {
     let config = SessionConfig {
         agent: "mock-agent".to_owned(),
         persona: "Plain.".to_owned(),
+        provider: "mock".to_owned(),
         model: "mock".to_owned(),
         max_tokens: 4096,
         turn_seconds: 600,

@@ -155,6 +155,8 @@ pub struct SessionConfig {
     pub agent: String,
     /// Who the agent is, in the operator's words.
     pub persona: String,
+    /// Who has the model, by its name in [`super::providers::PROVIDERS`].
+    pub provider: String,
     /// The model to ask for.
     pub model: String,
     /// Longest answer of the model, in tokens.
@@ -175,6 +177,7 @@ impl SessionConfig {
         Value::object([
             ("agent", Value::from(self.agent.as_str())),
             ("persona", Value::from(self.persona.as_str())),
+            ("provider", Value::from(self.provider.as_str())),
             ("model", Value::from(self.model.as_str())),
             ("max_tokens", Value::from(self.max_tokens)),
             ("turn_seconds", Value::from(self.turn_seconds)),
@@ -221,6 +224,7 @@ impl SessionConfig {
         Ok(Self {
             agent: text("agent"),
             persona: text("persona"),
+            provider: text("provider"),
             model: text("model"),
             max_tokens: value.get("max_tokens").and_then(Value::as_u64).unwrap_or(4096),
             turn_seconds: value.get("turn_seconds").and_then(Value::as_u64).unwrap_or(600),

@@ -16,6 +16,7 @@ pub mod outbound;
 pub mod paths;
 pub mod places;
 pub mod plain;
+pub mod providers;
 pub mod time;
 pub mod values;
 

@@ -324,6 +324,7 @@ pub(super) fn told(group: &AgentGroup, places: Vec<Place>, usage: Usage, turn: D
     SessionConfig {
         agent: group.name.to_string(),
         persona: group.persona.told(),
+        provider: group.provider.clone(),
         model: group.model.clone(),
         max_tokens: MAX_TOKENS,
         turn_seconds: turn.as_secs(),
