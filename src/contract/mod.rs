@@ -17,6 +17,7 @@ pub mod paths;
 pub mod places;
 pub mod plain;
 pub mod providers;
+pub mod sse;
 pub mod time;
 pub mod values;
 

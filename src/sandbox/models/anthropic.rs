@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::http::{self, Answer, Patience, Target};
-use super::sse::Events;
 use super::{Block, Model, ModelError, Request, Response, Stop, ToolChoice, ToolInput};
 use crate::contract::json::{self, Value};
+use crate::contract::sse::Events;
 
 /// Most content blocks of one answer.
 const BLOCKS: usize = 256;

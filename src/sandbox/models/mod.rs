@@ -4,7 +4,6 @@
 
 pub mod anthropic;
 pub mod http;
-pub mod sse;
 
 use std::fmt::{self, Write};
 use std::sync::Arc;
