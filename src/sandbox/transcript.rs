@@ -154,7 +154,7 @@ fn brief(messages: &[Arc<Message>]) -> Vec<Arc<Message>> {
     let texts = |message: &Arc<Message>| {
         let text = |block: &Block| match block {
             Block::Text(text) => Some(Block::Text(cut(text, BRIEF_TEXT))),
-            Block::ToolUse { .. } | Block::ToolResult { .. } => None,
+            Block::ToolUse { .. } | Block::ToolResult { .. } | Block::Opaque { .. } => None,
         };
         let blocks = message.blocks.iter().filter_map(text).collect();
         Arc::new(Message { speaker: message.speaker, blocks })
@@ -167,20 +167,22 @@ fn shortened(message: &Arc<Message>) -> Arc<Message> {
         return Arc::clone(message);
     }
     let block = |block: &Block| match block {
-        Block::Text(text) => Block::Text(cut(text, TEXT)),
-        Block::ToolUse { id, name, input } => Block::ToolUse {
+        Block::Text(text) => Some(Block::Text(cut(text, TEXT))),
+        Block::ToolUse { id, name, input } => Some(Block::ToolUse {
             id: id.clone(),
             name: name.clone(),
             input: match input {
                 ToolInput::Object(value) => ToolInput::Object(cut_strings(value)),
                 ToolInput::Unreadable => ToolInput::Unreadable,
             },
-        },
+        }),
         Block::ToolResult { id, text, is_error } => {
-            Block::ToolResult { id: id.clone(), text: cut(text, TOOL_TEXT), is_error: *is_error }
+            Some(Block::ToolResult { id: id.clone(), text: cut(text, TOOL_TEXT), is_error: *is_error })
         }
+        // Models want their own back within a turn only, and what it belongs to may have been cut.
+        Block::Opaque { .. } => None,
     };
-    Arc::new(Message { speaker: message.speaker, blocks: message.blocks.iter().map(block).collect() })
+    Arc::new(Message { speaker: message.speaker, blocks: message.blocks.iter().filter_map(block).collect() })
 }
 
 /// Whether something of it may have to be cut.
@@ -189,6 +191,7 @@ fn is_long(block: &Block) -> bool {
         Block::Text(text) => text.len() > TEXT,
         Block::ToolResult { text, .. } => text.len() > TOOL_TEXT,
         Block::ToolUse { input, .. } => matches!(input, ToolInput::Object(_)),
+        Block::Opaque { .. } => true,
     }
 }
 

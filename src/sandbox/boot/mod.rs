@@ -23,7 +23,7 @@ use crate::os::memory;
 use super::harden::{self, KeySource};
 use super::journal::{Journal, JournalError};
 use super::mailbox::{self, Doorbell, Farewell, FromTurn, InboundFile, Mailbox, MailboxError};
-use super::models::anthropic::Anthropic;
+use super::models::client::Client;
 use super::selftest;
 use super::tools::jail::{Jail, JailError};
 use super::tools::{Bench, Destinations};
@@ -189,7 +189,7 @@ fn live(
     let turns = Turns::new(
         turn::Parts {
             journal,
-            model: Anthropic::new(places.model_socket, places.model_host),
+            model: Client::new(places.model_socket, places.model_host),
             bench: Bench { files, destinations: Destinations::default() },
             model_name: places.model,
             retries: places.retries,

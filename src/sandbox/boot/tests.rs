@@ -386,7 +386,8 @@ fn messages_are_answered_together_and_remembered() {
             .map(|text| format!("⟦message from Ann (local:ann) at {} in chat main⟧\n{text}", Millis(0)))
     );
     assert_eq!(requests[1].get("messages").unwrap().as_array().unwrap().len(), 3, "the first turn is told");
-    assert!(requests[1].get("system").unwrap().as_str().unwrap().ends_with("\n\nP"));
+    let system = &requests[1].get("system").unwrap().as_array().unwrap()[0];
+    assert!(system.get("text").unwrap().as_str().unwrap().ends_with("\n\nP"));
     assert_eq!(requests[1].get("max_tokens").unwrap().as_u64(), Some(99));
 }
 

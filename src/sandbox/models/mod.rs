@@ -1,15 +1,23 @@
 //! What a conversation with a model is made of, whatever dialect carries it: messages of blocks, a response,
-//! and the ways in which a call fails. One file per dialect; [`http`] is the only thing that opens a socket
-//! here, and the only socket is the one the host granted.
+//! and the ways in which a call fails. [`client`] makes the call, one file per dialect says how it is written and
+//! read; [`http`] is the only thing that opens a socket here, and the only socket is the one the host granted.
 
-pub mod anthropic;
+mod assembly;
+mod chat;
+pub mod client;
+mod errors;
 pub mod http;
+mod limits;
+mod messages;
+#[cfg(test)]
+mod streams;
 
 use std::fmt::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::contract::json::{self, Value};
+use crate::contract::providers::Dialect;
 
 /// Who speaks in a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,9 +69,18 @@ pub enum Block {
         /// Whether it went wrong.
         is_error: bool,
     },
+    /// What a model wants to see again as it gave it, before the block that it belongs to: thoughts that only it can
+    /// read, a signature. Other dialects are not told of it.
+    Opaque {
+        /// Whose it is.
+        dialect: Dialect,
+        /// The dialect's own; nothing else looks inside.
+        value: Value,
+    },
 }
 
 impl Block {
+    /// Writes the object without its closing brace.
     fn write(&self, out: &mut String, unreadable: &str) -> fmt::Result {
         match self {
             Self::Text(text) => {
@@ -88,10 +105,24 @@ impl Block {
                 json::write_string(out, if text.is_empty() { "(empty)" } else { text })?;
                 write!(out, r#","is_error":{is_error}"#)?;
             }
+            Self::Opaque { dialect, value } => {
+                write!(out, r#"{{"type":"opaque","dialect":"{}","value":{value}"#, kept_name(*dialect))?;
+            }
         }
-        out.push('}');
         Ok(())
     }
+}
+
+/// The dialects by the names that `session.db` knows.
+const KEPT_NAMES: &[(Dialect, &str)] = &[
+    (Dialect::Messages, "messages"),
+    (Dialect::Chat, "chat"),
+    (Dialect::Responses, "responses"),
+    (Dialect::Gemini, "gemini"),
+];
+
+fn kept_name(dialect: Dialect) -> &'static str {
+    KEPT_NAMES.iter().find(|(kept, _)| *kept == dialect).map_or("", |(_, name)| name)
 }
 
 /// One message of a conversation with the model.
@@ -105,24 +136,23 @@ pub struct Message {
 
 impl Message {
     /// The form in which `session.db` keeps a message. It is also the Messages dialect's, except that an
-    /// unreadable input is kept as `null`.
+    /// unreadable input is kept as `null`, and what another dialect wants to see again is kept too.
     pub fn to_text(&self) -> String {
         let mut out = String::new();
         // A string takes whatever is written to it.
-        let _ = self.write(&mut out, "null");
+        let _ = self.write(&mut out);
         out
     }
 
-    /// Writes that form; `unreadable` stands for an input that was no JSON object.
-    fn write(&self, out: &mut String, unreadable: &str) -> fmt::Result {
+    fn write(&self, out: &mut String) -> fmt::Result {
         write!(out, r#"{{"role":"{}","content":["#, self.speaker.word())?;
-        // The dialect refuses empty text blocks.
         let kept = self.blocks.iter().filter(|block| !matches!(block, Block::Text(text) if text.is_empty()));
         for (index, block) in kept.enumerate() {
             if index > 0 {
                 out.push(',');
             }
-            block.write(out, unreadable)?;
+            block.write(out, "null")?;
+            out.push('}');
         }
         out.push_str("]}");
         Ok(())
@@ -152,6 +182,11 @@ impl Message {
                     text: text(block, "content")?,
                     is_error: block.get("is_error")?.as_bool()?,
                 },
+                "opaque" => {
+                    let name = block.get("dialect")?.as_str()?;
+                    let (dialect, _) = KEPT_NAMES.iter().find(|(_, kept)| *kept == name)?;
+                    Block::Opaque { dialect: *dialect, value: block.get("value")?.clone() }
+                }
                 _ => return None,
             })
         };
@@ -183,6 +218,8 @@ pub struct ToolSpec {
 /// One call of a model.
 #[derive(Clone, Debug)]
 pub struct Request<'a> {
+    /// How the model is asked.
+    pub dialect: Dialect,
     /// The model's name.
     pub model: &'a str,
     /// Longest answer, in tokens.
@@ -210,6 +247,17 @@ pub enum Stop {
     Refused,
 }
 
+/// How many tokens a call took, as far as the upstream says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Read by the model, those out of a cache with them.
+    pub input: u64,
+    /// Written by it, its thoughts with them.
+    pub output: u64,
+    /// Those of `input` that came out of a cache.
+    pub cached: u64,
+}
+
 /// A complete answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
@@ -217,6 +265,8 @@ pub struct Response {
     pub blocks: Vec<Block>,
     /// Why it ended.
     pub stop: Stop,
+    /// What it took.
+    pub usage: Usage,
 }
 
 impl Response {
@@ -314,11 +364,22 @@ mod tests {
                     input: ToolInput::Object(Value::object([("x", 1u64.into())])),
                 },
                 Block::ToolResult { id: "b".into(), text: "r".into(), is_error: true },
+                Block::Opaque {
+                    dialect: Dialect::Gemini,
+                    value: Value::object([("signature", "s\u{2028}".into())]),
+                },
             ],
         };
         let kept = json::parse(message.to_text().as_bytes()).unwrap();
         assert_eq!(Message::from_value(&kept), Some(message));
         assert_eq!(Message::from_value(&Value::Null), None);
+        for (dialect, name) in KEPT_NAMES {
+            let text =
+                format!(r#"{{"role":"user","content":[{{"type":"opaque","dialect":"{name}","value":1}}]}}"#);
+            let read = Message::from_value(&json::parse(text.as_bytes()).unwrap()).unwrap();
+            assert!(matches!(read.blocks[..], [Block::Opaque { dialect: read, .. }] if read == *dialect));
+            assert_eq!(read.to_text(), text);
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::contract::fault;
 use crate::contract::ids::MessageId;
 use crate::contract::inbound::{InboundBody, InboundKind, InboundRow, MessageIn, SessionConfig};
 use crate::contract::outbound::{BYTES_A_VALUE, MessageOut, OutboundKind};
+use crate::contract::providers::Dialect;
 use crate::contract::time::Millis;
 
 use super::journal::{Ending, Journal, JournalError, OpenTurn, Outcome, RunPlan, Step, ToolRun, plan_run};
@@ -335,7 +336,7 @@ impl<M: Model> Turns<M> {
         let mut results = Vec::new();
         let uses = response.blocks.iter().filter_map(|block| match block {
             Block::ToolUse { id, name, input } => Some((id, name, input)),
-            Block::Text(_) | Block::ToolResult { .. } => None,
+            Block::Text(_) | Block::ToolResult { .. } | Block::Opaque { .. } => None,
         });
         for (ordinal, (id, name, input)) in uses.enumerate() {
             let outcome = if ordinal < TOOLS_A_STEP {
@@ -442,6 +443,7 @@ impl<M: Model> Turns<M> {
                 name => name,
             };
             let request = Request {
+                dialect: Dialect::of(&self.config.provider).unwrap_or(Dialect::Messages),
                 model,
                 max_tokens: self.config.max_tokens.max(1),
                 system: &prompt::system(&self.config),

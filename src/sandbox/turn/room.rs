@@ -105,6 +105,7 @@ fn values_of(block: &Block) -> usize {
         Block::Text(_) => 3,
         Block::ToolUse { input: ToolInput::Object(value), .. } => 4 + values(value),
         Block::ToolUse { .. } | Block::ToolResult { .. } => 5,
+        Block::Opaque { value, .. } => 3 + values(value),
     }
 }
 

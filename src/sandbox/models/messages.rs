@@ -1,83 +1,21 @@
-//! The Anthropic Messages dialect (<https://docs.anthropic.com/en/api/messages-streaming>): a request as one
-//! JSON document, the answer as a stream of events that is put together here. A stream without its last
-//! event is an error, whatever came before. It touches the model socket through [`super::http`].
+//! The Anthropic Messages dialect (<https://docs.anthropic.com/en/api/messages>,
+//! <https://docs.anthropic.com/en/api/messages-streaming>): a request as one JSON document, the answer as a stream of
+//! events that is put together here. A stream without its last event is an error, whatever came before. Pure.
 
 use std::fmt::{self, Write};
-use std::path::PathBuf;
-use std::time::Duration;
 
-use super::http::{self, Answer, Patience, Target};
-use super::{Block, Model, ModelError, Request, Response, Stop, ToolChoice, ToolInput};
+use super::assembly::{self, Assembly, Progress, Size, broken, number, read_input, text, tool_name};
+use super::{Block, Message, ModelError, Request, Response, Stop, ToolChoice, Usage, errors, limits};
 use crate::contract::json::{self, Value};
-use crate::contract::sse::Events;
 
-/// Most content blocks of one answer.
-const BLOCKS: usize = 256;
-/// Most bytes of text and tool input of one answer.
-const ANSWER_BYTES: usize = 1 << 20;
-/// Most bytes of the stream that carries it.
-const STREAM_BYTES: usize = 64 << 20;
-/// Most bytes of an error document.
-const ERROR_BYTES: usize = 64 << 10;
-/// Most characters of it that are shown to a person.
-const SAID: usize = 300;
-/// An upstream that asks for more is not worth waiting for within a turn.
-const LONGEST_RETRY_AFTER: u64 = 3600;
-
-/// A model behind the host's proxy.
-#[derive(Clone, Debug)]
-pub struct Anthropic {
-    /// The proxy's socket.
-    pub socket: PathBuf,
-    /// The `host` header; the proxy knows the real upstream.
-    pub host: String,
-    /// How long a call may take.
-    pub patience: Patience,
-}
-
-impl Anthropic {
-    /// Two minutes of silence (a model may think that long before its first word), eight in all; less where
-    /// the turn has less left.
-    pub fn new(socket: PathBuf, host: String) -> Self {
-        let patience = Patience { idle: Duration::from_secs(120), whole: Duration::from_secs(480) };
-        Self { socket, host, patience }
-    }
-}
-
-impl Model for Anthropic {
-    fn call(&self, request: &Request<'_>, sent: &mut dyn FnMut() -> bool) -> Result<Response, ModelError> {
-        let target = Target { socket: &self.socket, host: &self.host, path: "/v1/messages" };
-        let headers = [("content-type", "application/json"), ("anthropic-version", "2023-06-01")];
-        let patience = Patience { whole: self.patience.whole.min(request.within), ..self.patience };
-        let body = encode(request);
-        let mut answer = http::post(target, &headers, body.as_bytes(), patience, sent).map_err(broken)?;
-        if answer.status != 200 {
-            return Err(refusal(&mut answer));
-        }
-        let mut events = Events::default();
-        let mut assembly = Assembly::default();
-        let mut received = 0;
-        while let Some(piece) = answer.piece().map_err(broken)? {
-            received += piece.len();
-            if received > STREAM_BYTES {
-                return Err(broken("the stream is too long"));
-            }
-            for data in events.feed(&piece).map_err(|_| broken("an event is too long"))? {
-                if let Progress::Complete(response) = assembly.event(&data)? {
-                    return Ok(response);
-                }
-            }
-        }
-        Err(broken("the stream ended before its last event"))
-    }
-}
-
-fn broken(why: impl ToString) -> ModelError {
-    ModelError::Broken(why.to_string())
-}
+/// Everything before it may be kept by the upstream and read again at a lower price
+/// (<https://docs.anthropic.com/en/docs/build-with-claude/prompt-caching>).
+const CACHED: &str = r#","cache_control":{"type":"ephemeral"}"#;
+/// What stands for a message that has nothing to say: the dialect refuses an empty one.
+const NOTHING: &str = "(nothing)";
 
 /// The request document. Written as text: most of it is the conversation, which is held as messages already.
-fn encode(request: &Request<'_>) -> String {
+pub(super) fn encode(request: &Request<'_>) -> String {
     let mut out = String::new();
     // A string takes whatever is written to it.
     let _ = write_request(&mut out, request);
@@ -87,15 +25,19 @@ fn encode(request: &Request<'_>) -> String {
 fn write_request(out: &mut String, request: &Request<'_>) -> fmt::Result {
     out.push_str(r#"{"model":"#);
     json::write_string(out, request.model)?;
-    write!(out, r#","max_tokens":{},"stream":true,"system":"#, request.max_tokens)?;
-    json::write_string(out, request.system)?;
+    let most = limits::most_tokens(request.model, request.max_tokens);
+    write!(out, r#","max_tokens":{most},"stream":true"#)?;
+    if !request.system.is_empty() {
+        out.push_str(r#","system":[{"type":"text","text":"#);
+        json::write_string(out, request.system)?;
+        write!(out, "{CACHED}}}]")?;
+    }
     out.push_str(r#","messages":["#);
     for (index, message) in request.messages.iter().enumerate() {
         if index > 0 {
             out.push(',');
         }
-        // An unreadable input is replayed as an empty one: the dialect wants an object.
-        message.write(out, "{}")?;
+        write_message(out, message, index + 1 == request.messages.len())?;
     }
     out.push(']');
     for (index, tool) in request.tools.iter().enumerate() {
@@ -115,44 +57,39 @@ fn write_request(out: &mut String, request: &Request<'_>) -> fmt::Result {
     Ok(())
 }
 
-fn refusal(answer: &mut Answer) -> ModelError {
-    let retry_after = answer
-        .header("retry-after")
-        .and_then(|value| value.parse().ok())
-        .map(|seconds: u64| Duration::from_secs(seconds.min(LONGEST_RETRY_AFTER)));
-    let body = answer.body(ERROR_BYTES).unwrap_or_default();
-    let document = json::parse(&body).ok();
-    let said = document.as_ref().map(said).unwrap_or_default();
-    ModelError::Refused { status: answer.status, retry_after, said }
-}
-
-/// The sentence of an error document: the dialect's, or a problem document's of the proxy itself.
-fn said(document: &Value) -> String {
-    let words = document
-        .get("error")
-        .and_then(|error| error.get("message"))
-        .or_else(|| document.get("detail"))
-        .or_else(|| document.get("title"))
-        .and_then(Value::as_str)
-        .unwrap_or_default();
-    words.chars().take(SAID).collect()
-}
-
-/// What an event led to.
-#[derive(Debug, PartialEq, Eq)]
-enum Progress {
-    More,
-    Complete(Response),
+fn write_message(out: &mut String, message: &Message, is_last: bool) -> fmt::Result {
+    write!(out, r#"{{"role":"{}","content":["#, message.speaker.word())?;
+    let said = |block: &&Block| match block {
+        Block::Text(text) => !text.trim().is_empty(),
+        Block::ToolUse { .. } | Block::ToolResult { .. } => true,
+        Block::Opaque { .. } => false,
+    };
+    let mut blocks = message.blocks.iter().filter(said).peekable();
+    if blocks.peek().is_none() {
+        write!(out, r#"{{"type":"text","text":"{NOTHING}"}}"#)?;
+    }
+    while let Some(block) = blocks.next() {
+        // An unreadable input is told as an empty one: the dialect wants an object.
+        block.write(out, "{}")?;
+        let is_last_block = blocks.peek().is_none();
+        if is_last && is_last_block {
+            out.push_str(CACHED);
+        }
+        out.push_str(if is_last_block { "}" } else { "}," });
+    }
+    out.push_str("]}");
+    Ok(())
 }
 
 /// The answer as far as it has come.
 #[derive(Debug, Default)]
-struct Assembly {
+pub(super) struct Reading {
     started: bool,
     blocks: Vec<Part>,
     open: bool,
     stop: Option<Stop>,
-    bytes: usize,
+    size: Size,
+    usage: Usage,
 }
 
 #[derive(Debug)]
@@ -167,14 +104,16 @@ enum Part {
     Other,
 }
 
-impl Assembly {
+impl Assembly for Reading {
     fn event(&mut self, data: &[u8]) -> Result<Progress, ModelError> {
-        let event = json::parse(data).map_err(|error| broken(format!("an event is not JSON: {error}")))?;
-        let kind = event.get("type").and_then(Value::as_str).unwrap_or_default();
-        match kind {
+        let event = assembly::event(data)?;
+        match text(&event, "type") {
             "message_start" if self.started => return Err(broken("two answers in one stream")),
-            "message_start" => self.started = true,
-            "error" => return Err(stream_error(&event)),
+            "message_start" => {
+                self.started = true;
+                self.count(event.get("message").and_then(|message| message.get("usage")));
+            }
+            "error" => return Err(errors::in_stream(&event)),
             "content_block_start"
             | "content_block_delta"
             | "content_block_stop"
@@ -188,6 +127,7 @@ impl Assembly {
             "content_block_delta" => self.delta(&event)?,
             "content_block_stop" => self.finish(&event)?,
             "message_delta" => {
+                self.count(event.get("usage"));
                 let reason = event.get("delta").and_then(|delta| delta.get("stop_reason"));
                 match reason.and_then(Value::as_str) {
                     None => {}
@@ -202,27 +142,38 @@ impl Assembly {
         }
         Ok(Progress::More)
     }
+}
+
+impl Reading {
+    /// The counts so far; an event need not repeat what an earlier one said.
+    fn count(&mut self, usage: Option<&Value>) {
+        let cached = number(usage, "cache_read_input_tokens");
+        let made = number(usage, "cache_creation_input_tokens");
+        let input = number(usage, "input_tokens").saturating_add(cached).saturating_add(made);
+        self.usage.input = self.usage.input.max(input);
+        self.usage.cached = self.usage.cached.max(cached);
+        self.usage.output = self.usage.output.max(number(usage, "output_tokens"));
+    }
 
     fn start(&mut self, event: &Value) -> Result<(), ModelError> {
         if self.open || index(event) != Some(self.blocks.len()) {
             return Err(broken("content blocks are out of order"));
         }
-        if self.blocks.len() >= BLOCKS {
-            return Err(broken("too many content blocks"));
-        }
+        self.size.block()?;
         let block = event.get("content_block").ok_or_else(|| broken("a content block without content"))?;
-        let text = |name: &str| block.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let part = match block.get("type").and_then(Value::as_str) {
-            Some("text") => Part::Text(text("text")),
-            Some("tool_use") => Part::Tool { id: text("id"), name: text("name"), input: String::new() },
+        let part = match text(block, "type") {
+            "text" => Part::Text(text(block, "text").to_owned()),
+            "tool_use" => {
+                let (id, name) = (text(block, "id"), tool_name(text(block, "name")));
+                let name = name.filter(|_| !id.is_empty());
+                let name = name.ok_or_else(|| broken("a tool request without name or id"))?;
+                Part::Tool { id: id.to_owned(), name, input: String::new() }
+            }
             _ => Part::Other,
         };
         match &part {
-            Part::Text(text) => self.count(text.len())?,
-            Part::Tool { id, name, .. } if id.is_empty() || name.is_empty() => {
-                return Err(broken("a tool request without name or id"));
-            }
-            Part::Tool { id, name, .. } => self.count(id.len() + name.len())?,
+            Part::Text(text) => self.size.bytes(text.len())?,
+            Part::Tool { id, name, .. } => self.size.bytes(id.len() + name.len())?,
             Part::Other => {}
         }
         self.blocks.push(part);
@@ -233,14 +184,12 @@ impl Assembly {
     fn delta(&mut self, event: &Value) -> Result<(), ModelError> {
         self.check_open(event)?;
         let delta = event.get("delta").ok_or_else(|| broken("a delta without content"))?;
-        let text = |name: &str| delta.get(name).and_then(Value::as_str).unwrap_or_default();
-        let (text, json) = (text("text"), text("partial_json"));
-        self.count(text.len() + json.len())?;
-        match (self.blocks.last_mut(), delta.get("type").and_then(Value::as_str)) {
-            (Some(Part::Text(whole)), Some("text_delta")) => whole.push_str(text),
-            (Some(Part::Tool { input, .. }), Some("input_json_delta")) => input.push_str(json),
-            (Some(Part::Text(_)), Some("input_json_delta"))
-            | (Some(Part::Tool { .. }), Some("text_delta")) => {
+        let (words, json) = (text(delta, "text"), text(delta, "partial_json"));
+        self.size.bytes(words.len() + json.len())?;
+        match (self.blocks.last_mut(), text(delta, "type")) {
+            (Some(Part::Text(whole)), "text_delta") => whole.push_str(words),
+            (Some(Part::Tool { input, .. }), "input_json_delta") => input.push_str(json),
+            (Some(Part::Text(_)), "input_json_delta") | (Some(Part::Tool { .. }), "text_delta") => {
                 return Err(broken("a delta of another kind than its block"));
             }
             // Citations, thoughts, signatures.
@@ -264,11 +213,6 @@ impl Assembly {
         }
     }
 
-    fn count(&mut self, bytes: usize) -> Result<(), ModelError> {
-        self.bytes += bytes;
-        if self.bytes > ANSWER_BYTES { Err(broken("the answer is too long")) } else { Ok(()) }
-    }
-
     fn complete(&mut self) -> Result<Response, ModelError> {
         let Some(stop) = self.stop else { return Err(broken("the stream gives no reason for its end")) };
         if self.open {
@@ -280,18 +224,7 @@ impl Assembly {
             Part::Tool { id, name, input } => Some(Block::ToolUse { id, name, input: read_input(&input) }),
             Part::Other => None,
         });
-        Ok(Response { blocks: blocks.collect(), stop })
-    }
-}
-
-/// No input at all is how the dialect streams an empty object.
-fn read_input(text: &str) -> ToolInput {
-    if text.trim().is_empty() {
-        return ToolInput::Object(Value::Object(Vec::new()));
-    }
-    match json::parse(text.as_bytes()) {
-        Ok(value @ Value::Object(_)) => ToolInput::Object(value),
-        _ => ToolInput::Unreadable,
+        Ok(Response { blocks: blocks.collect(), stop, usage: self.usage })
     }
 }
 
@@ -299,29 +232,14 @@ fn index(event: &Value) -> Option<usize> {
     event.get("index").and_then(Value::as_u64).and_then(|index| usize::try_from(index).ok())
 }
 
-/// An error inside a stream has a name instead of a status; these are the statuses of the same names.
-fn stream_error(event: &Value) -> ModelError {
-    let name = event.get("error").and_then(|error| error.get("type")).and_then(Value::as_str);
-    let status = match name.unwrap_or_default() {
-        "invalid_request_error" => 400,
-        "authentication_error" => 401,
-        "billing_error" => 402,
-        "permission_error" => 403,
-        "not_found_error" => 404,
-        "request_too_large" => 413,
-        "rate_limit_error" => 429,
-        "overloaded_error" => 529,
-        _ => 500,
-    };
-    ModelError::Refused { status, retry_after: None, said: said(event) }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
-    use super::super::{Message, Speaker, ToolSpec};
+    use super::super::{Speaker, ToolInput, ToolSpec};
     use super::*;
+    use crate::contract::providers::Dialect;
 
     const START: &str = r#"{"type":"message_start","message":{"usage":{"input_tokens":1}}}"#;
     const TEXT: &str =
@@ -334,7 +252,7 @@ mod tests {
     const STOP: &str = r#"{"type":"message_stop"}"#;
 
     fn assemble(events: &[&str]) -> Result<Option<Response>, ModelError> {
-        let mut assembly = Assembly::default();
+        let mut assembly = Reading::default();
         for event in events {
             if let Progress::Complete(response) = assembly.event(event.as_bytes())? {
                 return Ok(Some(response));
@@ -346,7 +264,7 @@ mod tests {
     #[test]
     fn text_and_tools_are_put_together() {
         let events = [
-            START,
+            r#"{"type":"message_start","message":{"usage":{"input_tokens":2,"cache_read_input_tokens":4,"cache_creation_input_tokens":3,"output_tokens":1}}}"#,
             r#"{"type":"ping"}"#,
             TEXT,
             HELLO,
@@ -360,12 +278,13 @@ mod tests {
             r#"{"type":"content_block_delta","index":2,"delta":{"type":"input_json_delta","partial_json":"th\":\"a\"}"}}"#,
             r#"{"type":"content_block_stop","index":2}"#,
             r#"{"type":"some_day","data":1}"#,
-            r#"{"type":"message_delta","delta":{"stop_reason":"tool_use"}}"#,
+            r#"{"type":"message_delta","delta":{"stop_reason":"tool_use"},"usage":{"output_tokens":5}}"#,
             STOP,
         ];
         let response = assemble(&events).unwrap().unwrap();
         assert_eq!(response.text(), "hellohello");
         assert!(response.wants_tools());
+        assert_eq!(response.usage, Usage { input: 9, output: 5, cached: 4 });
         let input = ToolInput::Object(json::parse(br#"{"path":"a"}"#).unwrap());
         assert_eq!(response.blocks[1], Block::ToolUse { id: "t1".into(), name: "read_file".into(), input });
     }
@@ -414,14 +333,6 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_tool_input_is_unreadable_and_an_absent_one_empty() {
-        assert_eq!(read_input(""), ToolInput::Object(Value::Object(Vec::new())));
-        for bad in ["{\"path\":\"a", "[1]", "1", "{\"a\":1}{"] {
-            assert_eq!(read_input(bad), ToolInput::Unreadable, "{bad}");
-        }
-    }
-
-    #[test]
     fn the_request_document() {
         let tools =
             [ToolSpec { name: "t", description: "d", schema: Value::object([("type", "object".into())]) }];
@@ -434,6 +345,7 @@ mod tests {
             Arc::new(Message { speaker: Speaker::Assistant, blocks: vec![unreadable] }),
         ];
         let mut request = Request {
+            dialect: Dialect::Messages,
             model: "m",
             max_tokens: 9,
             system: "s",
@@ -444,9 +356,21 @@ mod tests {
         };
         assert_eq!(
             encode(&request),
-            r#"{"model":"m","max_tokens":9,"stream":true,"system":"s","messages":[{"role":"user","content":[{"type":"text","text":"x"}]},{"role":"assistant","content":[{"type":"tool_use","id":"i","name":"t","input":{}}]}],"tools":[{"name":"t","description":"d","input_schema":{"type":"object"}}]}"#
+            r#"{"model":"m","max_tokens":9,"stream":true,"system":[{"type":"text","text":"s","cache_control":{"type":"ephemeral"}}],"messages":[{"role":"user","content":[{"type":"text","text":"x"}]},{"role":"assistant","content":[{"type":"tool_use","id":"i","name":"t","input":{},"cache_control":{"type":"ephemeral"}}]}],"tools":[{"name":"t","description":"d","input_schema":{"type":"object"}}]}"#
         );
         request.choice = ToolChoice::Forbidden;
         assert!(encode(&request).ends_with(r#""tool_choice":{"type":"none"}}"#));
+        let silent =
+            [Block::Text(" ".into()), Block::Opaque { dialect: Dialect::Gemini, value: Value::Null }];
+        let silent = [Arc::new(Message { speaker: Speaker::User, blocks: silent.into() })];
+        request.messages = &silent;
+        request.system = "";
+        request.tools = &[];
+        request.model = "claude-3-haiku";
+        request.max_tokens = 16_000;
+        assert_eq!(
+            encode(&request),
+            r#"{"model":"claude-3-haiku","max_tokens":4096,"stream":true,"messages":[{"role":"user","content":[{"type":"text","text":"(nothing)"}]}]}"#
+        );
     }
 }
