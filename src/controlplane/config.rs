@@ -4,6 +4,7 @@
 mod door;
 mod flags;
 mod host;
+mod models;
 
 use std::fmt;
 use std::io::Read;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 pub use door::{Door, Listen, Protection};
 pub use flags::Flags;
+pub use models::Models;
 
 use super::audit;
 use super::channels::settings::{self, Account, SettingsError};
@@ -36,6 +38,8 @@ pub struct Config {
     pub ingress: Option<SocketAddr>,
     /// The accounts on platforms, or what is wrong with them.
     pub accounts: Result<Vec<Account>, SettingsError>,
+    /// The model providers that can be asked.
+    pub models: Models,
     /// The state directory, absolute.
     pub state_dir: PathBuf,
     /// The directory in which the run directory is made, absolute.
@@ -316,6 +320,7 @@ fn validate(
         door: door::door(&flags)?,
         ingress: door::ingress(&flags)?,
         accounts: settings::load(&state_dir.join(CHANNELS), environment),
+        models: models::models(&flags, environment)?,
         state_dir,
         run_base,
         runtime,

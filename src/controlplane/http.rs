@@ -3,6 +3,7 @@
 //! handler that panics answers 500. Touches only the streams it is given.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::panic::AssertUnwindSafe;
@@ -25,7 +26,19 @@ use super::telemetry::log;
 use crate::contract::json::{self, JsonError, Value};
 
 /// What every response carries.
-pub type Body = UnsyncBoxBody<Bytes, Infallible>;
+pub type Body = UnsyncBoxBody<Bytes, Cut>;
+
+/// A body ends before its end: its connection is closed, so that the peer knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut;
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the body was cut")
+    }
+}
+
+impl std::error::Error for Cut {}
 
 /// A head is a few hundred bytes; hyper's floor for its buffer is 8 KiB.
 const HEAD_BYTES: usize = 16 << 10;
@@ -106,7 +119,7 @@ where
 
 /// A body that is all there.
 pub fn full(text: impl Into<Bytes>) -> Body {
-    Full::new(text.into()).boxed_unsync()
+    Full::new(text.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
 /// A body that comes in pieces.

@@ -18,7 +18,7 @@ use super::api::tls::{Certificate, TlsError};
 use super::api::{self, Api, Entrance};
 use super::approvals::Approvals;
 use super::audit::{self, Audit, Record};
-use super::brokers::model::ModelBroker;
+use super::brokers::model::{self, ModelBroker};
 use super::channels::fetching::Fetcher;
 use super::channels::ingress::Ingress;
 use super::channels::supervisor::Channels;
@@ -65,6 +65,8 @@ pub enum StartError {
     Ingress(SocketAddr, std::io::Error),
     /// What an account on a platform is told, or where that stands.
     Channel(String),
+    /// The certificates that model providers are judged by.
+    Models(String),
     /// There is no tunnel with the address to listen on.
     Tailnet(String),
     /// The API's certificate.
@@ -83,7 +85,7 @@ impl fmt::Display for StartError {
             Self::Store(error) => error.fmt(f),
             Self::Policy(error) => error.fmt(f),
             Self::Runtime(problem) => problem.fmt(f),
-            Self::Tailnet(wrong) => f.write_str(wrong),
+            Self::Tailnet(wrong) | Self::Models(wrong) => f.write_str(wrong),
             Self::Tls(error) => error.fmt(f),
             Self::Listen(address, error) if error.kind() == std::io::ErrorKind::AddrInUse => write!(
                 f,
@@ -176,6 +178,8 @@ impl ControlPlane {
         if let Some(path) = &config.policy {
             log::info("policy.read", &[("path", &path.display()), ("sha256", &policy.digest())]);
         }
+        let dialer =
+            model::upstream::Dialer::new(config.models.upstreams.clone()).map_err(StartError::Models)?;
         let choice = runtime_choice(&config.runtime);
         if matches!(config.runtime, Runtime::Runsc | Runtime::Path(_)) {
             isolation::find_runtime(&choice).map_err(StartError::Runtime)?;
@@ -224,7 +228,7 @@ impl ControlPlane {
         let audit = start_audit(&config, &ledger, &state, &readiness)?;
         tell_audit(&audit, "daemon.started", vec![("policy", Value::from(policy.digest()))]).await;
         if config.dev {
-            seed(&ledger)?;
+            seed(&ledger, &config)?;
         }
         let tokens = Tokens::open(&ledger, &token)?;
         // What these two recorded.
@@ -251,7 +255,7 @@ impl ControlPlane {
             desk.clone(),
             paths.clone(),
             wall,
-            ModelBroker::new(),
+            ModelBroker::new(dialer, model::record::heard(audit.clone())),
         );
         let gateway = Gateway::new(ledger.clone(), desk, sessions.clone());
         let inbound = Inbound::new(ledger.clone(), keyring.clone(), sessions.clone(), gateway.clone());
@@ -509,15 +513,19 @@ pub(crate) fn master_key(config: &Config, state: &Path) -> Box<dyn MasterKey> {
 }
 
 /// The agent groups of `--dev`.
-fn seed(ledger: &Ledger) -> Result<(), StoreError> {
-    ledger.write_blocking(super::store::Step::Other, |tx| {
-        for (name, title) in [("dev-agent", "Dev Agent"), ("mock-agent", "Mock Agent (offline)")] {
+fn seed(ledger: &Ledger, config: &Config) -> Result<(), StoreError> {
+    let (provider, model) = config.models.dev.clone();
+    ledger.write_blocking(super::store::Step::Other, move |tx| {
+        for (name, title, provider, model) in [
+            ("dev-agent", "Dev Agent", provider.name(), model.as_str()),
+            ("mock-agent", "Mock Agent (offline)", "mock", "mock"),
+        ] {
             let Ok(name) = GroupName::parse(name) else { continue };
             let new = NewGroup {
                 name,
                 title: title.to_owned(),
-                provider: "mock".to_owned(),
-                model: "mock".to_owned(),
+                provider: provider.to_owned(),
+                model: model.to_owned(),
                 tools: Tools::All,
             };
             if groups::ensure(tx, &new)? {

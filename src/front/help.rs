@@ -31,6 +31,7 @@ const TOPICS: &[(&str, &str, &str)] = &[
         "platforms on which people talk to agents: accounts, who is heard, what is brought",
         include_str!("../help/channels.md"),
     ),
+    ("models", "model providers: credentials, what may be asked", include_str!("../help/models.md")),
     (
         "tasks",
         "what agents are asked at its time: reminders, reports, checks",

@@ -1,9 +1,23 @@
-//! The model socket: one per running sandbox, on which it may ask for one thing, `POST /v1/messages` in the
-//! Anthropic Messages dialect. The socket is the session's identity; no header is believed. Providers are
-//! one table. Touches the listener it is given and the provider's upstream.
+//! The model socket: one per running sandbox, on which it may ask for one thing, an answer of its agent's model in the
+//! dialect of that model's provider. The socket is the session's identity; no header is believed, and none goes on.
+//! Touches the listener it is given and the provider's upstream.
 
-mod dialect;
+pub mod calls;
+mod checks;
+pub mod credential;
+pub mod endpoint;
 mod mock;
+mod pace;
+mod providers;
+pub mod record;
+mod redact;
+mod refusal;
+mod relay;
+mod unverified;
+pub mod upstream;
+pub mod usage;
+
+pub use providers::{Provider, ProviderError, Shown};
 
 use std::fmt;
 use std::io;
@@ -14,13 +28,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request, Response, header};
 use smol::Async;
 use smol::lock::Semaphore;
 
-use self::dialect::Refusal;
-use crate::contract::ids::SessionId;
-use crate::contract::json::Value;
+use self::calls::{Caller, Calls, Heard};
+use self::checks::Asked;
+use self::pace::Pace;
+use self::refusal::Refusal;
+use self::upstream::Dialer;
+use self::usage::Meter;
+use crate::contract::ids::{GroupName, SessionId};
+use crate::contract::json::{self, Value};
+use crate::contract::providers::Dialect;
 use crate::controlplane::http::{self, Body, BodyError, Closing};
 use crate::controlplane::tasks;
 use crate::controlplane::telemetry::log;
@@ -30,70 +50,12 @@ use crate::controlplane::telemetry::metrics::METRICS;
 const CONNECTIONS: usize = 8;
 /// A transcript with everything in it; the gate takes no more either.
 const BODY_BYTES: usize = 8 << 20;
-/// Requests of one sandbox in a second; a turn makes one every few seconds.
-const REQUESTS_A_SECOND: u32 = 20;
-/// Requests that may come at once after a quiet time.
-const BURST: u32 = 40;
 /// Large bodies that are parsed at once, over all sessions: their parsing takes a core for a while each.
 const PARSES: usize = 2;
 /// A session's refusals are logged once in so long, with their number.
 const REFUSALS_LOGGED_EVERY: Duration = Duration::from_secs(1);
 /// After a failed accept, mostly for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Who answers for an agent group's model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Provider {
-    /// The deterministic upstream inside this process.
-    Mock,
-}
-
-/// Every provider's name; `None` for those that this build does not have.
-const PROVIDERS: &[(&str, Option<Provider>)] = &[
-    ("mock", Some(Provider::Mock)),
-    ("anthropic", None),
-    ("openai", None),
-    ("openrouter", None),
-    ("codex", None),
-    ("gemini", None),
-    ("vertex", None),
-    ("local", None),
-    ("groq", None),
-    ("ollama", None),
-    ("bedrock", None),
-    ("azure", None),
-];
-
-/// Why a name is no provider.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ProviderError {
-    /// Known, and not in this build.
-    Absent(&'static str),
-    /// Not known at all.
-    Unknown(String),
-}
-
-impl fmt::Display for ProviderError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Absent(name) => write!(f, "the model provider {name} is not part of this build; use mock"),
-            Self::Unknown(name) => write!(f, "{name:?} is not a model provider; this build has mock"),
-        }
-    }
-}
-
-impl std::error::Error for ProviderError {}
-
-impl Provider {
-    /// The provider of that name.
-    pub fn named(name: &str) -> Result<Self, ProviderError> {
-        match PROVIDERS.iter().find(|(known, _)| *known == name) {
-            Some((_, Some(provider))) => Ok(*provider),
-            Some((known, None)) => Err(ProviderError::Absent(known)),
-            None => Err(ProviderError::Unknown(name.chars().take(64).collect())),
-        }
-    }
-}
 
 /// What a session may ask for: a model, and who answers for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,15 +69,19 @@ struct Terms {
 struct Granted(Mutex<(Terms, Option<Terms>)>);
 
 impl Granted {
-    /// Who answers for a model; nobody for one that is not granted.
-    fn provider(&self, model: &str) -> Option<Provider> {
+    /// Those of the terms that are asked for on this path, with its query.
+    fn on_path(&self, path: &str) -> Vec<Terms> {
         let terms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (now, before) = &*terms;
-        [Some(now), before.as_ref()]
-            .into_iter()
-            .flatten()
-            .find(|terms| terms.model == model)
-            .map(|terms| terms.provider)
+        let all = [Some(now), before.as_ref()].into_iter().flatten();
+        all.filter(|terms| terms.provider.dialect().path(&terms.model) == path).cloned().collect()
+    }
+
+    /// Whether some terms are of a dialect whose paths name the model.
+    fn names_models_in_paths(&self) -> bool {
+        let terms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (now, before) = &*terms;
+        [Some(now), before.as_ref()].into_iter().flatten().any(|t| t.provider.dialect() == Dialect::Gemini)
     }
 }
 
@@ -146,44 +112,8 @@ impl std::error::Error for OpenError {}
 #[derive(Clone, Debug)]
 pub struct ModelBroker {
     parses: Arc<Semaphore>,
-}
-
-impl Default for ModelBroker {
-    fn default() -> Self {
-        Self { parses: Arc::new(Semaphore::new(PARSES)) }
-    }
-}
-
-/// Delays what comes too early.
-#[derive(Debug)]
-struct Pace {
-    /// When the next would be on time; lies up to a burst in the past.
-    next: Mutex<Instant>,
-}
-
-impl Pace {
-    const INTERVAL: Duration = Duration::from_nanos(1_000_000_000 / REQUESTS_A_SECOND as u64);
-
-    /// Begins with a whole burst.
-    fn new(now: Instant) -> Self {
-        Self { next: Mutex::new(now.checked_sub(Self::INTERVAL * BURST).unwrap_or(now)) }
-    }
-
-    /// How long this one must wait.
-    fn hold(&self, now: Instant) -> Duration {
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        let earliest = now.checked_sub(Self::INTERVAL * (BURST - 1)).unwrap_or(now);
-        let due = (*next).max(earliest);
-        *next = due + Self::INTERVAL;
-        due.saturating_duration_since(now)
-    }
-
-    async fn wait(&self) {
-        let hold = self.hold(Instant::now());
-        if !hold.is_zero() {
-            smol::Timer::after(hold).await;
-        }
-    }
+    dialer: Arc<Dialer>,
+    calls: Arc<Calls>,
 }
 
 /// Refusals since the last line about them.
@@ -193,40 +123,48 @@ struct Refusals {
     count: u64,
 }
 
-/// Hears of each call for a model that is not granted.
-struct NotGranted(Box<dyn Fn() + Send + Sync>);
+/// Hears why each refused request was refused, in one word.
+struct Refused(Box<dyn Fn(&'static str) + Send + Sync>);
 
-impl fmt::Debug for NotGranted {
+impl fmt::Debug for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("NotGranted")
+        f.write_str("Refused")
     }
 }
 
 /// What the connections of one socket share.
 #[derive(Debug)]
 struct Served {
-    session: SessionId,
+    caller: Caller,
     granted: Arc<Granted>,
     requests: Pace,
     /// One body is read and parsed at a time. So each session waits for its parse with one body at most, and
     /// none can keep the others out.
     body: Semaphore,
-    parses: Arc<Semaphore>,
+    broker: ModelBroker,
     refusals: Mutex<Refusals>,
-    not_granted: NotGranted,
+    refused: Refused,
 }
 
 impl Served {
-    fn refused(&self, status: u16) {
+    fn note_refusal(&self, status: u16, why: &'static str) {
         METRICS.model_refusals.inc();
+        // That an upstream gave no answer is no act of the sandbox's; the call has a record of its own.
+        if why != refusal::UPSTREAM {
+            (self.refused.0)(why);
+        }
         let now = Instant::now();
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         refusals.count += 1;
         if refusals.logged.is_some_and(|logged| now < logged + REFUSALS_LOGGED_EVERY) {
             return;
         }
-        let fields: [log::Field<'_>; 3] =
-            [("session", &self.session), ("status", &status), ("count", &refusals.count)];
+        let fields: [log::Field<'_>; 4] = [
+            ("session", &self.caller.session),
+            ("status", &status),
+            ("why", &why),
+            ("count", &refusals.count),
+        ];
         log::info("model.refused", &fields);
         *refusals = Refusals { logged: Some(now), count: 0 };
     }
@@ -236,7 +174,7 @@ impl Drop for Served {
     fn drop(&mut self) {
         let refusals = self.refusals.get_mut().unwrap_or_else(PoisonError::into_inner);
         if refusals.count > 0 {
-            log::info("model.refused", &[("session", &self.session), ("count", &refusals.count)]);
+            log::info("model.refused", &[("session", &self.caller.session), ("count", &refusals.count)]);
         }
     }
 }
@@ -264,9 +202,7 @@ impl OpenSocket {
         }
         Ok(())
     }
-}
 
-impl OpenSocket {
     /// The turn that ran when the model changed is over: what was granted before is granted no more.
     pub fn settle(&self) {
         self.granted.0.lock().unwrap_or_else(PoisonError::into_inner).1 = None;
@@ -282,24 +218,28 @@ impl Drop for OpenSocket {
 }
 
 impl ModelBroker {
-    /// One for the whole daemon.
-    pub fn new() -> Self {
-        Self::default()
+    /// One for the whole daemon, with the upstreams that it can ask. `heard` is told of each call of one that is over.
+    pub fn new(dialer: Dialer, heard: Heard) -> Self {
+        Self {
+            parses: Arc::new(Semaphore::new(PARSES)),
+            dialer: Arc::new(dialer),
+            calls: Arc::new(Calls::new(heard)),
+        }
     }
 
     /// Serves a listener that the caller has bound with the sandbox's owner and mode, for one session, with
     /// the provider and the model of its agent group and no other. Runs on the executor of `tasks`.
     ///
     /// # Errors
-    /// For a provider that this build does not have, and when the listener cannot be used. `not_granted` hears of each
-    /// call for another model.
+    /// For a provider that this build does not have, and when the listener cannot be used. `refused` hears of each
+    /// request that is refused.
     pub fn open(
         &self,
         listener: UnixListener,
-        session: &SessionId,
+        (session, group): (&SessionId, &GroupName),
         (provider, model): (&str, &str),
         peer: impl Fn(BorrowedFd<'_>) -> bool + Send + Sync + 'static,
-        not_granted: impl Fn() + Send + Sync + 'static,
+        refused: impl Fn(&'static str) + Send + Sync + 'static,
     ) -> Result<OpenSocket, OpenError> {
         let provider = Provider::named(provider).map_err(OpenError::Provider)?;
         let granted = Arc::new(Granted(Mutex::new((Terms { provider, model: model.to_owned() }, None))));
@@ -307,13 +247,13 @@ impl ModelBroker {
         let listener = Async::new(listener).map_err(OpenError::Io)?;
         let (sender, closing) = smol::channel::bounded(1);
         let served = Served {
-            session: session.clone(),
+            caller: self.calls.caller(session, group),
             granted: granted.clone(),
             requests: Pace::new(Instant::now()),
             body: Semaphore::new(1),
-            parses: self.parses.clone(),
+            broker: self.clone(),
             refusals: Mutex::default(),
-            not_granted: NotGranted(Box::new(not_granted)),
+            refused: Refused(Box::new(refused)),
         };
         let accepting = tasks::spawn(accept(listener, Arc::new(served), Arc::new(peer), closing));
         Ok(OpenSocket { path, granted, _accepting: accepting, _closing: sender })
@@ -329,13 +269,13 @@ async fn accept(listener: Async<UnixListener>, served: Arc<Served>, peers: PeerC
         let (stream, _) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                log::warn("model.accept_failed", &[("session", &served.session), ("error", &error)]);
+                log::warn("model.accept_failed", &[("session", &served.caller.session), ("error", &error)]);
                 smol::Timer::after(ACCEPT_PAUSE).await;
                 continue;
             }
         };
         if !peers(stream.as_fd()) {
-            log::warn("model.foreign_peer", &[("session", &served.session)]);
+            log::warn("model.foreign_peer", &[("session", &served.caller.session)]);
             continue;
         }
         let (served, closing) = (served.clone(), closing.clone());
@@ -359,7 +299,7 @@ async fn answer(request: Request<Incoming>, served: Arc<Served>) -> Response<Bod
     match respond(request, &served).await {
         Ok(response) => response,
         Err(refusal) => {
-            served.refused(refusal.status.as_u16());
+            served.note_refusal(refusal.status.as_u16(), refusal.why);
             refusal.into_response()
         }
     }
@@ -367,146 +307,84 @@ async fn answer(request: Request<Incoming>, served: Arc<Served>) -> Response<Bod
 
 async fn respond(request: Request<Incoming>, served: &Served) -> Result<Response<Body>, Refusal> {
     let (head, body) = request.into_parts();
-    if head.uri.path() != "/v1/messages" || head.uri.query().is_some() {
-        return Err(Refusal::not_found("only /v1/messages is served here"));
-    }
+    let path = head.uri.path_and_query().map_or("", |path| path.as_str());
+    // An absolute address in the request line names another host, whatever it is.
+    let terms = if head.uri.authority().is_some() { Vec::new() } else { served.granted.on_path(path) };
+    let Some(dialect) = terms.first().map(|terms| terms.provider.dialect()) else {
+        let of_another = path.starts_with("/v1beta/models/") && served.granted.names_models_in_paths();
+        return Err(if of_another { Refusal::not_granted() } else { Refusal::not_found() });
+    };
     if head.method != Method::POST {
         return Err(Refusal::method());
     }
     if !http::says_json(&head.headers) {
         return Err(Refusal::invalid("content-type: expected application/json"));
     }
-    let asked = dialect::Request::read(document(body, served).await.map_err(|error| match error {
-        BodyError::TooLarge(most) => Refusal::too_large(most),
-        BodyError::TooSlow => Refusal::invalid("the body did not come in time"),
-        BodyError::Broken => Refusal::invalid("the body ended early"),
-        BodyError::NotJson(error) => Refusal::invalid(&format!("the body is not JSON: {error}")),
-    })?)?;
-    let Some(provider) = served.granted.provider(&asked.model) else {
-        (served.not_granted.0)();
-        return Err(Refusal::not_granted());
-    };
-    match provider {
-        Provider::Mock => {
-            let reply = mock::reply(&asked);
-            mock::hold(&asked).await;
-            Ok(dialect::response(&asked, &reply))
-        }
+    if head.headers.contains_key(header::CONTENT_ENCODING) {
+        return Err(Refusal::invalid("content-encoding: the body must not be encoded"));
     }
+    let of_path = match dialect {
+        Dialect::Gemini => terms.first().map(|terms| terms.model.clone()),
+        Dialect::Messages | Dialect::Chat | Dialect::Responses => None,
+    };
+    let (provider, asked, document) = document(body, served, terms, of_path).await?;
+    if provider == Provider::Mock {
+        let asked = mock::wire::Request::read(asked.document)?;
+        let reply = mock::reply(&asked);
+        mock::hold(&asked).await;
+        return Ok(mock::wire::response(&asked, &reply));
+    }
+    let ModelBroker { dialer, calls, .. } = &served.broker;
+    let Some(upstream) = dialer.upstream(provider) else {
+        let name = provider.name();
+        let variable = provider.facts().keys.first().copied().unwrap_or("a credential gateway");
+        let message = format!(
+            "the operator of this host has set up no way to {name}: its credential or address is missing ({variable})"
+        );
+        return Err(Refusal::not_configured(&message));
+    };
+    let meter = Meter::new(dialect, document.len(), asked.most);
+    let call =
+        calls.begin(&served.caller, provider, &asked.model, document.len(), meter).map_err(Refusal::busy)?;
+    relay::ask(dialer, upstream, &asked.model, document, call).await
 }
 
-/// Reads and parses a body when it is its turn.
-async fn document(body: Incoming, served: &Served) -> Result<Value, BodyError> {
+/// Reads, parses and checks a body when it is its turn, and writes down what is passed on of it.
+async fn document(
+    body: Incoming,
+    served: &Served,
+    terms: Vec<Terms>,
+    of_path: Option<String>,
+) -> Result<(Provider, Asked, Vec<u8>), Refusal> {
     let _place = served.body.acquire().await;
-    let bytes = http::body_bytes(body, BODY_BYTES).await?;
-    let _parse = match bytes.len() > http::PARSE_HERE_BYTES {
-        true => Some(served.parses.acquire().await),
-        false => None,
-    };
-    http::json_of(bytes).await
+    let read = http::body_bytes(body, BODY_BYTES).await;
+    let bytes = read.map_err(|error| match error {
+        BodyError::TooLarge(most) => Refusal::too_large(most),
+        BodyError::TooSlow => Refusal::invalid("the body did not come in time"),
+        BodyError::Broken | BodyError::NotJson(_) => Refusal::invalid("the body ended early"),
+    })?;
+    if bytes.len() <= http::PARSE_HERE_BYTES {
+        return checked(&bytes, &terms, of_path.as_deref());
+    }
+    let _parse = served.broker.parses.acquire().await;
+    smol::unblock(move || checked(&bytes, &terms, of_path.as_deref())).await
+}
+
+fn checked(
+    bytes: &[u8],
+    terms: &[Terms],
+    of_path: Option<&str>,
+) -> Result<(Provider, Asked, Vec<u8>), Refusal> {
+    let document =
+        json::parse(bytes).map_err(|error| Refusal::invalid(&format!("the body is not JSON: {error}")))?;
+    let model = of_path.or_else(|| document.get("model").and_then(Value::as_str));
+    let model = model.ok_or_else(|| Refusal::invalid("model: field required, a name"))?;
+    let of_model = terms.iter().find(|terms| terms.model == model);
+    let Some(Terms { provider, .. }) = of_model else { return Err(Refusal::not_granted()) };
+    let asked = checks::check(*provider, of_path, document)?;
+    let text = asked.document.to_string().into_bytes();
+    Ok((*provider, asked, text))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::{Read, Write};
-    use std::path::Path;
-
-    fn exchange(path: &Path, request: &str) -> String {
-        let mut stream = std::os::unix::net::UnixStream::connect(path).unwrap();
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        let _ = stream.read_to_string(&mut answer);
-        answer
-    }
-
-    fn post(path: &str, body: &str) -> String {
-        format!(
-            "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close\r\n\
-             content-length: {}\r\n\r\n{body}",
-            body.len()
-        )
-    }
-
-    #[test]
-    fn one_socket_serves_one_route_and_closes_with_its_grant() {
-        let path = std::env::temp_dir().join(format!("ironclaw-model-{}.sock", std::process::id()));
-        let _ = std::fs::remove_file(&path);
-        let listener = UnixListener::bind(&path).unwrap();
-        let socket =
-            ModelBroker::new().open(listener, &SessionId::mint(), ("mock", "m"), |_| true, || {}).unwrap();
-
-        let hello =
-            r#"{"model":"m","max_tokens":9,"stream":true,"messages":[{"role":"user","content":"⟦x⟧\nhi"}]}"#;
-        let answer = exchange(&path, &post("/v1/messages", hello));
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-        assert!(answer.contains("event: message_stop"), "{answer}");
-        assert!(exchange(&path, &post("/v1/files", hello)).starts_with("HTTP/1.1 404"));
-        assert!(exchange(&path, &post("/v1/messages?key=x", hello)).starts_with("HTTP/1.1 404"));
-        assert!(
-            exchange(&path, "GET /v1/messages HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-                .contains("405")
-        );
-        let bad = exchange(&path, &post("/v1/messages", "{"));
-        assert!(bad.starts_with("HTTP/1.1 400") && bad.contains("invalid_request_error"), "{bad}");
-        let huge = format!(
-            "POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-            9 << 20
-        );
-        assert!(exchange(&path, &huge).starts_with("HTTP/1.1 413"));
-
-        let mut waiting = std::os::unix::net::UnixStream::connect(&path).unwrap();
-        drop(socket);
-        assert_eq!(waiting.read(&mut [0; 1]).unwrap_or(0), 0, "the connection ends with the grant");
-        assert!(!path.exists());
-    }
-
-    #[test]
-    fn a_foreign_peer_is_not_served() {
-        let path = std::env::temp_dir().join(format!("ironclaw-model-f-{}.sock", std::process::id()));
-        let _ = std::fs::remove_file(&path);
-        let listener = UnixListener::bind(&path).unwrap();
-        let _socket =
-            ModelBroker::new().open(listener, &SessionId::mint(), ("mock", "m"), |_| false, || {}).unwrap();
-        // Nothing is written: the connection may be closed before that.
-        let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
-        assert_eq!(stream.read(&mut [0; 1]).unwrap_or(0), 0);
-    }
-
-    #[test]
-    fn a_socket_has_its_pace() {
-        let now = Instant::now();
-        let pace = Pace::new(now);
-        assert!((0..BURST).all(|_| pace.hold(now).is_zero()), "a burst comes at once");
-        assert_eq!(pace.hold(now), Pace::INTERVAL);
-        assert_eq!(pace.hold(now), Pace::INTERVAL * 2);
-        let later = now + Duration::from_secs(3600);
-        assert!((0..BURST).all(|_| pace.hold(later).is_zero()), "quiet hours save no more than a burst");
-        assert!(!pace.hold(later).is_zero());
-    }
-
-    #[test]
-    fn refusals_are_counted_between_two_lines() {
-        let served = Served {
-            session: SessionId::mint(),
-            granted: Arc::new(Granted(Mutex::new((
-                Terms { provider: Provider::Mock, model: "m".into() },
-                None,
-            )))),
-            requests: Pace::new(Instant::now()),
-            body: Semaphore::new(1),
-            parses: ModelBroker::new().parses,
-            refusals: Mutex::default(),
-            not_granted: NotGranted(Box::new(|| {})),
-        };
-        (0..5).for_each(|_| served.refused(400));
-        assert_eq!(served.refusals.lock().unwrap().count, 4, "one line, and four that wait for the next");
-    }
-
-    #[test]
-    fn providers_of_later_builds_are_named_as_such() {
-        assert_eq!(Provider::named("mock"), Ok(Provider::Mock));
-        assert!(Provider::named("anthropic").unwrap_err().to_string().contains("not part of this build"));
-        assert!(Provider::named("x").unwrap_err().to_string().contains("this build has mock"));
-    }
-}
+mod tests;

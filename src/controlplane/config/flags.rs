@@ -21,6 +21,9 @@ macro_rules! settings {
             /// plain HTTP on any address, because a proxy before it ends TLS; needs --api-public-url
             #[argh(switch)]
             pub api_behind_proxy: bool,
+            /// do not judge what a credential gateway on this machine shows; for trying one out
+            #[argh(switch)]
+            pub model_gateway_insecure: bool,
             $(
                 $(#[doc = $doc])+
                 #[argh(option)]
@@ -73,6 +76,20 @@ settings! {
     state_dir, "--state-dir", "IRONCLAW_STATE_DIR";
     /// its directory holds the run directory with the sandboxes' sockets
     model_proxy_socket, "--model-proxy-socket", "IRONCLAW_MODEL_PROXY_SOCKET";
+    /// where a model provider is, PROVIDER=URL, in the place of its usual address; may be repeated
+    model_upstream, "--model-upstream", "IRONCLAW_MODEL_UPSTREAM";
+    /// a server of one's own that speaks OpenAI Chat Completions (provider local)
+    local_model_url, "--local-model-url", "IRONCLAW_LOCAL_MODEL_URL";
+    /// the model that --dev uses of it
+    local_model, "--local-model", "IRONCLAW_LOCAL_MODEL";
+    /// more roots to trust, beside those of browsers, for model providers: a PEM file
+    ca_file, "--ca-file", "IRONCLAW_CA_FILE";
+    /// who signs what the credential gateway of IRONCLAW_MODEL_GATEWAY_URL shows, a PEM file
+    model_gateway_ca_file, "--model-gateway-ca-file", "IRONCLAW_MODEL_GATEWAY_CA_FILE";
+    /// the provider of the agent that --dev makes (whose credential is set, else mock)
+    dev_provider, "--dev-provider", "IRONCLAW_DEV_PROVIDER";
+    /// and its model
+    dev_model, "--dev-model", "IRONCLAW_DEV_MODEL";
     /// what a sandbox runs in: runsc, native (weaker), auto (with --dev), or the path of a runsc
     runtime, "--runtime", "IRONCLAW_RUNTIME";
     /// where the sandboxes' roots and bundles are made (bundles, inside the state directory)
@@ -118,7 +135,7 @@ settings! {
 }
 
 /// Flags that may be given again: the values are joined with commas.
-const REPEATED: &[&str] = &["--api-host", "--mount-root"];
+const REPEATED: &[&str] = &["--api-host", "--mount-root", "--model-upstream"];
 
 /// Settings of parts that this build does not have: flag and what it belongs to. Refused wherever given.
 const ABSENT: &[(&str, &str)] = &[
@@ -129,7 +146,6 @@ const ABSENT: &[(&str, &str)] = &[
     ("--mcp-isolation", "MCP"),
     ("--mcp-runtime", "MCP"),
     ("--mcp-image", "MCP"),
-    ("--ca-file", "upstream TLS"),
 ];
 
 fn environment_name(flag: &str) -> String {
@@ -184,9 +200,8 @@ impl Flags {
         if self.config.is_none() {
             self.config = read("IRONCLAW_CONFIG");
         }
-        for (slot, variable) in
-            [(&mut self.dev, "IRONCLAW_DEV"), (&mut self.api_behind_proxy, "IRONCLAW_API_BEHIND_PROXY")]
-        {
+        for (slot, name) in self.switches() {
+            let variable = &environment_name(name);
             if let (false, Some(text)) = (*slot, read(variable)) {
                 *slot = truth(variable, &text)?;
             }
@@ -194,9 +209,18 @@ impl Flags {
         Ok(())
     }
 
+    /// The settings without a value, by their keys.
+    fn switches(&mut self) -> [(&mut bool, &'static str); 3] {
+        [
+            (&mut self.dev, "dev"),
+            (&mut self.api_behind_proxy, "api_behind_proxy"),
+            (&mut self.model_gateway_insecure, "model_gateway_insecure"),
+        ]
+    }
+
     /// Takes one setting of the file, when neither flag nor environment set it.
     pub(super) fn fill_one(&mut self, key: &str, text: String) -> Result<(), ConfigError> {
-        for (slot, name) in [(&mut self.dev, "dev"), (&mut self.api_behind_proxy, "api_behind_proxy")] {
+        for (slot, name) in self.switches() {
             if key == name {
                 *slot = *slot || truth(name, &text)?;
                 return Ok(());
@@ -211,7 +235,7 @@ impl Flags {
             None => {
                 let known: Vec<&str> = SETTINGS.iter().map(|(_, _, key)| *key).collect();
                 return Err(ConfigError::Usage(format!(
-                    "the configuration file sets `{key}`, which is no setting; known are dev, api_behind_proxy, {}",
+                    "the configuration file sets `{key}`, which is no setting; known are dev, api_behind_proxy, model_gateway_insecure, {}",
                     known.join(", ")
                 )));
             }

@@ -18,6 +18,7 @@ impl Config {
         if let Protection::Files { key, .. } = &self.door.protection {
             files.push(key.clone());
         }
+        files.extend(self.models.files.clone());
         files.extend(self.policy.clone());
         files.extend(self.read_from.clone());
         files

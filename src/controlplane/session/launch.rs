@@ -245,13 +245,13 @@ async fn prepare(
     let identity = order.identity;
     let refused = {
         let (audit, session, group) = (context.desk.audit.clone(), session.clone(), order.group.name.clone());
-        move || audit.action_refused(&session, &group, "model", "not_granted")
+        move |why| audit.action_refused(&session, &group, "model", why)
     };
     let terms = (order.group.provider.as_str(), order.group.model.as_str());
     let peer = move |stream: BorrowedFd<'_>| isolation::peer_is_ours(stream, identity);
     let model = context
         .models
-        .open(listeners.1, session, terms, peer, refused)
+        .open(listeners.1, (session, &order.group.name), terms, peer, refused)
         .map_err(|error| Unlaunched::Machine(format!("the model socket does not listen: {error}")))?;
     Ok(Prepared { order, usage, grants, left_out, places, spec, inbound, doorbell, model })
 }

@@ -257,6 +257,9 @@ metrics! {
     violations: Counter = Counter::new(), "ironclaw_violations_total", "Sandboxes stopped for breaking the rules of doorbell or conveyor.";
     model_requests: Counter = Counter::new(), "ironclaw_model_requests_total", "Requests on model sockets.";
     model_refusals: Counter = Counter::new(), "ironclaw_model_refusals_total", "Requests on model sockets that were refused.";
+    model_calls: Counter = Counter::new(), "ironclaw_model_calls_total", "Calls of model providers that are over.";
+    model_input_tokens: Counter = Counter::new(), "ironclaw_model_input_tokens_total", "Tokens that model providers were asked with.";
+    model_output_tokens: Counter = Counter::new(), "ironclaw_model_output_tokens_total", "Tokens that model providers answered with.";
     http_requests: Counter = Counter::new(), "ironclaw_http_requests_total", "Requests to the API.";
     http_errors: Counter = Counter::new(), "ironclaw_http_errors_total", "Requests to the API answered with 400 or more.";
     ingress_requests: Counter = Counter::new(), "ironclaw_ingress_requests_total", "Requests of platforms.";
@@ -271,6 +274,7 @@ metrics! {
     launch_seconds: Histogram = Histogram::new(), "ironclaw_launch_seconds", "From the decision to launch to the sandbox's hello.";
     ring_seconds: Histogram = Histogram::new(), "ironclaw_ring_seconds", "From a ring of the host to its acknowledgement.";
     turn_seconds: Histogram = Histogram::new(), "ironclaw_turn_seconds", "From the start mark of a turn to its done mark.";
+    model_seconds: Histogram = Histogram::new(), "ironclaw_model_seconds", "From a call of a model provider to the end of its answer.";
     ingest_seconds: Histogram = Histogram::new(), "ironclaw_ingest_seconds", "From a sandbox's ring to the host's acknowledgement.";
 }
 

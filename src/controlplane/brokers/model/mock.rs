@@ -2,8 +2,10 @@
 //! the real dialect with no key and no network. It repeats what it received; a text with `tool:NAME {json}`
 //! makes it call that tool once and report the result. Pure, but for the gate of the faults build.
 
-use super::dialect::{Block, Message, Request, Said};
+pub(super) mod wire;
+
 use crate::contract::json::{self, Value};
+use wire::{Block, Message, Request, Said};
 
 /// What the mock says to this conversation.
 pub(super) fn reply(asked: &Request) -> Vec<Said> {

@@ -1,11 +1,12 @@
 //! The Anthropic Messages dialect, seen from the server: a request read and checked as the real interface
 //! checks it, a reply written as one document or as its event stream, a refusal in its error shape. Pure.
 
+use hyper::Response;
 use hyper::body::Bytes;
 use hyper::header::{self, HeaderValue};
-use hyper::{Response, StatusCode};
 
 use crate::contract::json::{Value, only_fields};
+use crate::controlplane::brokers::model::refusal::Refusal;
 use crate::controlplane::http::{self, Body};
 
 /// Fields of a request that the interface knows; it refuses others, and so do we.
@@ -31,7 +32,7 @@ const PIECE_BYTES: usize = 12;
 
 /// One piece of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Block {
+pub(in crate::controlplane::brokers::model) enum Block {
     /// What somebody said.
     Text(String),
     /// A call of the model.
@@ -44,73 +45,35 @@ pub(super) enum Block {
 
 /// One message of the conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Message {
-    pub(super) from_user: bool,
-    pub(super) blocks: Vec<Block>,
+pub(in crate::controlplane::brokers::model) struct Message {
+    pub(in crate::controlplane::brokers::model) from_user: bool,
+    pub(in crate::controlplane::brokers::model) blocks: Vec<Block>,
 }
 
 /// A request that the interface would accept.
 #[derive(Clone, Debug)]
-pub(super) struct Request {
-    pub(super) model: String,
-    pub(super) stream: bool,
-    pub(super) messages: Vec<Message>,
+pub(in crate::controlplane::brokers::model) struct Request {
+    pub(in crate::controlplane::brokers::model) model: String,
+    pub(in crate::controlplane::brokers::model) stream: bool,
+    pub(in crate::controlplane::brokers::model) messages: Vec<Message>,
     /// Names of the tools offered.
-    pub(super) tools: Vec<String>,
+    pub(in crate::controlplane::brokers::model) tools: Vec<String>,
     /// Bytes of the whole conversation, for the usage figures.
     bytes: usize,
 }
 
 /// One piece of a reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Said {
+pub(in crate::controlplane::brokers::model) enum Said {
     /// Text.
     Text(String),
     /// A tool call; the input is a JSON object.
     Call { id: String, name: String, input: Value },
 }
 
-/// A refusal, in the interface's error shape.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
-    pub(super) status: StatusCode,
-    kind: &'static str,
-    pub(super) message: String,
-}
-
-impl Refusal {
-    pub(super) fn invalid(message: &str) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, kind: "invalid_request_error", message: message.to_owned() }
-    }
-
-    pub(super) fn not_found(message: &str) -> Self {
-        Self { status: StatusCode::NOT_FOUND, kind: "not_found_error", message: message.to_owned() }
-    }
-
-    pub(super) fn not_granted() -> Self {
-        let message = "this agent was not granted that model".to_owned();
-        Self { status: StatusCode::FORBIDDEN, kind: "permission_error", message }
-    }
-
-    pub(super) fn method() -> Self {
-        let message = "this route takes POST only".to_owned();
-        Self { status: StatusCode::METHOD_NOT_ALLOWED, kind: "invalid_request_error", message }
-    }
-
-    pub(super) fn too_large(most: usize) -> Self {
-        let message = format!("the request is larger than {most} bytes");
-        Self { status: StatusCode::PAYLOAD_TOO_LARGE, kind: "request_too_large", message }
-    }
-
-    pub(super) fn into_response(self) -> Response<Body> {
-        let error = Value::object([("type", Value::from(self.kind)), ("message", Value::from(self.message))]);
-        http::json_response(self.status, &Value::object([("type", Value::from("error")), ("error", error)]))
-    }
-}
-
 impl Request {
     /// Checks a document the way the interface does.
-    pub(super) fn read(document: Value) -> Result<Self, Refusal> {
+    pub(in crate::controlplane::brokers::model) fn read(document: Value) -> Result<Self, Refusal> {
         only_fields(&document, FIELDS).map_err(|error| Refusal::invalid(&error.to_string()))?;
         let model = document.get("model").and_then(Value::as_str).filter(|name| !name.is_empty());
         let model = model.ok_or_else(|| Refusal::invalid("model: field required, a name"))?.to_owned();
@@ -250,9 +213,9 @@ fn answered(messages: &[Message]) -> Result<(), Refusal> {
 }
 
 /// The reply as the request wants it: one document or an event stream.
-pub(super) fn response(asked: &Request, said: &[Said]) -> Response<Body> {
+pub(in crate::controlplane::brokers::model) fn response(asked: &Request, said: &[Said]) -> Response<Body> {
     if !asked.stream {
-        return http::json_response(StatusCode::OK, &document(asked, said, true));
+        return http::json_response(hyper::StatusCode::OK, &document(asked, said, true));
     }
     let events: Vec<Bytes> = events(asked, said)
         .into_iter()
@@ -371,6 +334,8 @@ fn split(text: &str) -> Vec<&str> {
 
 #[cfg(test)]
 mod tests {
+    use hyper::StatusCode;
+
     use super::*;
     use crate::contract::json;
 
