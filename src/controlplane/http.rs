@@ -22,6 +22,7 @@ use smol::io::{AsyncRead, AsyncWrite};
 use smol::stream::{Stream, StreamExt};
 use smol_hyper::rt::{FuturesIo, SmolTimer};
 
+use super::tasks;
 use super::telemetry::log;
 use crate::contract::json::{self, JsonError, Value};
 
@@ -203,7 +204,7 @@ async fn too_slow<T>(after: Duration) -> Result<T, BodyError> {
 /// Parses a body, a large one off the executor.
 pub async fn json_of(bytes: Vec<u8>) -> Result<Value, BodyError> {
     let parsed = if bytes.len() > PARSE_HERE_BYTES {
-        smol::unblock(move || json::parse(&bytes)).await
+        tasks::unblock(move || json::parse(&bytes)).await
     } else {
         json::parse(&bytes)
     };

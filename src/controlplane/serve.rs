@@ -375,7 +375,7 @@ impl ControlPlane {
     async fn reload(&self) {
         let Protection::Files { certificate, key } = self.protection.clone() else { return };
         let name = certificate.display().to_string();
-        match smol::unblock(move || Certificate::from_files(&certificate, &key)).await {
+        match tasks::unblock(move || Certificate::from_files(&certificate, &key)).await {
             Ok(certificate) => {
                 self.server.replace_certificate(&certificate);
                 log::info("api.certificate", &[("sha256", &certificate.fingerprint())]);
@@ -405,7 +405,7 @@ impl ControlPlane {
         tell_audit(&self.audit, "daemon.stopped", Vec::new()).await;
         self.audit.stop().await;
         let ledger = self.ledger.clone();
-        smol::unblock(move || ledger.stop()).await;
+        tasks::unblock(move || ledger.stop()).await;
         if let Err(error) = self.run_dir.remove() {
             log::warn("run_dir.not_removed", &[("error", &error)]);
         }
@@ -546,7 +546,7 @@ async fn prepare_runtime(
     readiness: Arc<Readiness>,
 ) {
     readiness.set(Stage::Starting { doing: "the runtime is being tested".to_owned() });
-    let chosen = smol::unblock(move || {
+    let chosen = tasks::unblock(move || {
         let isolator = isolation::choose(&choice, claim, limits).map_err(|problem| problem.to_string())?;
         let swept = isolator
             .sweep()

@@ -125,7 +125,7 @@ async fn show(plane: &ControlPlane, config: &Config, home: &Home, words: &Words)
     writeln!(io::stdout(), "you: {GREETING}")?;
     let chat = {
         let (url, token) = (url.clone(), token.clone());
-        smol::unblock(move || {
+        tasks::unblock(move || {
             ironctl::run(&["--addr", &url, "--token-file", &token, "chat", "mock-agent", GREETING])
         })
     };

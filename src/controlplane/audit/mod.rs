@@ -479,7 +479,7 @@ impl Audit {
         if matches!(&acknowledged, Ok(Some(_)) | Err(ActError::Unexported { .. })) {
             // What is wrong now, which may have come meanwhile.
             let audit = self.clone();
-            smol::unblock(move || audit.shared.tell_disagreement(&audit.ledger)).await;
+            tasks::unblock(move || audit.shared.tell_disagreement(&audit.ledger)).await;
         }
         acknowledged
     }
@@ -495,7 +495,7 @@ impl Audit {
         let _ = self.orders.send(Order::Snapshot(reply));
         let snapshot = answer.recv().await.map_err(|_| StoreError::Stopped)?;
         let audit = self.clone();
-        smol::unblock(move || {
+        tasks::unblock(move || {
             let report = verify::check(&audit.ledger, &snapshot);
             drop(turn);
             report

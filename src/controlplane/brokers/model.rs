@@ -367,7 +367,7 @@ async fn document(
         return checked(&bytes, &terms, of_path.as_deref());
     }
     let _parse = served.broker.parses.acquire().await;
-    smol::unblock(move || checked(&bytes, &terms, of_path.as_deref())).await
+    tasks::unblock(move || checked(&bytes, &terms, of_path.as_deref())).await
 }
 
 fn checked(

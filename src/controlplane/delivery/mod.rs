@@ -303,7 +303,7 @@ impl Courier {
             (Ok(Some(text)), Some(platform)) => {
                 let limit = platform.limit;
                 let parts =
-                    smol::unblock(move || std::panic::catch_unwind(|| chunks::chunks(&text, limit)).ok())
+                    tasks::unblock(move || std::panic::catch_unwind(|| chunks::chunks(&text, limit)).ok())
                         .await;
                 match parts {
                     Some(parts) if parts.len() > MOST_PARTS => Err(format!(

@@ -56,7 +56,7 @@ impl Desk {
             return Ok(Worked::Nothing(Some(change)));
         }
         let host = self.host.clone();
-        let done = smol::unblock(move || effects.iter().try_for_each(|effect| on_host(&host, effect))).await;
+        let done = tasks::unblock(move || effects.iter().try_for_each(|effect| on_host(&host, effect))).await;
         let failure = done.err().map(|why| plain::line(&why).chars().take(MOST_REASON).collect::<String>());
         if let Some(why) = &failure {
             log::warn("change.failed", &[("change", id), ("why", why)]);
@@ -89,7 +89,7 @@ impl Gateway {
         }
         let (host, ledger) = (self.desk.host.clone(), self.ledger.clone());
         let removed =
-            smol::unblock(move || packages::collect(&host, || ledger.read_blocking(used_copies))).await?;
+            tasks::unblock(move || packages::collect(&host, || ledger.read_blocking(used_copies))).await?;
         if removed > 0 {
             log::info("packages.collected", &[("copies", &removed)]);
         }

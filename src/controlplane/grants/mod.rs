@@ -6,6 +6,7 @@ mod looks;
 pub mod mounts;
 pub mod packages;
 
+use crate::controlplane::tasks;
 use std::collections::BTreeMap;
 #[cfg(test)]
 use std::path::Path;
@@ -101,7 +102,7 @@ impl Host {
     ) -> T {
         let turn = self.looking.acquire_arc().await;
         let host = self.clone();
-        smol::unblock(move || {
+        tasks::unblock(move || {
             let _turn = turn;
             work(&host)
         })

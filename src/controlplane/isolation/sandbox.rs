@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::BackEnd;
+use crate::controlplane::tasks;
 use crate::os::files::remove_tree;
 use crate::os::process::{self, Ended};
 
@@ -103,7 +104,7 @@ impl Sandbox {
         if waited.is_err() {
             // Without a reactor (out of descriptors) a thread waits instead.
             if let Ok(pidfd) = self.first.try_clone() {
-                smol::unblock(move || process::wait_readable(pidfd.as_fd(), Duration::from_secs(86_400)))
+                tasks::unblock(move || process::wait_readable(pidfd.as_fd(), Duration::from_secs(86_400)))
                     .await
                     .ok();
             }

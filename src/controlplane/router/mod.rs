@@ -242,7 +242,7 @@ impl Inbound {
         let patterns = patterns.await?;
         let look =
             move || patterns.into_iter().map(|one| (one.clone(), pattern::is_found(&one, &text))).collect();
-        let matched: HashMap<String, bool> = smol::unblock(look).await;
+        let matched: HashMap<String, bool> = tasks::unblock(look).await;
         let tried = self.ledger.read(move |conn| {
             let said =
                 Said { place: &place, sender: &sender, voice, is_new: true, is_mentioned, matched: &matched };
@@ -278,7 +278,7 @@ impl Inbound {
         let look = |(patterns, text): (Vec<String>, String)| {
             patterns.into_iter().map(|one| (one.clone(), pattern::is_found(&one, &text))).collect()
         };
-        Ok(smol::unblock(move || asked.into_iter().map(look).collect()).await)
+        Ok(tasks::unblock(move || asked.into_iter().map(look).collect()).await)
     }
 }
 

@@ -7,6 +7,7 @@ use crate::contract::ids::{GroupName, SessionId};
 use crate::contract::inbound::Usage;
 use crate::controlplane::config::MinFree;
 use crate::controlplane::isolation::SessionPaths;
+use crate::controlplane::tasks;
 use crate::os::files;
 
 /// Free space below which nothing is launched, unless configured: the smaller of this and [`DEFAULT_SHARE`].
@@ -82,7 +83,7 @@ pub(super) async fn measure(
         (paths.workspace.clone(), paths.memory.clone(), paths.session_root.clone());
     let mounts = paths.mounts.clone();
     let most = quota.files.saturating_mul(COUNTED).max(quota.files.saturating_add(1));
-    let (shared, own, others) = smol::unblock(move || {
+    let (shared, own, others) = tasks::unblock(move || {
         let shared = count(&workspace, most).and(count(&memory, most)).and(count(&mounts, most));
         let others: Vec<(SessionId, Counted)> =
             others.into_iter().map(|id| (id.clone(), count(&top.join(id.as_str()), most))).collect();

@@ -14,6 +14,7 @@ use crate::contract::frame::ToSandbox;
 use crate::contract::ids::MessageId;
 use crate::controlplane::isolation::Exit;
 use crate::controlplane::store::{Step, StoreError, history, inbox, outbox, sessions};
+use crate::controlplane::tasks;
 use crate::controlplane::telemetry::log;
 use crate::controlplane::telemetry::metrics::METRICS;
 use crate::os::files;
@@ -192,7 +193,7 @@ impl Actor {
         }
         let aside = run.paths.session_root.join("session.lost");
         let from = run.paths.session_dir.clone();
-        let set_aside = smol::unblock(move || {
+        let set_aside = tasks::unblock(move || {
             // Only the latest is kept, so that losing it again and again does not fill the disk.
             files::remove_tree(&aside)?;
             match std::fs::rename(from, aside) {
@@ -212,7 +213,7 @@ async fn tidy(id: &crate::contract::ids::SessionId, run: Run, ending: &Ending) {
     drop((doorbell, model, inbound, watch));
     let aside =
         matches!(ending, Ending::Violation(_)).then(|| paths.session_root.join("outbound.db.refused"));
-    let result = smol::unblock(move || {
+    let result = tasks::unblock(move || {
         let kept = match aside {
             Some(aside) => std::fs::rename(&paths.outbound, aside),
             None => Ok(()),

@@ -15,6 +15,7 @@ use crate::controlplane::audit::{self, ActError, Audit, By, Record};
 use crate::controlplane::isolation::SessionPaths;
 use crate::controlplane::principals::{self, Principal, Scope};
 use crate::controlplane::store::{Step, StoreError, secrets, sessions};
+use crate::controlplane::tasks;
 use crate::controlplane::telemetry::log;
 use crate::os::files::remove_tree;
 
@@ -132,7 +133,7 @@ impl Sessions {
     pub async fn sweep_erased(&self) -> Result<(), StoreError> {
         let paths = self.context().paths.clone();
         let at = paths.state_dir.join("sessions");
-        let listed = smol::unblock(move || -> std::io::Result<Vec<SessionId>> {
+        let listed = tasks::unblock(move || -> std::io::Result<Vec<SessionId>> {
             let names = std::fs::read_dir(at)?.map(|entry| Ok(entry?.file_name()));
             let names = names.collect::<std::io::Result<Vec<_>>>()?;
             Ok(names.iter().filter_map(|name| SessionId::parse(name.to_str()?).ok()).collect())
@@ -142,7 +143,7 @@ impl Sessions {
             let some = some.to_vec();
             for session in self.context().ledger.read(move |conn| sessions::erased(conn, &some)).await? {
                 let root = SessionPaths::root(&paths, &session);
-                if let Err(error) = smol::unblock(move || remove_tree(&root)).await {
+                if let Err(error) = tasks::unblock(move || remove_tree(&root)).await {
                     log::warn("session.not_removed", &[("session", &session), ("error", &error)]);
                 }
             }
@@ -180,7 +181,7 @@ impl Actor {
         };
         log::info("session.erased", &[("session", &self.id)]);
         let root = SessionPaths::root(&context.paths, &self.id);
-        let removed = smol::unblock(move || remove_tree(&root)).await;
+        let removed = tasks::unblock(move || remove_tree(&root)).await;
         // The log of the ledger still has the pages as they were.
         let emptied = context.ledger.checkpoint().await;
         let result = match (removed, emptied, unexported) {

@@ -24,6 +24,7 @@ use crate::controlplane::store::destinations::Destination;
 use crate::controlplane::store::groups::AgentGroup;
 use crate::controlplane::store::inbox::{OpenMessage, Page, PageRoom};
 use crate::controlplane::store::{Durability, Step, StoreError, destinations, groups, inbox, sessions};
+use crate::controlplane::tasks;
 
 /// What goes into one transaction.
 struct Hand {
@@ -126,7 +127,7 @@ pub(super) async fn pump(actor: &mut Actor) -> Result<(), Ending> {
         return Err(Ending::Host("inbound.db is not open".to_owned()));
     };
     let finished = std::mem::take(&mut run.finished);
-    let (inbound, written) = smol::unblock(move || {
+    let (inbound, written) = tasks::unblock(move || {
         let written = inbound.append(&rows, &finished);
         (inbound, written)
     })

@@ -25,6 +25,7 @@ use crate::controlplane::store::outbox::Output;
 use crate::controlplane::store::{
     Durability, Ledger, Step, StoreError, attachments, history, inbox, outbox, sessions,
 };
+use crate::controlplane::tasks;
 
 /// One ring of one sandbox.
 #[derive(Debug)]
@@ -129,7 +130,7 @@ impl From<Refused> for Failure {
 pub(super) async fn ingest(ledger: &Ledger, desk: &Desk, ring: Ring) -> Result<Ingested, Failure> {
     let (path, key, cursor, last, epoch) = (ring.path, ring.key, ring.cursor, ring.last, ring.epoch);
     // Everything that its length or depth makes slow is read here, and not where all sessions wait for the ledger.
-    let (rows, actions) = smol::unblock(move || {
+    let (rows, actions) = tasks::unblock(move || {
         let rows = hostile::read(&path, &key, cursor, last)?;
         let read = |row: &OutboundRow| {
             let (text, cause) = envelope(row)?;

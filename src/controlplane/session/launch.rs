@@ -107,7 +107,7 @@ pub(super) async fn launch(
     // Its first process joins its cgroups while everything else is made ready.
     let staging = {
         let (isolator, session, limits) = (isolator.clone(), session.clone(), context.limits);
-        smol::unblock(move || isolator.stage(&session, &limits))
+        tasks::unblock(move || isolator.stage(&session, &limits))
     };
     let prepared = prepare(context, session, number, events).await;
     let staged = staging.await.map_err(|error| Unlaunched::Machine(error.to_string()));
@@ -115,7 +115,7 @@ pub(super) async fn launch(
         (Ok(staged), Ok(prepared)) => (staged, prepared),
         (staged, prepared) => {
             // It must be gone before the next launch of this session makes cgroups of the same name.
-            let staged = smol::unblock(move || staged.map(drop)).await;
+            let staged = tasks::unblock(move || staged.map(drop)).await;
             return Err(prepared.err().or(staged.err()).unwrap_or(Unlaunched::NothingOwed));
         }
     };
@@ -123,7 +123,7 @@ pub(super) async fn launch(
     let paths = spec.paths.clone();
     let last = order.last();
     let (isolator, key) = (isolator.clone(), order.key.clone());
-    let sandbox = smol::unblock(move || isolator.start(staged, &spec, &key))
+    let sandbox = tasks::unblock(move || isolator.start(staged, &spec, &key))
         .await
         .map_err(|error| Unlaunched::Machine(error.to_string()))?;
     fault::point("launch.started");
@@ -191,7 +191,7 @@ async fn prepare(
     let order = order(context, session).await?;
     let paths = SessionPaths::new(&context.paths, session, &order.group.name);
     let (host, name, granted) = (context.host.clone(), order.group.name.clone(), order.grants.clone());
-    let (shown, mut left_out) = smol::unblock(move || host.show(&name, &granted)).await;
+    let (shown, mut left_out) = tasks::unblock(move || host.show(&name, &granted)).await;
     left_out.extend(order.unrecorded.iter().map(Grant::unrecorded));
     for why in &left_out {
         log::warn("sandbox.left_out", &[("session", session), ("group", &order.group.name), ("why", why)]);
@@ -209,7 +209,7 @@ async fn prepare(
         executable_override: fault::value(&format!("sandbox-exe@{}", order.group.name)).map(Into::into),
     };
     let prepared = spec.clone();
-    smol::unblock(move || isolation::prepare(&prepared).map_err(|error| error.to_string()))
+    tasks::unblock(move || isolation::prepare(&prepared).map_err(|error| error.to_string()))
         .await
         .map_err(Unlaunched::Machine)?;
     let allowed = context.allowed(&order.group);
@@ -222,7 +222,7 @@ async fn prepare(
         let rows = snapshot(&order, places.clone(), usage, allowed.turn, files);
         let identity = order.identity;
         let key = order.key.file_key(ConveyorFile::Inbound);
-        smol::unblock(move || {
+        tasks::unblock(move || {
             let inbound = new_inbound(&paths, identity, &key, &rows)
                 .map_err(|error| format!("inbound.db could not be made: {error}"))?;
             let bind = |path: &Path| {

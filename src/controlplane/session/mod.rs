@@ -473,7 +473,7 @@ impl Sessions {
         self.pass_on(self.context().capacity.leave(session));
         if self.context().capacity.is_empty() {
             // What was needed while many ran; the next message waits for a start anyway.
-            smol::unblock(memory::rest).detach();
+            tasks::unblock(memory::rest).detach();
         }
     }
 
@@ -513,7 +513,7 @@ impl Sessions {
         while self.inner.turns.1.recv().await.is_ok() {
             while self.context().capacity.busy() > 0 {
                 let space = self.context().space.clone();
-                if smol::unblock(move || space.room()).await == Room::Critical {
+                if tasks::unblock(move || space.room()).await == Room::Critical {
                     log::error("disk.critical", &[]);
                     for handle in self.actors().values() {
                         let _ = handle.events.try_send(Event::LowDisk);
@@ -522,7 +522,7 @@ impl Sessions {
                 Timer::after(limits::SPACE_EVERY).await;
             }
             // What the turns needed for a moment, and nobody needs now.
-            smol::unblock(memory::trim_heaps).await;
+            tasks::unblock(memory::trim_heaps).await;
         }
     }
 }

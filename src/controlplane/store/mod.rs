@@ -201,7 +201,7 @@ impl Ledger {
         F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     {
         let lease = self.readers.lease().await?;
-        smol::unblock(move || lease.run(work)).await
+        crate::controlplane::tasks::unblock(move || lease.run(work)).await
     }
 
     /// [`Ledger::read`] for a thread that may wait.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use smol::lock::Mutex;
 
 use crate::controlplane::config::Secret;
+use crate::controlplane::tasks;
 use crate::os::process;
 
 /// Longest credential.
@@ -61,7 +62,7 @@ impl Source {
             Self::Given(secret) => Ok(Some(secret.clone())),
             Self::File(path) => {
                 let path = path.clone();
-                smol::unblock(move || from_file(&path)).await.map(Some)
+                tasks::unblock(move || from_file(&path)).await.map(Some)
             }
             Self::Gcloud(gcloud) => gcloud.token().await.map(Some),
         }
@@ -122,7 +123,7 @@ impl Gcloud {
             }
         }
         let (program, environment) = (self.program.clone(), self.environment.clone());
-        let result = smol::unblock(move || print(&program, &environment)).await;
+        let result = tasks::unblock(move || print(&program, &environment)).await;
         *printed = Some((Instant::now(), result.clone()));
         result
     }

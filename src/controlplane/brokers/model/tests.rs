@@ -137,7 +137,8 @@ fn one_socket_serves_one_route_and_closes_with_its_grant() {
     }
     let got = world.exchange("GET /v1/messages HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     assert!(got.contains("405"), "{got}");
-    let connect = world.exchange("CONNECT evil.example:443 HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n");
+    let connect = world
+        .exchange("CONNECT evil.example:443 HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n");
     assert!(connect.starts_with("HTTP/1.1 404"), "{connect}");
     let bad = world.exchange(&post("/v1/messages", "{"));
     assert!(bad.starts_with("HTTP/1.1 400") && bad.contains("invalid_request_error"), "{bad}");

@@ -134,7 +134,7 @@ impl Telegram {
         body: Vec<u8>,
     ) -> (Answer, Option<i64>) {
         let agent = agent.clone();
-        let asked = smol::unblock(move || {
+        let asked = tasks::unblock(move || {
             let sent = agent.post(&url).header("content-type", kind).send(&body);
             let mut response = sent.map_err(|error| outgoing::words(&error))?;
             let status = response.status().as_u16();
@@ -304,7 +304,7 @@ impl Telegram {
                     drop(sent);
                     drop(place);
                 };
-                smol::unblock(post).await;
+                tasks::unblock(post).await;
             })
             .detach();
         }
@@ -412,7 +412,7 @@ impl Telegram {
         let url = wire::file_url(&self.base, self.token.expose(), path)
             .map_err(|wrong| FetchError::Permanent(wrong.to_string()))?;
         let agent = self.fetcher.clone();
-        let fetched = smol::unblock(move || {
+        let fetched = tasks::unblock(move || {
             let mut response = agent.get(&url).call().map_err(|error| outgoing::words(&error))?;
             let status = response.status().as_u16();
             let mut content = Vec::new();
@@ -441,7 +441,7 @@ impl Telegram {
         }
         request.is_genuine();
         let body = request.body.clone();
-        let Ok(update) = smol::unblock(move || json::parse(&body)).await else {
+        let Ok(update) = tasks::unblock(move || json::parse(&body)).await else {
             return HookAnswer::refused(400, "not_json");
         };
         let me = self.me.lock().unwrap_or_else(PoisonError::into_inner).clone();

@@ -21,6 +21,7 @@ use super::supervisor::Reporter;
 use super::{Channel, Doing, Fault, Hook, HookAnswer, Part, Receipt, SendError, Sink};
 use crate::contract::json::{self, Value, only_fields};
 use crate::contract::time::Millis;
+use crate::controlplane::tasks;
 
 /// The longest request: the longest text, with room for what it takes in JSON.
 const BODY_BYTES: usize = 512 << 10;
@@ -71,7 +72,7 @@ impl Webhook {
             Ok::<_, &'static str>(read(&id, &body))
         };
         // What anybody may send must not keep others waiting.
-        let looked = if request.body.len() > SHORT { smol::unblock(look).await } else { look() };
+        let looked = if request.body.len() > SHORT { tasks::unblock(look).await } else { look() };
         let event = match looked {
             Err(why) => return HookAnswer::refused(401, why),
             Ok(Err(wrong)) => return bad(&wrong),

@@ -13,6 +13,7 @@ use crate::contract::json::{self, Value};
 use crate::contract::time::Millis;
 use crate::controlplane::channels::{Attached, Part, Receipt, SendError, outgoing};
 use crate::controlplane::questions::Button;
+use crate::controlplane::tasks;
 
 /// More of an answer is not read.
 const ANSWER_BYTES: u64 = 64 << 10;
@@ -103,7 +104,7 @@ impl Target {
             Signs::BodyToo => Some(secret.sign_body(body.as_bytes())),
         };
         let (agent, url) = (self.agent.clone(), self.url.clone());
-        smol::unblock(move || {
+        tasks::unblock(move || {
             let mut request = agent
                 .post(&url)
                 .header("content-type", "application/json")
