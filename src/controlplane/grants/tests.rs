@@ -128,7 +128,7 @@ fn who_asks_what_is_wrong_waits_for_nobody_that_reads() {
 #[test]
 fn what_does_not_answer_keeps_nothing_else_from_being_seen() {
     let mut host = Host::with(Path::new("/no-such-state"), &["/usr"]);
-    host.looks = Looks::waiting(std::time::Duration::from_secs(2));
+    host.looks = Looks::waiting(std::time::Duration::from_secs(5));
     let (_held, waits) = std::sync::mpsc::channel::<()>();
     let (gone, there) = ("/usr/bin", "/usr/lib");
     let _asked = host.looks.start(Path::new(gone), host.looks.begin(), move || {
@@ -143,7 +143,7 @@ fn what_does_not_answer_keeps_nothing_else_from_being_seen() {
         what: What::Directory { source: source.into(), which },
     };
     let (group, grants) = (GroupName::parse("a").unwrap(), [grant("a", gone), grant("b", there)]);
-    host.looks = Looks::waiting(std::time::Duration::from_secs(2));
+    host.looks = Looks::waiting(std::time::Duration::from_secs(5));
     let (_held, waits) = std::sync::mpsc::channel::<()>();
     let _asked = host.looks.start(Path::new(gone), host.looks.begin(), move || {
         let _ = waits.recv();
