@@ -11,6 +11,7 @@ use super::{Api, body};
 use crate::contract::ids::UserId;
 use crate::contract::json::Value;
 use crate::controlplane::approvals::places;
+use crate::controlplane::channels::descriptor;
 use crate::controlplane::http::{Body, json_response};
 use crate::controlplane::principals::{self, Principal, Scope};
 use crate::controlplane::store::approvals::{self, Chat};
@@ -45,6 +46,14 @@ pub(super) async fn begin(
         .map_err(Problem::invalid)?;
     if let Some(missing) = api.channels.missing(place.channel, &place.instance) {
         return Err(Problem::invalid(missing));
+    }
+    // There whoever holds the account's secret presses as anybody: a second name is no second person.
+    let is_anybody = descriptor::find(place.channel).is_some_and(|known| known.names_are_the_accounts);
+    if is_anybody && api.gateway.wants_four_eyes() {
+        return Err(Problem::forbidden(
+            "the operator's policy wants two people for a change, and on this platform whoever holds the account's secret \
+             speaks for all its users; show it to somebody on a platform that knows who presses, or leave it out",
+        ));
     }
     let object = id.to_string();
     let chat = api

@@ -12,7 +12,7 @@ use crate::controlplane::store::changes::{Change, State};
 pub(super) const BUTTON: &str = "a:";
 /// Longest card, in UTF-16 units: a message of every platform has room for it.
 const MOST: usize = 3600;
-/// Longest reason, note or name on a card, in characters; the rest is told by its number.
+/// Longest reason, note or name on a card, in UTF-16 units as it is shown; the rest is told by its number.
 const MOST_WORDS: usize = 400;
 
 /// What a card is to show.
@@ -28,11 +28,11 @@ pub(super) struct Face {
     pub(super) is_over: bool,
 }
 
-/// The card of a change that its person may decide; so many `more` wait that are not shown.
-pub(super) fn asking(keyring: &Keyring, card: &Card, change: &Change, more: usize) -> Face {
+/// The card of a change that its person may decide, and whether it says that more wait which are not shown.
+pub(super) fn asking(keyring: &Keyring, card: &Card, change: &Change, more: bool) -> Face {
     let mut end = format!("digest {}\nlapses {}", change.digest, change.expires_at.to_rfc3339());
-    if more > 0 {
-        end.push_str(&format!("\n{more} more wait and are not shown here: ironctl change pending"));
+    if more {
+        end.push_str("\nMore wait that are not shown here: ironctl change pending");
     }
     let (text, is_whole) = laid_out("A change waits for your decision.", change, &end);
     let button = |verdict: Verdict| Button {
@@ -45,18 +45,35 @@ pub(super) fn asking(keyring: &Keyring, card: &Card, change: &Change, more: usiz
         buttons.push(button(Verdict::Approve));
     }
     buttons.push(button(Verdict::Reject));
-    Face { shown: asks(&change.digest), text, buttons, is_over: false }
+    Face { shown: asks(&change.digest, more), text, buttons, is_over: false }
 }
 
 /// The word of a card that asks for a decision on this digest.
-pub(super) fn asks(digest: &str) -> String {
-    format!("ask {digest}")
+pub(super) fn asks(digest: &str, more: bool) -> String {
+    format!("ask {digest}{}", if more { " more" } else { "" })
 }
 
-/// The card of a change that its person does not decide any more.
+/// The digest of such a word.
+pub(super) fn asked(shown: &str) -> Option<&str> {
+    shown.strip_prefix("ask ")?.split(' ').next()
+}
+
+/// The card of a change that its person does not decide any more. What it would do now is not for them to see.
 pub(super) fn taken_away(change: &Change) -> Face {
-    let told = told("You are not asked about this change any more.", change);
-    Face { shown: "off".to_owned(), text: told, buttons: Vec::new(), is_over: false }
+    let text = format!("{}\n\n{}", "You are not asked about this change any more.", which(change));
+    Face { shown: "off".to_owned(), text, buttons: Vec::new(), is_over: false }
+}
+
+/// The card of a change that is not pending, for somebody who could not decide it any more.
+pub(super) fn over(change: &Change) -> Face {
+    let Face { shown, is_over, .. } = decided(change);
+    let text = format!("This change is {}.\n\n{}", change.state.as_str(), which(change));
+    Face { shown, text, buttons: Vec::new(), is_over }
+}
+
+/// A change by its name.
+fn which(change: &Change) -> String {
+    format!("{} of {}, {}", plain::word(&change.kind), change.group, change.id)
 }
 
 /// The card of a change that is not pending.
@@ -125,13 +142,8 @@ fn told(says: &str, change: &Change) -> String {
 
 /// A card, and whether all of the difference is on it.
 fn laid_out(says: &str, change: &Change, end: &str) -> (String, bool) {
-    let mut head = format!(
-        "{says}\n\n{} of {}, {}\nasked by {}",
-        plain::word(&change.kind),
-        change.group,
-        change.id,
-        words(&change.requested_by, &plain::word)
-    );
+    let mut head =
+        format!("{says}\n\n{}\nasked by {}", which(change), words(&change.requested_by, &plain::word));
     if !change.label.is_empty() {
         head.push_str(&format!(", who says to be {}", words(&change.label, &plain::word)));
     }
@@ -162,14 +174,19 @@ fn laid_out(says: &str, change: &Change, end: &str) -> (String, bool) {
     (cut(&shown, left), false)
 }
 
-/// Words of somebody else, escaped, and cut where they are long.
+/// Words of somebody else, escaped, and cut where they are long: what is escaped may be many times as long.
 fn words<'a>(text: &'a str, escaped: &dyn Fn(&str) -> std::borrow::Cow<'_, str>) -> String {
-    let all = text.chars().count();
-    if all <= MOST_WORDS {
-        return escaped(text).into_owned();
+    let whole = escaped(text);
+    if units(&whole) <= MOST_WORDS {
+        return whole.into_owned();
     }
-    let cut: String = text.chars().take(MOST_WORDS).collect();
-    format!("{} (and {} characters more)", escaped(&cut), all - MOST_WORDS)
+    let mut used = 0;
+    let fits = |c: &char| {
+        used += units(&escaped(c.encode_utf8(&mut [0; 4])));
+        used <= MOST_WORDS
+    };
+    let cut: String = text.chars().take_while(fits).collect();
+    format!("{} (and {} characters more)", escaped(&cut), text.chars().count() - cut.chars().count())
 }
 
 fn units(text: &str) -> usize {

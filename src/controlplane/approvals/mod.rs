@@ -11,11 +11,12 @@ pub mod press;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rusqlite::Transaction;
 use smol::channel::{Receiver, Sender};
 use smol::future::FutureExt;
 use smol::lock::Semaphore;
@@ -34,7 +35,7 @@ use super::store::changes::{self, State};
 use super::store::{Ledger, Step, StoreError};
 use super::tasks;
 use super::telemetry::log;
-use crate::contract::ids::UserId;
+use crate::contract::ids::{MessageId, UserId};
 
 /// Cards on their way at once, of all people.
 const AT_ONCE: usize = 16;
@@ -49,6 +50,12 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Between two tries to show a card, at first and at most.
 const PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// The longest that a platform's own hint is followed.
+const LONGEST_HINT: Duration = Duration::from_secs(3600);
+/// What a card shows is tried to be changed so often.
+const MOST_EDITS: u32 = 12;
+/// After so many tries in a row that failed, it is shown that nothing is shown.
+const FAILURES_TOLD: u32 = 3;
 
 /// Shows cards. Clones are handles to the same.
 #[derive(Clone)]
@@ -69,6 +76,8 @@ struct Inner {
     looking: Mutex<Option<Task<()>>>,
     /// Rings when nothing is done for anybody any more.
     idle: Bell,
+    /// Rings when there may be more for somebody for whom something is done already.
+    more: Bell,
 }
 
 impl Approvals {
@@ -93,6 +102,7 @@ impl Approvals {
                 closing: smol::channel::bounded(1),
                 looking: Mutex::default(),
                 idle: Bell::default(),
+                more: Bell::default(),
             }),
         };
         let looking = tasks::spawn(approvals.clone().look(recorded));
@@ -151,6 +161,7 @@ impl Approvals {
         }
         if let Some(has_more) = working.get_mut(&user) {
             *has_more = true;
+            self.inner.more.ring();
             return;
         }
         working.insert(user.clone(), false);
@@ -168,19 +179,15 @@ impl Approvals {
 
     /// Does what is to be done for one person, until nothing is.
     async fn work(self, user: UserId) {
-        let mut failures = 0;
+        let mut waits = Waits::default();
         loop {
-            let pause = match self.step(&user, failures).await {
+            let more = self.inner.more.watch();
+            let pause = match self.step(&user, &mut waits).await {
+                // What waits for its time is looked at then; meanwhile others may come.
+                Ok(None) if !waits.0.is_empty() => waits.next().min(SLOW),
                 Ok(None) if self.retires(&user) => return,
                 Ok(None) => Duration::ZERO,
-                Ok(Some(pause)) if pause.is_zero() => {
-                    failures = 0;
-                    pause
-                }
-                Ok(Some(pause)) => {
-                    failures += 1;
-                    pause
-                }
+                Ok(Some(pause)) => pause,
                 Err(error) => {
                     log::warn("approvals.not_stored", &[("error", &error)]);
                     LEDGER_PAUSE
@@ -192,7 +199,11 @@ impl Approvals {
             };
             let wait = async {
                 if !pause.is_zero() {
-                    Timer::after(pause).await;
+                    let due = async {
+                        Timer::after(pause).await;
+                        Ok(())
+                    };
+                    let _ = more.recv().or(due).await;
                 }
                 self.inner.closing.0.is_closed()
             };
@@ -215,14 +226,14 @@ impl Approvals {
     }
 
     /// Does one thing for somebody. Gives how long to wait before the next; `None` when nothing was to be done.
-    async fn step(&self, user: &UserId, failures: u32) -> Result<Option<Duration>, StoreError> {
+    async fn step(&self, user: &UserId, waits: &mut Waits) -> Result<Option<Duration>, StoreError> {
         let (who, gateway, keyring) = (user.clone(), self.inner.gateway.clone(), self.inner.keyring.clone());
-        let channels = self.inner.channels.clone();
+        let (channels, later) = (self.inner.channels.clone(), waits.later());
         let next = self.inner.ledger.read(move |conn| {
             // Where there is no such account now there may be one again.
             let chat = approvals::chat_of(conn, &who)?;
             let chat = chat.filter(|chat| channels.has(&chat.channel, &chat.instance));
-            next(conn, &gateway, &keyring, &who, chat)
+            next(conn, &gateway, &keyring, &who, chat, &later)
         });
         let next = next.await?;
         if matches!(next, Next::Nothing) {
@@ -238,19 +249,19 @@ impl Approvals {
             Next::Make(change, chat) => {
                 ledger.write_step(Step::Card, move |tx| approvals::add_card(tx, &change, &chat)).await?;
             }
-            Next::Forget(number) => {
-                ledger.write_step(Step::Card, move |tx| approvals::forget_card(tx, number)).await?;
+            Next::Forget(card) => {
+                ledger.write_step(Step::Card, move |tx| approvals::forget_card(tx, &card)).await?;
             }
             Next::Show(what) => {
                 let (card, face) = *what;
-                return self.show(card, face, failures).await.map(Some);
+                self.show(card, face, waits).await?;
             }
         }
         Ok(Some(Duration::ZERO))
     }
 
-    /// Shows a card as what it is now.
-    async fn show(&self, card: Card, face: Face, failures: u32) -> Result<Duration, StoreError> {
+    /// Shows a card as what it is now, or has it wait.
+    async fn show(&self, card: Card, face: Face, waits: &mut Waits) -> Result<(), StoreError> {
         let part = Part {
             message: card.message.clone(),
             number: 0,
@@ -263,7 +274,7 @@ impl Approvals {
             file: None,
             buttons: face.buttons.clone(),
             is_verbatim: true,
-            edit: if card.shown.is_empty() { 0 } else { card.edits.saturating_add(1) },
+            edit: version(&face.shown, card.edits),
         };
         let sent = {
             let _place = self.inner.places.acquire().await;
@@ -278,27 +289,18 @@ impl Approvals {
         };
         let (receipt, failure) = match sent {
             Ok(receipt) => (Some(receipt.0), None),
-            Err(SendError::Auth(_)) => {
-                let well = async {
-                    self.inner.channels.well(&card.channel, &card.instance).await;
-                };
-                let over = async {
-                    let _ = self.inner.closing.1.recv().await;
-                };
-                well.or(over).await;
-                return Ok(PAUSE);
-            }
+            Err(SendError::Auth(why)) => return self.put_off(&card, None, why, waits).await,
             Err(SendError::Retry(hint, why)) => {
-                log::warn(
-                    "approvals.not_shown",
-                    &[("change", &card.change), ("user", &card.user), ("reason", &why)],
-                );
-                let usual = PAUSE.saturating_mul(1 << failures.min(9)).min(LONGEST_PAUSE);
-                return Ok(jittered(hint.unwrap_or(usual).min(LONGEST_PAUSE * 12)));
+                // What is there already is not worth trying for ever.
+                if card.receipt.is_none() || waits.failures(&card.message) < MOST_EDITS {
+                    return self.put_off(&card, hint, why, waits).await;
+                }
+                (None, Some(why))
             }
             Err(SendError::Permanent(why)) => (None, Some(why)),
             Err(SendError::Moved(_)) => (None, Some("the chat has another name now".to_owned())),
         };
+        let message = card.message.clone();
         if let Some(why) = &failure {
             log::warn(
                 "approvals.refused",
@@ -315,15 +317,77 @@ impl Approvals {
                 // It cannot be changed any more: another one asks as long as somebody is to be asked, and then its
                 // buttons say what came of it.
                 return match changes::get(tx, &card.change)?.map(|change| change.state) {
-                    Some(State::Pending) => approvals::forget_card(tx, card.number),
+                    Some(State::Pending) => approvals::forget_card(tx, &card),
                     _ => approvals::set_shown(tx, &card, &face.shown, None, true),
                 };
             }
             let is_over = face.is_over || failure.is_some();
             approvals::set_shown(tx, &card, &face.shown, receipt.as_deref(), is_over)?;
+            if card.receipt.is_none() && failure.is_none() {
+                // It works again: what was refused before is tried once more.
+                approvals::forget_refused(tx, &card.user)?;
+            }
             approvals::set_failure(tx, &card.user, failure.as_deref())
         });
         noted.await?;
-        Ok(Duration::ZERO)
+        waits.0.remove(&message);
+        Ok(())
     }
+
+    /// A card could not be shown now: others go on, and its person's operator can see why.
+    async fn put_off(
+        &self,
+        card: &Card,
+        hint: Option<Duration>,
+        why: String,
+        waits: &mut Waits,
+    ) -> Result<(), StoreError> {
+        log::warn("approvals.not_shown", &[("change", &card.change), ("user", &card.user), ("reason", &why)]);
+        waits.put_off(card.message.clone(), hint);
+        if waits.failures(&card.message) == FAILURES_TOLD {
+            let user = card.user.clone();
+            let told = move |tx: &Transaction<'_>| approvals::set_failure(tx, &user, Some(&why));
+            self.inner.ledger.write_step(Step::Card, told).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Cards that could not be shown and wait for another try: until when, and how often they failed.
+#[derive(Debug, Default)]
+struct Waits(HashMap<MessageId, (Instant, u32)>);
+
+impl Waits {
+    fn failures(&self, card: &MessageId) -> u32 {
+        self.0.get(card).map_or(0, |(_, failures)| *failures)
+    }
+
+    /// The platform's own hint is the least.
+    fn put_off(&mut self, card: MessageId, hint: Option<Duration>) {
+        let failures = self.failures(&card);
+        let usual = jittered(PAUSE.saturating_mul(1 << failures.min(9)).min(LONGEST_PAUSE));
+        let pause = hint.map_or(usual, |hint| hint.min(LONGEST_HINT).max(usual));
+        self.0.insert(card, (Instant::now() + pause, failures.saturating_add(1)));
+    }
+
+    /// Those whose time is not there yet.
+    fn later(&self) -> HashSet<MessageId> {
+        let now = Instant::now();
+        self.0.iter().filter(|(_, (due, _))| *due > now).map(|(card, _)| card.clone()).collect()
+    }
+
+    /// How long until the first one's is.
+    fn next(&self) -> Duration {
+        let first = self.0.values().map(|(due, _)| *due).min();
+        first.map_or(PAUSE, |due| due.saturating_duration_since(Instant::now()).max(BREATH))
+    }
+}
+
+/// What a card shows, and how often it showed something before, as a number: a platform that knows it from another try
+/// takes it once, and takes what is something else.
+fn version(shown: &str, before: u32) -> u32 {
+    let text = format!("{before} {shown}");
+    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    let first = digest.as_ref().first_chunk::<4>().copied().unwrap_or_default();
+    u32::from_be_bytes(first).max(1)
 }

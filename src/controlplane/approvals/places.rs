@@ -36,6 +36,10 @@ pub fn place(user: &UserId, instance: Option<&str>, chat: Option<&str>) -> Resul
     let handle = user.handle();
     let chat = match (platform.names_are_the_accounts, chat) {
         // There the chat of two is called as its person is.
+        // A group or a channel that speaks as itself is nobody, and everybody in it would be shown.
+        (false, _) if handle.starts_with('-') => {
+            return Err(format!("{user} is a group or a channel; give somebody of their own"));
+        }
         (false, None) => handle,
         (false, Some(chat)) if chat == handle => chat,
         (false, Some(_)) => {
@@ -77,6 +81,7 @@ mod tests {
             ("telegram:42", None, Some("-1001"), Err("own chat")),
             ("telegram:42", Some("No"), None, Err("instance must be")),
             ("telegram:ann", None, None, Err("chat must be")),
+            ("telegram:-1001", None, None, Err("a group or a channel")),
             ("webhook:ann", None, Some("ops"), Ok(("webhook", "", "ops"))),
             ("webhook-ops:ann", None, Some("dm/ann"), Ok(("webhook", "ops", "dm/ann"))),
             ("webhook-ops:ann", Some("ops"), Some("ann"), Ok(("webhook", "ops", "ann"))),

@@ -2,7 +2,7 @@
 //! what they carry must be what the host put there for exactly what the change is now. Everything else is decided as
 //! every decision is. Touches the ledger, through the gateway.
 
-use super::card::{self, asks};
+use super::card;
 use crate::contract::ids::UserId;
 use crate::controlplane::audit::ActError;
 use crate::controlplane::gateway::Gateway;
@@ -42,6 +42,7 @@ pub async fn press(
     let Some((card, change)) = found.await? else { return Ok(NOTHING) };
     // Whoever was shown it elsewhere, or made it up, is told what everybody is told of what is not there.
     if (card.channel.as_str(), card.instance.as_str(), card.chat.as_str()) != (channel, instance, chat) {
+        log::warn("approvals.press_elsewhere", &[("change", &change.id), ("card", &number), ("by", &user)]);
         return Ok(NOTHING);
     }
     let of = |digest: &str| {
@@ -49,10 +50,12 @@ pub async fn press(
         [Verdict::Approve, Verdict::Reject].into_iter().find(is_it)
     };
     let Some(verdict) = of(&change.digest) else {
-        let shown = card.shown.strip_prefix(&asks("")).unwrap_or_default();
+        let shown = card::asked(&card.shown).unwrap_or_default();
         return Ok(if of(shown).is_some() { CHANGED } else { NOTHING });
     };
     if user != card.user {
+        // Whoever shows a button of somebody else's has seen what was shown to them alone.
+        log::warn("approvals.foreign_press", &[("change", &change.id), ("card", &number), ("by", &user)]);
         return Ok(NOT_YOU);
     }
     if change.state != State::Pending {
@@ -72,7 +75,11 @@ pub async fn press(
         Err(ActError::Unavailable(_)) => {
             "Nothing was decided, because it cannot be recorded now; try again later."
         }
-        Err(ActError::Unexported { .. }) => "It is decided; it takes effect when it is recorded.",
+        Err(ActError::Unexported { done: Ok(_), .. }) => {
+            "It is decided; it takes effect when it is recorded."
+        }
+        // That it lapsed or is another one now is recorded too; it is not decided for that.
+        Err(ActError::Unexported { done: Err(not), .. }) => words(&not),
         Err(ActError::Store(error)) => return Err(error),
     };
     log::info("approvals.pressed", &[("change", &what), ("user", &who), ("told", &told)]);

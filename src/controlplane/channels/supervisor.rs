@@ -142,6 +142,22 @@ struct Entry {
     reporter: Reporter,
 }
 
+impl Entry {
+    /// What came of something that was to be sent, and what it says of the account.
+    fn outcome<T>(&self, sent: std::thread::Result<Result<T, SendError>>) -> Result<T, SendError> {
+        let sent = sent.unwrap_or_else(|_| {
+            log::error("channel.panicked", &[("channel", &self.reporter.name)]);
+            Err(SendError::Permanent("the channel failed on this message".to_owned()))
+        });
+        match &sent {
+            Err(SendError::Auth(why)) => self.reporter.set(State::AuthFailed, Some(why)),
+            Ok(_) if self.reporter.get().state == State::AuthFailed => self.reporter.connected(),
+            _ => {}
+        }
+        sent
+    }
+}
+
 /// One account, for people.
 #[derive(Clone, Debug)]
 pub struct Shown {
@@ -296,11 +312,7 @@ impl Channels {
         if entry.reporter.get().state == State::Disabled {
             return Err(SendError::Auth("the account is disabled".to_owned()));
         }
-        let edited = AssertUnwindSafe(entry.channel.edit(part, receipt)).catch_unwind().await;
-        edited.unwrap_or_else(|_| {
-            log::error("channel.panicked", &[("channel", &entry.reporter.name)]);
-            Err(SendError::Permanent("the channel failed on this message".to_owned()))
-        })
+        entry.outcome(AssertUnwindSafe(entry.channel.edit(part, receipt)).catch_unwind().await)
     }
 
     /// Brings a part of a message to its chat.
@@ -315,17 +327,7 @@ impl Channels {
         if entry.reporter.get().state == State::Disabled {
             return Err(SendError::Auth("the account is disabled".to_owned()));
         }
-        let sent = AssertUnwindSafe(entry.channel.send(part)).catch_unwind().await;
-        let sent = sent.unwrap_or_else(|_| {
-            log::error("channel.panicked", &[("channel", &entry.reporter.name)]);
-            Err(SendError::Permanent("the channel failed on this message".to_owned()))
-        });
-        match &sent {
-            Err(SendError::Auth(why)) => entry.reporter.set(State::AuthFailed, Some(why)),
-            Ok(_) if entry.reporter.get().state == State::AuthFailed => entry.reporter.connected(),
-            _ => {}
-        }
-        sent
+        entry.outcome(AssertUnwindSafe(entry.channel.send(part)).catch_unwind().await)
     }
 
     /// Shows in a chat that somebody is writing, if its account is connected.

@@ -29,7 +29,9 @@ use super::session::Sessions;
 use super::store::attachments::{self, NewFile};
 use super::store::inbox::{self, Accepted, NewInbound};
 use super::store::sessions::Place;
-use super::store::{Ledger, Step, StoreError, attention, channel_state, held, messaging_groups, wirings};
+use super::store::{
+    Ledger, Step, StoreError, approvals, attention, channel_state, held, messaging_groups, wirings,
+};
 use super::tasks;
 use super::telemetry::log;
 use super::telemetry::metrics::METRICS;
@@ -333,7 +335,15 @@ fn take(
     let (mut outcomes, mut strangers) = (Vec::new(), Vec::new());
     let mut holding: Option<Accepted> = None;
     let files = files(&event);
-    let text = with_what_it_answers(&event, channel, instance);
+    // What is on a card is for whoever decides it, and not for the agent of that chat.
+    let answers_a_card = match &event.reply_to {
+        Some(answered) => approvals::is_card(tx, &place, &answered.message_id)?,
+        None => false,
+    };
+    let text = match answers_a_card {
+        true => event.text.clone(),
+        false => with_what_it_answers(&event, channel, instance),
+    };
     let mut open = answers::open(tx, keyring, &place, &event)?;
     for Plan { wiring, partition, mut verdict, mut reason } in
         plan(tx, &said, now, |wiring| bots.speaks(wiring, &sender, Instant::now()))?

@@ -4,6 +4,7 @@
 use rusqlite::{Connection, Row, Transaction, params};
 
 use super::inbox::message_id;
+use super::sessions::Place;
 use super::users::user_id;
 use super::{StoreError, rows};
 use crate::contract::ids::{ChangeId, GroupName, MessageId, UserId};
@@ -102,6 +103,8 @@ pub fn set_chat(
     (channel, instance, chat): (&str, &str, &str),
 ) -> Result<bool, StoreError> {
     let known = chat_of(tx, user)?;
+    // What could not be shown is tried once more, wherever.
+    forget_refused(tx, user)?;
     if known.as_ref().is_some_and(|known| {
         known.failure.is_none()
             && (known.channel.as_str(), known.instance.as_str(), known.chat.as_str())
@@ -197,6 +200,17 @@ pub fn is_open(conn: &Connection, number: u64, user: &UserId) -> Result<bool, St
     Ok(conn.prepare_cached(sql)?.query_row(params![number, user.to_string()], |row| row.get(0))?)
 }
 
+/// Whether a message of a platform, by its name there, is a card.
+///
+/// # Errors
+/// SQLite's.
+pub fn is_card(conn: &Connection, place: &Place, message: &str) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM approval_cards
+               WHERE channel = ?1 AND instance = ?2 AND chat = ?3 AND receipt = ?4)";
+    let values = [place.channel.as_str(), place.instance.as_str(), place.chat.as_str(), message];
+    Ok(conn.prepare_cached(sql)?.query_row(values, |row| row.get(0))?)
+}
+
 /// Makes a card for somebody, to be sent. Does nothing when there is one of that change.
 ///
 /// # Errors
@@ -227,21 +241,39 @@ pub fn set_shown(
     receipt: Option<&str>,
     is_over: bool,
 ) -> Result<(), StoreError> {
-    let edits = card.edits.saturating_add(u32::from(!card.shown.is_empty()));
+    let edits = card.edits.saturating_add(1);
     let sql =
         "UPDATE approval_cards SET shown = ?2, receipt = coalesce(?3, receipt), is_over = ?4, edits = ?5
-               WHERE number = ?1";
-    tx.prepare_cached(sql)?.execute(params![card.number, shown, receipt, is_over, edits])?;
+               WHERE number = ?1 AND message = ?6";
+    tx.prepare_cached(sql)?.execute(params![
+        card.number,
+        shown,
+        receipt,
+        is_over,
+        edits,
+        card.message.as_str()
+    ])?;
     Ok(())
 }
 
-/// Forgets a card.
+/// Forgets a card; not another one that was given its number meanwhile.
 ///
 /// # Errors
 /// SQLite's.
-pub fn forget_card(tx: &Transaction<'_>, number: u64) -> Result<(), StoreError> {
-    tx.prepare_cached("DELETE FROM approval_cards WHERE number = ?1")?.execute([number])?;
+pub fn forget_card(tx: &Transaction<'_>, card: &Card) -> Result<(), StoreError> {
+    let sql = "DELETE FROM approval_cards WHERE number = ?1 AND message = ?2";
+    tx.prepare_cached(sql)?.execute(params![card.number, card.message.as_str()])?;
     Ok(())
+}
+
+/// Forgets the cards of somebody that were refused when they were sent, so that they are tried once more. Says whether
+/// there were any.
+///
+/// # Errors
+/// SQLite's.
+pub fn forget_refused(tx: &Transaction<'_>, user: &UserId) -> Result<bool, StoreError> {
+    let sql = "DELETE FROM approval_cards WHERE user = ?1 AND receipt IS NULL AND is_over = 1";
+    Ok(tx.prepare_cached(sql)?.execute([user.to_string()])? > 0)
 }
 
 /// A change that waits: as much of it as says who may decide it, as a rule.

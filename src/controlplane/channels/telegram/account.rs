@@ -374,7 +374,8 @@ impl Telegram {
                 Err(wrong) => return Err(SendError::Permanent(wrong.to_string())),
             };
             match self.ask(&self.agent, request).await {
-                Answer::CannotParse if style == Style::Html => style = Style::Plain,
+                // What is to stand there as it is would be read for links and names without its frame.
+                Answer::CannotParse if style == Style::Html && !part.is_verbatim => style = Style::Plain,
                 Answer::ThreadGone if thread.is_some() => thread = None,
                 Answer::CannotParse | Answer::ThreadGone => break,
                 answer => return self.sent(answer),
