@@ -1,13 +1,17 @@
 //! Chooses the role from the program's name or its first word, and nothing else.
 
 use std::io::Write;
-use std::process::ExitCode;
 
 use ironclaw::ironctl::Failure;
 use ironclaw::{front, ironctl, os, sandbox};
 
-fn main() -> ExitCode {
+fn main() -> ! {
     os::startup();
+    os::process::leave(run())
+}
+
+/// The process's exit code.
+fn run() -> u8 {
     let words: Result<Vec<String>, _> = std::env::args_os().map(std::ffi::OsString::into_string).collect();
     let Ok(words) = words else { return end(Err(Failure::usage("an argument is not UTF-8 text"))) };
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -37,14 +41,14 @@ fn main() -> ExitCode {
 }
 
 /// One line for people, a code for programs; a reader that left is no failure.
-fn end(result: Result<(), Failure>) -> ExitCode {
+fn end(result: Result<(), Failure>) -> u8 {
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(failure) => {
             if !failure.text.is_empty() {
                 let _ = writeln!(std::io::stderr(), "ironclaw: {failure}");
             }
-            ExitCode::from(failure.code)
+            failure.code
         }
     }
 }

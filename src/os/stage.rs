@@ -8,7 +8,6 @@ use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use super::seen::{self, Seen};
 use super::{cage, memory};
@@ -263,16 +262,16 @@ impl Report {
 
 /// Runs the role: reads plan and key from standard input, reports on standard output, and ends as the sandbox
 /// ended. Only ever called from `main`, in a process that has one thread.
-pub fn run() -> ExitCode {
-    let Ok(status) = take_status() else { return ExitCode::from(FAILED) };
+pub fn run() -> u8 {
+    let Ok(status) = take_status() else { return FAILED };
     let mut status = Some(status);
     match carry_out(&mut status) {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => code,
         Err(failure) => {
             if let Some(status) = status {
                 let _ = rustix::io::write(&status, failure_line(&failure).as_bytes());
             }
-            ExitCode::from(FAILED)
+            FAILED
         }
     }
 }

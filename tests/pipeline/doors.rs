@@ -105,7 +105,8 @@ fn what_is_wrong_in_the_settings_keeps_it_from_starting() {
     ] {
         write(&home, text, mode);
         let mut daemon = Serve::new(&home, Runtime::Native).start();
-        assert_eq!(daemon.ended().code(), Some(1), "{text}");
+        let ended = daemon.ended();
+        assert_eq!(ended.code(), Some(1), "{ended}: {text}");
         let line = daemon.log.wait_for(about, |line| line.contains(about));
         assert!(line.contains("help channels") || mode == 0o644, "{line}");
         assert!(!daemon.log.contains(&long), "{line}");
@@ -115,6 +116,22 @@ fn what_is_wrong_in_the_settings_keeps_it_from_starting() {
         let output = run(home.command(["serve", "--ingress-addr", flag]));
         assert_eq!(output.status.code(), Some(2));
         assert!(String::from_utf8_lossy(&output.stderr).contains(about), "{output:?}");
+    }
+}
+
+/// Whoever is still at work in the ledger when a start fails does not turn its end into a crash.
+#[test]
+fn a_start_that_fails_ends_in_order_whatever_still_works() {
+    let home = Home::new(Build::Faults, User::Root);
+    let url = format!(
+        "[[channel]]\ntype = \"webhook\"\nsecret = \"{}\"\nurl = \"http://chat.example\"\n",
+        marker() + &marker()
+    );
+    write(&home, &url, 0o600);
+    for _ in 0..10 {
+        let mut daemon = Serve::new(&home, Runtime::Native).fault("busy-ledger=1").start();
+        let ended = daemon.ended();
+        assert_eq!(ended.code(), Some(1), "{ended}");
     }
 }
 

@@ -122,6 +122,10 @@ impl Ledger {
             Ok(connection)
         })?;
         keyring.mark_ledger_made()?;
+        #[cfg(feature = "faults")]
+        if crate::contract::fault::value("busy-ledger").is_some() {
+            busy(&path, &key);
+        }
         let (orders, waiting) = smol::channel::bounded(writer::WAITING);
         let happened = Arc::new(Bell::default());
         let thread = std::thread::Builder::new()
@@ -296,4 +300,17 @@ fn is_without_log(path: &Path) -> bool {
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");
     fs::symlink_metadata(log).map_or(0, |meta| meta.len()) == 0
+}
+
+/// Threads that open the ledger and read in it until the process ends.
+#[cfg(feature = "faults")]
+fn busy(path: &Path, key: &cipher::FileKey) {
+    for _ in 0..8 {
+        let (path, key) = (path.to_owned(), key.clone());
+        std::thread::spawn(move || {
+            while let Ok(connection) = cipher::open(&path, &key, Role::LedgerReader) {
+                let _ = connection.query_row("SELECT count(*) FROM users", [], |_| Ok(()));
+            }
+        });
+    }
 }

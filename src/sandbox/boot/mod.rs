@@ -10,7 +10,6 @@ use std::fmt;
 use std::os::unix::net::UnixStream;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::thread::JoinHandle;
 
 use crate::contract::cipher::{ConveyorFile, SessionKey};
@@ -32,16 +31,16 @@ use flags::{Asked, Flags};
 
 /// Runs the role; `words` are those after `sandbox`. Exit code 0 when the host ended it, 1 for any failure,
 /// 2 for wrong usage.
-pub fn main(words: &[&str]) -> ExitCode {
+pub fn main(words: &[&str]) -> u8 {
     let flags = match flags::parse(words) {
         Ok(Asked::Run(flags)) => flags,
         Ok(Asked::Help(text)) => {
             print!("{text}");
-            return ExitCode::SUCCESS;
+            return 0;
         }
         Err(wrong) => {
             eprintln!("ironclaw sandbox: {wrong}");
-            return ExitCode::from(2);
+            return 2;
         }
     };
     #[cfg(feature = "faults")]
@@ -49,10 +48,10 @@ pub fn main(words: &[&str]) -> ExitCode {
         fault::set(list);
     }
     match run(*flags) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(error) => {
             eprintln!("ironclaw sandbox: {error}");
-            ExitCode::FAILURE
+            1
         }
     }
 }
