@@ -27,6 +27,7 @@ mod erased;
 mod files;
 mod heard;
 mod killed;
+mod models;
 mod peers;
 mod random;
 mod scenario;

@@ -21,6 +21,8 @@ pub enum Build {
     Hostile,
     /// A Telegram of our own.
     Telegram,
+    /// Providers of models of our own.
+    Models,
 }
 
 /// As whom it runs.
@@ -204,6 +206,7 @@ pub fn executable(build: Build) -> PathBuf {
         Build::Faults => ("IRONCLAW_TEST_FAULTS_EXE", faults_build("ironclaw")),
         Build::Hostile => ("IRONCLAW_TEST_HOSTILE_EXE", faults_build("hostile-sandbox")),
         Build::Telegram => ("IRONCLAW_TEST_TELEGRAM_EXE", faults_build("fake-telegram")),
+        Build::Models => ("IRONCLAW_TEST_MODELS_EXE", faults_build("fake-models")),
     };
     let path = std::env::var_os(variable).map_or(fallback, PathBuf::from);
     assert!(path.exists(), "{} is not there; tests/run builds it ({variable} may name it)", path.display());

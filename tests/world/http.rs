@@ -91,7 +91,7 @@ impl<'a> Request<'a> {
         (status, reader.into_inner())
     }
 
-    fn open(self, to: SocketAddr) -> std::io::Result<BufReader<TcpStream>> {
+    pub fn open(self, to: SocketAddr) -> std::io::Result<BufReader<TcpStream>> {
         let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;

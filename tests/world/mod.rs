@@ -18,6 +18,7 @@ pub mod home;
 pub mod http;
 pub mod install;
 pub mod leftovers;
+pub mod models;
 pub mod points;
 pub mod telegram;
 
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 pub use chat::{Chat, Entry};
 pub use daemon::{Daemon, Serve};
 pub use home::{Build, Home, User};
+pub use models::Models;
 pub use telegram::Telegram;
 
 /// How long a test waits for something that should happen at once. It is long because the machine may be
