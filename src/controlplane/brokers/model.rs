@@ -5,6 +5,7 @@
 pub mod calls;
 mod checks;
 pub mod credential;
+mod echo;
 pub mod endpoint;
 mod mock;
 mod pace;

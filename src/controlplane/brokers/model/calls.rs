@@ -188,6 +188,11 @@ impl Call {
         }
     }
 
+    /// Whether the last event of the answer went by.
+    pub fn has_last(&self) -> bool {
+        self.meter.is_over()
+    }
+
     /// It is over.
     pub fn end(&mut self, outcome: Outcome) {
         let Some(mut made) = self.made.take() else { return };
@@ -206,7 +211,7 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.end(Outcome::Cancelled);
+        self.end(if self.has_last() { Outcome::Complete } else { Outcome::Cancelled });
     }
 }
 
@@ -235,6 +240,10 @@ mod tests {
         assert!(begin(&elsewhere).is_ok(), "another agent is not kept out");
         drop(more);
         heard.lock().unwrap().clear();
+        let mut whole = running.pop().unwrap();
+        whole.answered(200);
+        whole.passed(b"data: {\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":6}}\n\ndata: [DONE]\n\n");
+        drop(whole);
         let mut last = running.pop().unwrap();
         last.answered(200);
         last.passed(b"data: {\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4}}\n\n");
@@ -250,9 +259,9 @@ mod tests {
         assert_eq!(
             seen,
             [
+                (Outcome::Complete, 5, 6),
                 (Outcome::Complete, 3, 4),
                 (Outcome::Refused, 0, 0),
-                (Outcome::Cancelled, 10, 0),
                 (Outcome::Cancelled, 10, 0)
             ]
         );

@@ -4,7 +4,7 @@
 /// What stands in the place of a credential.
 const REDACTED: &[u8] = b"[redacted]";
 /// What is shorter is not looked for: it would be found in words.
-const LEAST: usize = 8;
+pub(super) const LEAST: usize = 8;
 
 /// The filter of one answer.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ impl Redactor {
 }
 
 /// How many of the last bytes are the beginning of `secret`, all of it excepted.
-fn begun(bytes: &[u8], secret: &[u8]) -> usize {
+pub(super) fn begun(bytes: &[u8], secret: &[u8]) -> usize {
     let most = bytes.len().min(secret.len().saturating_sub(1));
     (1..=most).rev().find(|length| bytes.ends_with(secret.get(..*length).unwrap_or_default())).unwrap_or(0)
 }

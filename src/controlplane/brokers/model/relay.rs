@@ -15,12 +15,14 @@ use smol::Timer;
 use smol::future::FutureExt;
 
 use super::calls::{Call, Outcome};
+use super::echo::{Echo, Ended};
 use super::providers::{Provider, Shown};
 use super::redact::Redactor;
 use super::refusal::Refusal;
 use super::upstream::{Dialer, Failure, Lane, Upstream};
 use crate::controlplane::config::Secret;
 use crate::controlplane::http::{Body, Cut};
+use crate::controlplane::tasks;
 use crate::controlplane::telemetry::log;
 
 /// Longest silence in the middle of an answer.
@@ -29,8 +31,13 @@ const SILENCE: Duration = Duration::from_secs(180);
 const WHOLE: Duration = Duration::from_secs(30 * 60);
 /// Longest answer, in bytes.
 const ANSWER_BYTES: u64 = 64 << 20;
+/// How long the end of an answer may take that has said its last; then its connection is no use for another.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Longest document of an error.
 const ERROR_BYTES: usize = 64 << 10;
+
+/// In the place of an error that repeats the credential in a way that cannot be taken out of it.
+const REPEATS: &str = r#"{"error":{"message":"the error repeats the credential and is left out"}}"#;
 
 /// Asks an upstream; what it answers is passed on.
 pub(super) async fn ask(
@@ -59,8 +66,8 @@ pub(super) async fn ask(
             return Err(Refusal::upstream(&why));
         }
     };
-    let secrets = credential.iter().map(Secret::expose).chain(dialer.gateways_password());
-    let mut redactor = Redactor::new(secrets);
+    let secrets = || credential.iter().map(Secret::expose).chain(dialer.gateways_password());
+    let (mut redactor, echo) = (Redactor::new(secrets()), Echo::new(secrets()));
     let request = match request(upstream, model, document, credential.as_ref()) {
         Ok(request) => request,
         Err(why) => return Err(failed(&mut call, why)),
@@ -90,7 +97,10 @@ pub(super) async fn ask(
                 &[("provider", &provider.name()), ("status", &head.status.as_u16())];
             log::error("model.credential_refused", about);
         }
-        let said = short(body, &mut redactor, &mut call).await;
+        let mut said = short(body, &mut redactor, &mut call).await;
+        if echo.is_in(&said) {
+            said = REPEATS.into();
+        }
         call.end(Outcome::Refused);
         let mut response = Response::new(crate::controlplane::http::full(said));
         *response.status_mut() = head.status;
@@ -98,9 +108,10 @@ pub(super) async fn ask(
         return Ok(response);
     }
     let relay = Relay {
-        body,
+        body: Some(body),
         lane: Some((lane, dialer.clone(), provider)),
         redactor,
+        echo,
         call,
         passed: 0,
         deadline: Instant::now() + WHOLE,
@@ -188,9 +199,10 @@ async fn short(body: Incoming, redactor: &mut Redactor, call: &mut Call) -> Vec<
 
 /// An answer on its way.
 struct Relay {
-    body: Incoming,
+    body: Option<Incoming>,
     lane: Option<(Lane, Arc<Dialer>, Provider)>,
     redactor: Redactor,
+    echo: Echo,
     call: Call,
     passed: u64,
     deadline: Instant,
@@ -227,15 +239,19 @@ impl Relay {
             Timer::after(silence).await;
             Err("nothing came for too long")
         };
-        let frame = async { Ok(self.body.frame().await) }.or(late).await?;
+        let Some(body) = &mut self.body else { return Ok(None) };
+        let frame = async { Ok(body.frame().await) }.or(late).await?;
         match frame {
             None => {
+                let rest = self.redactor.rest();
+                let mut last = self.watched(rest)?;
+                last.extend(self.echo.rest());
                 self.is_over = true;
                 self.call.end(Outcome::Complete);
                 if let Some((lane, dialer, provider)) = self.lane.take() {
                     dialer.keep(provider, lane);
                 }
-                Ok(Some(self.redactor.rest().into()))
+                Ok(Some(last.into()))
             }
             Some(Err(_)) => Err("the connection broke"),
             Some(Ok(frame)) => {
@@ -245,9 +261,50 @@ impl Relay {
                     return Err("it is too long");
                 }
                 self.call.passed(&piece);
-                Ok(Some(self.redactor.pass(&piece).into()))
+                let redacted = self.redactor.pass(&piece);
+                Ok(Some(self.watched(redacted)?.into()))
             }
         }
+    }
+
+    /// What of this can go on.
+    fn watched(&mut self, piece: Vec<u8>) -> Result<Vec<u8>, &'static str> {
+        self.echo.pass(piece).map_err(|ended| match ended {
+            Ended::Echoed => "it repeats the credential",
+            Ended::TooLong => "an event of it is too long",
+        })
+    }
+}
+
+impl Drop for Relay {
+    /// Clients go away when they have read the last event. The end of the body is then on its way, and the connection
+    /// good for the next call.
+    fn drop(&mut self) {
+        if self.is_over || !self.call.has_last() {
+            return;
+        }
+        let (Some(mut body), Some((lane, dialer, provider))) = (self.body.take(), self.lane.take()) else {
+            return;
+        };
+        tasks::spawn(async move {
+            let end = async {
+                loop {
+                    match body.frame().await {
+                        None => return true,
+                        Some(Err(_)) => return false,
+                        Some(Ok(_)) => {}
+                    }
+                }
+            };
+            let late = async {
+                Timer::after(LAST_WORDS).await;
+                false
+            };
+            if end.or(late).await {
+                dialer.keep(provider, lane);
+            }
+        })
+        .detach();
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Meter {
     /// Most tokens that the answer may have.
     most: u64,
     said: Option<Usage>,
+    /// The answer's last event went by.
+    is_over: bool,
 }
 
 impl Meter {
@@ -46,6 +48,7 @@ impl Meter {
             answered_bytes: 0,
             most,
             said: None,
+            is_over: false,
         }
     }
 
@@ -74,12 +77,28 @@ impl Meter {
         }
     }
 
+    /// Whether the answer's last event went by: whoever goes away then has what was asked for.
+    pub fn is_over(&self) -> bool {
+        self.is_over
+    }
+
     fn event(&mut self, data: &[u8]) {
         let mentions = |word: &[u8]| data.windows(word.len()).any(|window| window == word);
-        if data.len() > EVENT_BYTES || !(mentions(b"\"usage\"") || mentions(b"\"usageMetadata\"")) {
+        if data.trim_ascii() == b"[DONE]" {
+            self.is_over |= self.dialect == Dialect::Chat;
+            return;
+        }
+        let words: &[&[u8]] = match self.dialect {
+            Dialect::Messages => &[b"\"usage\"", b"\"message_stop\""],
+            Dialect::Chat => &[b"\"usage\""],
+            Dialect::Responses => &[b"\"usage\"", b"\"response.completed\"", b"\"response.incomplete\""],
+            Dialect::Gemini => &[b"\"usageMetadata\"", b"\"finishReason\""],
+        };
+        if data.len() > EVENT_BYTES || !words.iter().any(|word| mentions(word)) {
             return;
         }
         let Ok(event) = json::parse(data) else { return };
+        self.is_over |= is_last(self.dialect, &event);
         let before = self.said.unwrap_or_default();
         let read = match self.dialect {
             Dialect::Messages => messages(&event, before),
@@ -90,6 +109,20 @@ impl Meter {
         // A usage without any number says nothing.
         if let Some(read) = read.filter(|read| read.input + read.output > 0) {
             self.said = Some(read);
+        }
+    }
+}
+
+/// Whether nothing of an answer comes after this event. In Chat a word that is no document says so.
+fn is_last(dialect: Dialect, event: &Value) -> bool {
+    let kind = event.get("type").and_then(Value::as_str).unwrap_or_default();
+    match dialect {
+        Dialect::Messages => kind == "message_stop",
+        Dialect::Chat => false,
+        Dialect::Responses => matches!(kind, "response.completed" | "response.incomplete"),
+        Dialect::Gemini => {
+            let first = event.get("candidates").and_then(Value::as_array).and_then(<[Value]>::first);
+            first.and_then(|one| one.get("finishReason")).is_some_and(|reason| reason.as_str().is_some())
         }
     }
 }
@@ -182,6 +215,36 @@ mod tests {
             used(Dialect::Gemini, gemini),
             Usage { input: 6, cached: 3, output: 7, is_estimate: false }
         );
+    }
+
+    #[test]
+    fn the_last_event_is_known_and_nothing_else_is_taken_for_it() {
+        for (dialect, last, others) in [
+            (
+                Dialect::Messages,
+                r#"{"type":"message_stop"}"#,
+                &[r#"{"type":"content_block_start","content_block":{"name":"message_stop"}}"#, "[DONE]"][..],
+            ),
+            (Dialect::Chat, "[DONE]", &[r#"{"usage":{"completion_tokens":1}}"#, r#"{"x":"[DONE]"}"#]),
+            (
+                Dialect::Responses,
+                r#"{"type":"response.completed","response":{}}"#,
+                &[r#"{"type":"response.output_text.delta","delta":"response.completed"}"#],
+            ),
+            (
+                Dialect::Gemini,
+                r#"{"candidates":[{"finishReason":"STOP"}]}"#,
+                &[r#"{"candidates":[{"content":{"parts":[{"text":"finishReason"}]}}]}"#],
+            ),
+        ] {
+            let mut meter = Meter::new(dialect, 4, 9);
+            for other in others {
+                meter.read(format!("data: {other}\n\n").as_bytes());
+                assert!(!meter.is_over(), "{other}");
+            }
+            meter.read(format!("data: {last}\n\n").as_bytes());
+            assert!(meter.is_over(), "{last}");
+        }
     }
 
     #[test]
