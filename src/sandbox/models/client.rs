@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::assembly::{Assembly, Progress, broken};
 use super::http::{self, Patience, Target};
-use super::{Model, ModelError, Request, Response, chat, errors, messages};
+use super::{Model, ModelError, Request, Response, chat, errors, gemini, messages, responses};
 use crate::contract::providers::Dialect;
 use crate::contract::sse::Events;
 
@@ -60,7 +60,8 @@ pub(super) fn encode(request: &Request<'_>) -> String {
     match request.dialect {
         Dialect::Messages => messages::encode(request),
         Dialect::Chat => chat::encode(request),
-        Dialect::Responses | Dialect::Gemini => messages::encode(request),
+        Dialect::Responses => responses::encode(request),
+        Dialect::Gemini => gemini::encode(request),
     }
 }
 
@@ -69,7 +70,8 @@ pub(super) fn assembly(request: &Request<'_>) -> Box<dyn Assembly> {
     match request.dialect {
         Dialect::Messages => Box::new(messages::Reading::default()),
         Dialect::Chat => Box::new(chat::Reading::new(request.messages)),
-        Dialect::Responses | Dialect::Gemini => Box::new(messages::Reading::default()),
+        Dialect::Responses => Box::new(responses::Reading::new(request.messages)),
+        Dialect::Gemini => Box::new(gemini::Reading::new(request.messages)),
     }
 }
 

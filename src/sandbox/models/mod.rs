@@ -6,9 +6,11 @@ mod assembly;
 mod chat;
 pub mod client;
 mod errors;
+mod gemini;
 pub mod http;
 mod limits;
 mod messages;
+mod responses;
 #[cfg(test)]
 mod streams;
 

@@ -105,6 +105,29 @@ const SEEDS: &[(Dialect, &[&str])] = &[
             "[DONE]",
         ],
     ),
+    (
+        Dialect::Responses,
+        &[
+            r#"{"type":"response.output_item.added","output_index":0,"item":{"type":"reasoning","id":"rs"}}"#,
+            r#"{"type":"response.output_item.done","output_index":0,"item":{"type":"reasoning","id":"rs","encrypted_content":"e"}}"#,
+            r#"{"type":"response.output_item.added","output_index":1,"item":{"type":"message"}}"#,
+            r#"{"type":"response.output_text.delta","output_index":1,"delta":"hello"}"#,
+            r#"{"type":"response.output_item.added","output_index":2,"item":{"type":"function_call","call_id":"a","name":"t"}}"#,
+            r#"{"type":"response.function_call_arguments.delta","output_index":2,"delta":"{}"}"#,
+            r#"{"type":"response.output_item.done","output_index":2,"item":{"type":"function_call","arguments":"{}"}}"#,
+            r#"{"type":"response.completed","response":{"usage":{"input_tokens":1}}}"#,
+        ],
+    ),
+    (
+        Dialect::Gemini,
+        &[
+            r#"{"candidates":[{"content":{"parts":[{"text":"hel"}]}}]}"#,
+            r#"{"candidates":[{"content":{"parts":[{"text":"lo","thoughtSignature":"s"}]}}]}"#,
+            r#"{"candidates":[{"content":{"parts":[{"functionCall":{"name":"t","args":{"x":1}}}]}}]}"#,
+            r#"{"candidates":[{"content":{"parts":[{"functionCall":{"id":"a","name":"u"}}]},"finishReason":"STOP"}]}"#,
+            r#"{"usageMetadata":{"promptTokenCount":1}}"#,
+        ],
+    ),
 ];
 
 /// A sequence of numbers that is the same in every run (xorshift).
@@ -179,6 +202,28 @@ data: {"type":"content_block_start","index":0,"content_block":{"type":"text"}}"#
             Dialect::Chat,
             "{}",
             r#"{"choices":[{"delta":{"tool_calls":[{"function":{"name":"t","arguments":"{}"}}]}}]}"#.into(),
+        ),
+        (
+            Dialect::Responses,
+            r#"{"type":"response.output_item.added","output_index":0,"item":{"type":"message"}}"#,
+            format!(r#"{{"type":"response.output_text.delta","output_index":0,"delta":"{long}"}}"#),
+        ),
+        (
+            Dialect::Responses,
+            "{}",
+            format!(
+                r#"{{"type":"response.output_item.done","output_index":0,"item":{{"type":"reasoning","encrypted_content":"{long}"}}}}"#
+            ),
+        ),
+        (
+            Dialect::Gemini,
+            "{}",
+            format!(r#"{{"candidates":[{{"content":{{"parts":[{{"text":"{long}"}}]}}}}]}}"#),
+        ),
+        (
+            Dialect::Gemini,
+            "{}",
+            r#"{"candidates":[{"content":{"parts":[{"functionCall":{"name":"t"}}]}}]}"#.into(),
         ),
     ];
     for (dialect, first, again) in endless {
