@@ -8,7 +8,7 @@ CREATE TABLE agent_groups (
   host_id INTEGER UNIQUE,
   created_at INTEGER NOT NULL,
   revision INTEGER NOT NULL
-, identity TEXT NOT NULL DEFAULT '', soul TEXT NOT NULL DEFAULT '', instructions TEXT NOT NULL DEFAULT '', deleted_at INTEGER, record INTEGER NOT NULL DEFAULT 0, reach_record INTEGER NOT NULL DEFAULT 0, turn_seconds INTEGER, quota_bytes INTEGER, quota_files INTEGER) STRICT;
+, identity TEXT NOT NULL DEFAULT '', soul TEXT NOT NULL DEFAULT '', instructions TEXT NOT NULL DEFAULT '', deleted_at INTEGER, record INTEGER NOT NULL DEFAULT 0, reach_record INTEGER NOT NULL DEFAULT 0, turn_seconds INTEGER, quota_bytes INTEGER, quota_files INTEGER, tokens_a_day INTEGER) STRICT;
 CREATE TABLE sessions (
   id TEXT PRIMARY KEY,
   agent_group TEXT NOT NULL REFERENCES agent_groups(name),
@@ -442,3 +442,15 @@ CREATE TRIGGER questions_moved AFTER UPDATE OF state ON questions WHEN old.state
 END;
 CREATE INDEX sessions_expiring ON sessions(expiry_from) WHERE expiry_from IS NOT NULL;
 CREATE INDEX sessions_empty ON sessions(empty_from) WHERE empty_from IS NOT NULL;
+CREATE TABLE model_usage (
+  day INTEGER NOT NULL, -- since 1970-01-01, UTC
+  agent_group TEXT NOT NULL, -- its name, also when it was deleted
+  provider TEXT NOT NULL,
+  model TEXT NOT NULL,
+  calls INTEGER NOT NULL,
+  estimated INTEGER NOT NULL, -- calls of which the provider did not say the tokens
+  input INTEGER NOT NULL,
+  cached INTEGER NOT NULL, -- of the input
+  output INTEGER NOT NULL,
+  PRIMARY KEY (day, agent_group, provider, model)
+) STRICT, WITHOUT ROWID;

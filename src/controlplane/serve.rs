@@ -255,7 +255,11 @@ impl ControlPlane {
             desk.clone(),
             paths.clone(),
             wall,
-            ModelBroker::new(dialer, model::record::heard(audit.clone())),
+            ModelBroker::new(
+                dialer,
+                model::record::heard(audit.clone()),
+                model::budget::of_ledger(ledger.clone()),
+            ),
         );
         let gateway = Gateway::new(ledger.clone(), desk, sessions.clone());
         let inbound = Inbound::new(ledger.clone(), keyring.clone(), sessions.clone(), gateway.clone());

@@ -76,6 +76,9 @@ struct Edit {
     /// how many files it may keep; or `default`
     #[argh(option)]
     quota_files: Option<String>,
+    /// tokens of models that it may use in a day (UTC); `default` is as many as it likes
+    #[argh(option)]
+    tokens_per_day: Option<String>,
     /// print JSON
     #[argh(switch)]
     json: bool,
@@ -147,14 +150,19 @@ fn show(client: &Client, name: &str, output: Output) -> Result<(), Failure> {
 }
 
 /// The limits of an agent: what people call each, and its field.
-const LIMITS: [(&str, &str); 3] =
-    [("turn limit", "turn_seconds"), ("max bytes", "quota_bytes"), ("max files", "quota_files")];
+const LIMITS: [(&str, &str); 4] = [
+    ("turn limit", "turn_seconds"),
+    ("max bytes", "quota_bytes"),
+    ("max files", "quota_files"),
+    ("tokens a day", "tokens_a_day"),
+];
 
 /// A limit for people.
 fn limit(agent: &Value, key: &str) -> String {
     match agent.get(key).and_then(Value::as_u64) {
         Some(seconds) if key == "turn_seconds" => format!("{seconds} s"),
         Some(limit) => limit.to_string(),
+        None if key == "tokens_a_day" => "as many as it likes".to_owned(),
         None => "the control plane's default".to_owned(),
     }
 }
@@ -172,14 +180,14 @@ fn page(agent: &Value) -> String {
     ] {
         let value = cell(agent, key);
         let value = if value.is_empty() { "-" } else { &value };
-        page.push_str(&format!("{title:<10} {}\n", plain::line(value)));
+        page.push_str(&format!("{title:<12} {}\n", plain::line(value)));
     }
     for (what, key) in LIMITS {
-        page.push_str(&format!("{what:<10} {}\n", limit(agent, key)));
+        page.push_str(&format!("{what:<12} {}\n", limit(agent, key)));
     }
     for (title, key) in [("package", "packages"), ("mount", "mounts")] {
         for grant in agent.get(key).and_then(Value::as_array).unwrap_or_default() {
-            page.push_str(&format!("{title:<10} {}\n", plain::line(&granted(grant))));
+            page.push_str(&format!("{title:<12} {}\n", plain::line(&granted(grant))));
         }
     }
     for (heading, key) in [("IDENTITY", "identity"), ("SOUL", "soul"), ("INSTRUCTIONS", "instructions")] {
@@ -237,11 +245,17 @@ fn asked(words: &Edit) -> Result<Value, Failure> {
             "quota_files",
             limit("--quota-files", &words.quota_files, &|text| values::count(text, 0, u64::MAX))?,
         ),
+        (
+            "tokens_a_day",
+            limit("--tokens-per-day", &words.tokens_per_day, &|text| values::count(text, 1, (1 << 53) - 1))?,
+        ),
     ];
     let asked: Vec<(&str, Value)> =
         asked.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
     if asked.is_empty() {
-        return Err(Failure::usage("give --title, --turn-timeout, --quota-bytes or --quota-files"));
+        return Err(Failure::usage(
+            "give --title, --turn-timeout, --quota-bytes, --quota-files or --tokens-per-day",
+        ));
     }
     Ok(Value::object(asked))
 }

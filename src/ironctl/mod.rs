@@ -32,6 +32,7 @@ mod tasks;
 mod tls;
 mod tokens;
 mod tools;
+mod usage;
 mod wizard;
 
 use std::fmt;
@@ -109,6 +110,7 @@ enum Command {
     Delivery(deliveries::Delivery),
     Task(tasks::Task),
     Question(questions::Question),
+    Usage(usage::Usage),
     Pair(decide::Pair),
     Tools(tools::Tools),
     Whoami(people::Whoami),
@@ -340,6 +342,7 @@ pub fn run(words: &[&str]) -> Result<(), Failure> {
         Command::Delivery(words) => deliveries::run(&client()?, words),
         Command::Task(words) => tasks::run(&client()?, words),
         Command::Question(words) => questions::run(&client()?, words),
+        Command::Usage(words) => usage::run(&client()?, &words),
         Command::Tools(words) => tools::run(&words),
         Command::Whoami(words) => people::whoami(&client()?, &words),
         Command::Audit(Audit { limit, follow, json, verb: None }) => {

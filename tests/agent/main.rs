@@ -16,6 +16,7 @@ mod hand;
 #[path = "../world/mod.rs"]
 mod world;
 
+mod budgets;
 mod faults;
 mod gateway;
 mod kept_out;

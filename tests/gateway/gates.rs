@@ -38,6 +38,7 @@ const SCOPES: &[(&str, &str)] = &[
     ("POST /v1/tasks/{id}", "operate"),
     ("DELETE /v1/tasks/{id}", "operate"),
     ("POST /v1/tasks/{id}/run", "operate"),
+    ("GET /v1/usage", "read"),
     ("GET /v1/questions", "read"),
     ("GET /v1/questions/{id}", "read"),
     ("POST /v1/questions/{id}/answer", "chat"),

@@ -46,6 +46,7 @@ const FAILED_AT_ONCE: usize = 100;
 const TURN_SECONDS: RangeInclusive<u64> = 1..=365 * 24 * 3600;
 const QUOTA_BYTES: RangeInclusive<u64> = 1 << 20..=(1 << 53) - 1;
 const QUOTA_FILES: RangeInclusive<u64> = 100..=100_000_000;
+const TOKENS_A_DAY: RangeInclusive<u64> = 1..=(1 << 53) - 1;
 /// Until a ledger that could not be written is tried again.
 const AGAIN: Duration = Duration::from_secs(10);
 
@@ -62,6 +63,7 @@ fn agent_json(group: &AgentGroup) -> Value {
         ("turn_seconds", Value::from(group.limits.turn_seconds)),
         ("quota_bytes", Value::from(group.limits.quota_bytes)),
         ("quota_files", Value::from(group.limits.quota_files)),
+        ("tokens_a_day", Value::from(group.limits.tokens_a_day)),
         ("created_at", Value::from(group.created_at.to_rfc3339())),
     ])
 }
@@ -73,16 +75,18 @@ struct Edit {
     turn_seconds: Option<Option<u64>>,
     quota_bytes: Option<Option<u64>>,
     quota_files: Option<Option<u64>>,
+    tokens_a_day: Option<Option<u64>>,
 }
 
 impl Edit {
     fn read(document: &Value) -> Result<Self, Problem> {
-        known(document, &["title", "turn_seconds", "quota_bytes", "quota_files"])?;
+        known(document, &["title", "turn_seconds", "quota_bytes", "quota_files", "tokens_a_day"])?;
         let title = field(document, "title")?.map(|title| title.trim().to_owned());
         if title.as_ref().is_some_and(|title| title.is_empty() || title.len() > TITLE_BYTES) {
             return Err(Problem::invalid(format!("title must have 1 to {TITLE_BYTES} bytes")));
         }
-        let limit = |name: &str, range: RangeInclusive<u64>| match document.get(name) {
+        let limit = |name: &str, range: RangeInclusive<u64>| {
+            match document.get(name) {
             None => Ok(None),
             Some(Value::Null) => Ok(Some(None)),
             Some(value) => value
@@ -92,27 +96,29 @@ impl Edit {
                 .ok_or_else(|| {
                     let (least, most) = range.into_inner();
                     Problem::invalid(format!(
-                        "{name} must be a whole number from {least} to {most}, or null for the daemon's own"
+                        "{name} must be a whole number from {least} to {most}, or null for no limit of its own"
                     ))
                 }),
+        }
         };
         let edit = Self {
             title,
             turn_seconds: limit("turn_seconds", TURN_SECONDS)?,
             quota_bytes: limit("quota_bytes", QUOTA_BYTES)?,
             quota_files: limit("quota_files", QUOTA_FILES)?,
+            tokens_a_day: limit("tokens_a_day", TOKENS_A_DAY)?,
         };
         if edit.title.is_none() && !edit.limits_too() {
             return Err(Problem::invalid(
-                "nothing is given: title, turn_seconds, quota_bytes or quota_files; anything else of an agent changes \
-                 by `ironctl change submit`",
+                "nothing is given: title, turn_seconds, quota_bytes, quota_files or tokens_a_day; anything else of an \
+                 agent changes by `ironctl change submit`",
             ));
         }
         Ok(edit)
     }
 
     fn limits_too(&self) -> bool {
-        self.turn_seconds.is_some() || self.quota_bytes.is_some() || self.quota_files.is_some()
+        [self.turn_seconds, self.quota_bytes, self.quota_files, self.tokens_a_day].iter().any(Option::is_some)
     }
 
     /// The limits that come of it.
@@ -121,6 +127,7 @@ impl Edit {
             turn_seconds: self.turn_seconds.unwrap_or(now.turn_seconds),
             quota_bytes: self.quota_bytes.unwrap_or(now.quota_bytes),
             quota_files: self.quota_files.unwrap_or(now.quota_files),
+            tokens_a_day: self.tokens_a_day.unwrap_or(now.tokens_a_day),
         }
     }
 }
@@ -131,6 +138,7 @@ fn limits_json(limits: GroupLimits) -> Value {
         ("turn_seconds", Value::from(limits.turn_seconds)),
         ("quota_bytes", Value::from(limits.quota_bytes)),
         ("quota_files", Value::from(limits.quota_files)),
+        ("tokens_a_day", Value::from(limits.tokens_a_day)),
     ])
 }
 

@@ -29,6 +29,7 @@ mod sse;
 mod tasks;
 mod throttle;
 pub mod tls;
+mod usage;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -219,6 +220,7 @@ impl Api {
                 no_fields(request).await?;
                 tasks::run(self, principal, &id, key).await
             }
+            Guarded::Usage => usage::list(self, &principal, query).await,
             Guarded::Questions => questions::list(self, &principal, query).await,
             Guarded::Question { id } => {
                 Query::read(query, &[])?;

@@ -2,6 +2,7 @@
 //! dialect of that model's provider. The socket is the session's identity; no header is believed, and none goes on.
 //! Touches the listener it is given and the provider's upstream.
 
+pub mod budget;
 pub mod calls;
 mod checks;
 pub mod credential;
@@ -33,6 +34,7 @@ use hyper::{Method, Request, Response, header};
 use smol::Async;
 use smol::lock::Semaphore;
 
+use self::budget::Look;
 use self::calls::{Caller, Calls, Heard};
 use self::checks::Asked;
 use self::pace::Pace;
@@ -115,6 +117,17 @@ pub struct ModelBroker {
     parses: Arc<Semaphore>,
     dialer: Arc<Dialer>,
     calls: Arc<Calls>,
+    budgets: Budgets,
+}
+
+/// Says what agents may still use.
+#[derive(Clone)]
+struct Budgets(Look);
+
+impl fmt::Debug for Budgets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Budgets")
+    }
 }
 
 /// Refusals since the last line about them.
@@ -219,12 +232,14 @@ impl Drop for OpenSocket {
 }
 
 impl ModelBroker {
-    /// One for the whole daemon, with the upstreams that it can ask. `heard` is told of each call of one that is over.
-    pub fn new(dialer: Dialer, heard: Heard) -> Self {
+    /// One for the whole daemon, with the upstreams that it can ask. `heard` is told of each call of one that is over,
+    /// `look` says what an agent may use.
+    pub fn new(dialer: Dialer, heard: Heard, look: Look) -> Self {
         Self {
             parses: Arc::new(Semaphore::new(PARSES)),
             dialer: Arc::new(dialer),
             calls: Arc::new(Calls::new(heard)),
+            budgets: Budgets(look),
         }
     }
 
@@ -335,7 +350,7 @@ async fn respond(request: Request<Incoming>, served: &Served) -> Result<Response
         mock::hold(&asked).await;
         return Ok(mock::wire::response(&asked, &reply));
     }
-    let ModelBroker { dialer, calls, .. } = &served.broker;
+    let ModelBroker { dialer, calls, budgets, .. } = &served.broker;
     let Some(upstream) = dialer.upstream(provider) else {
         let name = provider.name();
         let variable = provider.facts().keys.first().copied().unwrap_or("a credential gateway");
@@ -345,8 +360,11 @@ async fn respond(request: Request<Incoming>, served: &Served) -> Result<Response
         return Err(Refusal::not_configured(&message));
     };
     let meter = Meter::new(dialect, document.len(), asked.most);
-    let call =
-        calls.begin(&served.caller, provider, &asked.model, document.len(), meter).map_err(Refusal::busy)?;
+    let reserved = served.caller.reserve(meter.most());
+    budget::check(&budgets.0, &served.caller.group, &reserved).await?;
+    let call = calls
+        .begin(&served.caller, provider, &asked.model, document.len(), (meter, reserved))
+        .map_err(Refusal::busy)?;
     relay::ask(dialer, upstream, &asked.model, document, call).await
 }
 

@@ -18,7 +18,7 @@ use crate::controlplane::keys::Keyring;
 use crate::controlplane::questions;
 use crate::controlplane::session::Sessions;
 use crate::controlplane::store::questions as kept;
-use crate::controlplane::store::{Ledger, StoreError, changes, retention, sessions as rows, tasks};
+use crate::controlplane::store::{Ledger, StoreError, changes, retention, sessions as rows, tasks, usage};
 use crate::controlplane::telemetry::log;
 
 /// Rows deleted in one transaction, so that nobody waits long for the writer.
@@ -90,6 +90,7 @@ pub fn all(
         Source::new("empty sessions", retention::next_session, forget_sessions(ledger)),
         forgetting("held", ledger, retention::next_held, retention::prune_held),
         forgetting("attention", ledger, retention::next_attention, retention::prune_attention),
+        forgetting("usage", ledger, usage::next_old, usage::prune),
     ]
 }
 

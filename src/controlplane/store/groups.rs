@@ -189,7 +189,7 @@ impl AgentGroup {
 
 const COLUMNS: &str =
     "name, title, provider, model, tools, host_id, created_at, revision, identity, soul, instructions,
-    deleted_at, record, reach_record, turn_seconds, quota_bytes, quota_files";
+    deleted_at, record, reach_record, turn_seconds, quota_bytes, quota_files, tokens_a_day";
 
 fn read(row: &Row<'_>) -> Result<AgentGroup, StoreError> {
     Ok(AgentGroup {
@@ -210,6 +210,7 @@ fn read(row: &Row<'_>) -> Result<AgentGroup, StoreError> {
             turn_seconds: row.get(14)?,
             quota_bytes: row.get(15)?,
             quota_files: row.get(16)?,
+            tokens_a_day: row.get(17)?,
         },
     })
 }

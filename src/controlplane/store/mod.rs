@@ -35,6 +35,7 @@ pub mod sessions;
 pub mod summaries;
 pub mod tasks;
 pub mod tokens;
+pub mod usage;
 pub mod users;
 pub mod wirings;
 mod writer;

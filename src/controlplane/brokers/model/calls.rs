@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
@@ -45,7 +46,7 @@ impl Outcome {
 }
 
 /// What is written down about a call.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Made {
     /// Whose it was.
     pub session: SessionId,
@@ -67,18 +68,53 @@ pub struct Made {
     pub usage: Usage,
     /// From the request to the end of the answer.
     pub millis: u64,
+    /// What was reserved for it, until it is written down.
+    pub reserved: Option<Reserved>,
 }
 
 /// Who hears of calls that are over.
 pub type Heard = Arc<dyn Fn(Made) + Send + Sync>;
 
-/// The places of one group or session.
+/// The places of one session, or of all.
 type Places = Arc<Semaphore>;
+
+/// What one agent has running.
+#[derive(Debug)]
+struct Group {
+    places: Places,
+    /// Tokens that may still come to what it has used.
+    reserved: AtomicU64,
+}
+
+/// Tokens that a call may take, held against its agent until they are written down or it is known that there are none.
+#[derive(Debug)]
+pub struct Reserved {
+    group: Arc<Group>,
+    tokens: u64,
+}
+
+impl Reserved {
+    /// What is held for other calls of the same agent.
+    pub fn by_others(&self) -> u64 {
+        self.group.reserved.load(Ordering::SeqCst).saturating_sub(self.tokens)
+    }
+
+    /// What was used could not be written down: it counts for as long as this process runs.
+    pub fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.group.reserved.fetch_sub(self.tokens, Ordering::SeqCst);
+    }
+}
 
 /// Gives places to calls.
 pub struct Calls {
     all: Places,
-    groups: Mutex<HashMap<GroupName, Weak<Semaphore>>>,
+    groups: Mutex<HashMap<GroupName, Weak<Group>>>,
     heard: Heard,
 }
 
@@ -96,7 +132,15 @@ pub struct Caller {
     /// Its agent.
     pub group: GroupName,
     of_session: Places,
-    of_group: Places,
+    of_group: Arc<Group>,
+}
+
+impl Caller {
+    /// Holds so many tokens for a call.
+    pub fn reserve(&self, tokens: u64) -> Reserved {
+        self.of_group.reserved.fetch_add(tokens, Ordering::SeqCst);
+        Reserved { group: self.of_group.clone(), tokens }
+    }
 }
 
 impl Calls {
@@ -108,12 +152,13 @@ impl Calls {
     /// A session that may make calls.
     pub fn caller(&self, session: &SessionId, group: &GroupName) -> Caller {
         let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
-        groups.retain(|_, places| places.strong_count() > 0);
+        groups.retain(|_, group| group.strong_count() > 0);
         let known = groups.get(group).and_then(Weak::upgrade);
         let of_group = known.unwrap_or_else(|| {
             let places = Arc::new(Semaphore::new(OF_A_GROUP));
-            groups.insert(group.clone(), Arc::downgrade(&places));
-            places
+            let made = Arc::new(Group { places, reserved: AtomicU64::new(0) });
+            groups.insert(group.clone(), Arc::downgrade(&made));
+            made
         });
         Caller {
             session: session.clone(),
@@ -130,11 +175,11 @@ impl Calls {
         provider: Provider,
         model: &str,
         asked_bytes: usize,
-        meter: Meter,
+        (meter, reserved): (Meter, Reserved),
     ) -> Result<Call, &'static str> {
         let places = [
             (&caller.of_session, "this conversation has too many calls of the model running"),
-            (&caller.of_group, "this agent has too many calls of the model running"),
+            (&caller.of_group.places, "this agent has too many calls of the model running"),
             (&self.all, "too many calls of models are running"),
         ];
         let held = places
@@ -154,6 +199,7 @@ impl Calls {
                 answered_bytes: 0,
                 usage: Usage::default(),
                 millis: 0,
+                reserved: Some(reserved),
             }),
             began: Instant::now(),
             meter,
@@ -228,13 +274,15 @@ mod tests {
         let group = GroupName::parse("g").unwrap();
         let one = calls.caller(&SessionId::mint(), &group);
         let begin = |caller: &Caller| {
-            calls.begin(caller, Provider::OpenAi, "m", 40, Meter::new(Dialect::Chat, 40, 100))
+            let meter = Meter::new(Dialect::Chat, 40, 100);
+            calls.begin(caller, Provider::OpenAi, "m", 40, (meter, caller.reserve(110)))
         };
         let mut running: Vec<Call> = (0..OF_A_SESSION).map(|_| begin(&one).ok().unwrap()).collect();
         assert!(begin(&one).err().unwrap().contains("this conversation"));
         let others: Vec<Caller> = (0..OF_A_GROUP).map(|_| calls.caller(&SessionId::mint(), &group)).collect();
         let more: Vec<Call> = others.iter().map_while(|caller| begin(caller).ok()).collect();
         assert_eq!(running.len() + more.len(), OF_A_GROUP);
+        assert_eq!(one.reserve(1).by_others(), 110 * OF_A_GROUP as u64, "what was refused holds nothing");
         assert!(begin(others.last().unwrap()).err().unwrap().contains("this agent"));
         let elsewhere = calls.caller(&SessionId::mint(), &GroupName::parse("h").unwrap());
         assert!(begin(&elsewhere).is_ok(), "another agent is not kept out");
@@ -253,7 +301,9 @@ mod tests {
         running[0].passed(b"{\"error\":{}}");
         running[0].end(Outcome::Refused);
         drop(running);
-        let heard = std::mem::take(&mut *heard.lock().unwrap());
+        let mut heard = std::mem::take(&mut *heard.lock().unwrap());
+        assert_eq!(one.reserve(1).by_others(), 440, "until it is written down");
+        heard[0].reserved.take().unwrap().keep();
         let seen: Vec<_> =
             heard.iter().map(|made| (made.outcome, made.usage.input, made.usage.output)).collect();
         assert_eq!(
@@ -265,6 +315,8 @@ mod tests {
                 (Outcome::Cancelled, 10, 0)
             ]
         );
+        drop(heard);
+        assert_eq!(one.reserve(1).by_others(), 110, "what could not be written down");
         assert!(begin(&one).is_ok());
     }
 }

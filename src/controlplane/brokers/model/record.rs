@@ -1,24 +1,32 @@
-//! Writes down calls of models: one record of the audit for each, however it ended, and the counts. Touches the audit.
+//! Writes down calls of models: one record of the audit for each, however it ended, with
+//! what it used in the same transaction, and the counts. Touches the audit and the ledger.
 
 use std::sync::Arc;
 
 use super::calls::{Heard, Made};
 use crate::contract::json::Value;
+use crate::contract::time::Millis;
 use crate::controlplane::audit::{self, Audit, Record};
+use crate::controlplane::store::usage::{self, Day, Tokens};
 use crate::controlplane::tasks;
 use crate::controlplane::telemetry::log;
 use crate::controlplane::telemetry::metrics::METRICS;
 
 /// Records what is heard. Nobody waits for it: it is an outcome, and is exported soon.
 pub fn heard(audit: Audit) -> Heard {
-    Arc::new(move |made| {
+    Arc::new(move |mut made| {
         METRICS.model_calls.inc();
         METRICS.model_input_tokens.add(made.usage.input);
         METRICS.model_output_tokens.add(made.usage.output);
         METRICS.model_seconds.observe(std::time::Duration::from_millis(made.millis));
         let audit = audit.clone();
+        let reserved = made.reserved.take();
         tasks::spawn(async move {
             let noted = audit.note(move |tx| {
+                let tokens =
+                    Tokens { input: made.usage.input, cached: made.usage.cached, output: made.usage.output };
+                let of = (made.provider.name(), made.model.as_str());
+                usage::add(tx, Day::of(Millis::now()), &made.group, of, tokens, made.usage.is_estimate)?;
                 let (actor, via) = (format!("agent:{}", made.group), format!("session:{}", made.session));
                 audit::record(
                     tx,
@@ -34,6 +42,10 @@ pub fn heard(audit: Audit) -> Heard {
             });
             if let Err(error) = noted.await {
                 log::error("audit.not_recorded", &[("act", &"model.called"), ("error", &error)]);
+                // It was used all the same.
+                if let Some(reserved) = reserved {
+                    reserved.keep();
+                }
             }
         })
         .detach();

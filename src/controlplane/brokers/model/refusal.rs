@@ -7,7 +7,7 @@ use hyper::{Response, StatusCode};
 use crate::contract::json::Value;
 use crate::controlplane::http::{self, Body};
 
-/// The word for an upstream that gave no answer.
+/// The word for what is no fault of the sandbox's: an upstream that gave no answer.
 pub(super) const UPSTREAM: &str = "upstream";
 
 /// A refusal.
@@ -57,6 +57,17 @@ impl Refusal {
     /// Too much is going on already.
     pub(super) fn busy(message: &str) -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "busy", message)
+    }
+
+    /// What the agent may use in a day is used up.
+    pub(super) fn budget(message: &str) -> Self {
+        Self::new(StatusCode::PAYMENT_REQUIRED, "billing_error", "budget", message)
+    }
+
+    /// Nobody knows what the agent has used.
+    pub(super) fn unknown_budget() -> Self {
+        let message = "what this agent has used today cannot be read";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "api_error", UPSTREAM, message)
     }
 
     /// The operator gave no way to the agent's provider.

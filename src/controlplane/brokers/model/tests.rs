@@ -32,6 +32,10 @@ impl Drop for World {
     }
 }
 
+fn unlimited() -> budget::Look {
+    Arc::new(|_| Box::pin(async { Ok(budget::Standing::default()) }))
+}
+
 fn world(provider: &str, model: &str, upstreams: Upstreams, is_ours: bool) -> World {
     let path = std::env::temp_dir().join(format!("ironclaw-model-{}.sock", SessionId::mint()));
     let listener = UnixListener::bind(&path).unwrap();
@@ -39,7 +43,7 @@ fn world(provider: &str, model: &str, upstreams: Upstreams, is_ours: bool) -> Wo
     let heard = Arc::new(move |one| {
         let _ = ears.send(one);
     });
-    let broker = ModelBroker::new(Dialer::new(upstreams).unwrap(), heard);
+    let broker = ModelBroker::new(Dialer::new(upstreams).unwrap(), heard, unlimited());
     let (sender, refused) = channel();
     let group = GroupName::parse("g").unwrap();
     let session = SessionId::mint();
@@ -190,7 +194,7 @@ fn a_model_in_the_path_is_the_granted_one() {
 
 #[test]
 fn refusals_are_counted_between_two_lines() {
-    let broker = ModelBroker::new(Dialer::new(Upstreams::default()).unwrap(), Arc::new(|_| {}));
+    let broker = ModelBroker::new(Dialer::new(Upstreams::default()).unwrap(), Arc::new(|_| {}), unlimited());
     let terms = Terms { provider: Provider::Mock, model: "m".into() };
     let served = Served {
         caller: broker.calls.caller(&SessionId::mint(), &GroupName::parse("g").unwrap()),

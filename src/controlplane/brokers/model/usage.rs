@@ -52,6 +52,11 @@ impl Meter {
         }
     }
 
+    /// Most tokens that the call may use, as far as can be told before.
+    pub fn most(&self) -> u64 {
+        self.asked_bytes.div_ceil(BYTES_A_TOKEN).saturating_add(self.most)
+    }
+
     /// Takes a piece of the answer.
     pub fn read(&mut self, piece: &[u8]) {
         self.answered_bytes += piece.len() as u64;

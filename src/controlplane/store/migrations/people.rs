@@ -278,4 +278,22 @@ CREATE INDEX sessions_expiring ON sessions(expiry_from) WHERE expiry_from IS NOT
 CREATE INDEX sessions_empty ON sessions(empty_from) WHERE empty_from IS NOT NULL;
 ",
     },
+    Step {
+        name: "use of models",
+        sql: "
+ALTER TABLE agent_groups ADD COLUMN tokens_a_day INTEGER; -- NULL: as many as it likes
+CREATE TABLE model_usage (
+  day INTEGER NOT NULL, -- since 1970-01-01, UTC
+  agent_group TEXT NOT NULL, -- its name, also when it was deleted
+  provider TEXT NOT NULL,
+  model TEXT NOT NULL,
+  calls INTEGER NOT NULL,
+  estimated INTEGER NOT NULL, -- calls of which the provider did not say the tokens
+  input INTEGER NOT NULL,
+  cached INTEGER NOT NULL, -- of the input
+  output INTEGER NOT NULL,
+  PRIMARY KEY (day, agent_group, provider, model)
+) STRICT, WITHOUT ROWID;
+",
+    },
 ];

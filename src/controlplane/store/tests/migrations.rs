@@ -11,7 +11,7 @@ use crate::controlplane::store::migrations;
 
 /// The steps that were released. Add the digest of a new one; never change one that is here: the ledgers that took that
 /// step do not take it again.
-const RELEASED: [&str; 20] = [
+const RELEASED: [&str; 21] = [
     "041d6b8241d5f57d6780272a2632c6f4bb34ff16fedfc7795b02179b53e97bc1",
     "35c83d459cd3d493c3e8e6be691e27fe894776a8942971ec998f47a17acc5c0f",
     "42c4e62bdc3fb36b99e5229de5140d638e19dae0237a2b14a3066fd9d3df0879",
@@ -32,6 +32,7 @@ const RELEASED: [&str; 20] = [
     "d7f265c0d2e18a9b4cde3d93e96bea4a6cf1ef55bc33aea1346020b5ab1e199e",
     "66af173458e6a2d472cf54e9bfe344971745bf0259f241bd72864ec26d1a97b5",
     "af98d3ee3d4f7e9caf7951dcb4c3892ad21ad91db2f8c29c3a80c188bee10d9b",
+    "b4664663b2a6a5ab04b86252516b10660e7712c663a512fd99551856756d2ed2",
 ];
 
 #[test]
@@ -42,7 +43,7 @@ fn a_step_that_was_released_is_never_edited() {
 const SESSION: &str = "ses_01ARZ3NDEKTSV4RRFFQ69G5FAV";
 
 /// The version from which a table is there, its name, and a row of it in the columns of that version.
-const ROWS: [(usize, &str, &str); 33] = [
+const ROWS: [(usize, &str, &str); 34] = [
     (1, "meta", "(name, value) VALUES ('n', 'v')"),
     (1, "agent_groups", "(name, title, provider, model, tools, host_id, created_at, revision)
         VALUES ('a', 'A', 'mock', 'mock', 'all', 7, 1, 3)"),
@@ -105,6 +106,8 @@ const ROWS: [(usize, &str, &str); 33] = [
         VALUES (1, 'chg', 'telegram:1', 'telegram', '', '1', 'm', 's', 2, 'r', 0)"),
     (19, "happenings", "(kind, object, agent_group, session, channel, instance, chat, thread, what, detail, at)
         VALUES ('question', 'q', 'a', 'SES', 'telegram', '', 'c', 't', 'answered', 'telegram:1', 3)"),
+    (21, "model_usage", "(day, agent_group, provider, model, calls, estimated, input, cached, output)
+        VALUES (20780, 'a', 'openai', 'm', 2, 1, 30, 4, 5)"),
 ];
 
 fn tables(conn: &Connection) -> Vec<String> {

@@ -7,6 +7,7 @@ mod erased;
 mod files;
 mod migrations;
 mod power;
+mod usage;
 mod writing;
 
 use std::path::{Path, PathBuf};
