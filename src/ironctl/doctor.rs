@@ -124,6 +124,27 @@ pub(super) struct Doctor {
     /// as for `ironclaw serve`
     #[argh(option)]
     master_passphrase_file: Option<String>,
+    /// as for `ironclaw serve`
+    #[argh(option)]
+    local_model_url: Option<String>,
+    /// as for `ironclaw serve`
+    #[argh(option)]
+    local_model: Option<String>,
+    /// as for `ironclaw serve`
+    #[argh(option)]
+    ca_file: Option<String>,
+    /// as for `ironclaw serve`
+    #[argh(option)]
+    model_gateway_ca_file: Option<String>,
+    /// as for `ironclaw serve`
+    #[argh(option)]
+    dev_provider: Option<String>,
+    /// as for `ironclaw serve`
+    #[argh(option)]
+    dev_model: Option<String>,
+    /// as for `ironclaw serve`; may be repeated
+    #[argh(option)]
+    model_upstream: Vec<String>,
     /// as for `ironclaw serve`; may be repeated
     #[argh(option)]
     api_host: Vec<String>,
@@ -133,6 +154,9 @@ pub(super) struct Doctor {
     /// a proxy before it ends TLS, as for `ironclaw serve`
     #[argh(switch)]
     api_behind_proxy: bool,
+    /// as for `ironclaw serve`
+    #[argh(switch)]
+    model_gateway_insecure: bool,
     /// the sandboxes may be native, as for `ironclaw serve`
     #[argh(switch)]
     dev: bool,
@@ -357,10 +381,20 @@ fn local(words: &Doctor) -> Result<Vec<Value>, Failure> {
         ("--sandbox-pids", &words.sandbox_pids),
         ("--sandbox-uid-base", &words.sandbox_uid_base),
         ("--master-passphrase-file", &words.master_passphrase_file),
+        ("--local-model-url", &words.local_model_url),
+        ("--local-model", &words.local_model),
+        ("--ca-file", &words.ca_file),
+        ("--model-gateway-ca-file", &words.model_gateway_ca_file),
+        ("--dev-provider", &words.dev_provider),
+        ("--dev-model", &words.dev_model),
     ] {
         command.args(value.iter().flat_map(|value| [flag, value]));
     }
-    for (flag, values) in [("--api-host", &words.api_host), ("--mount-root", &words.mount_root)] {
+    for (flag, values) in [
+        ("--model-upstream", &words.model_upstream),
+        ("--api-host", &words.api_host),
+        ("--mount-root", &words.mount_root),
+    ] {
         command.args(values.iter().flat_map(|value| [flag, value]));
     }
     if words.api_behind_proxy {
@@ -368,6 +402,9 @@ fn local(words: &Doctor) -> Result<Vec<Value>, Failure> {
     }
     if words.dev {
         command.arg("--dev");
+    }
+    if words.model_gateway_insecure {
+        command.arg("--model-gateway-insecure");
     }
     // This one is the client's; the control plane has an environment of its own.
     command.env_remove("IRONCLAW_API_TOKEN");
