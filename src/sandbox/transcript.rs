@@ -122,6 +122,12 @@ impl Transcript {
         Window { messages, left_out: removed + told as u64 }
     }
 
+    /// How many turns are told, and how many are not; `removed` earlier ones are gone.
+    pub fn counts(&self, removed: u64) -> (u64, u64) {
+        let told = self.told();
+        ((self.turns.len() - told) as u64, removed + told as u64)
+    }
+
     /// The place of the oldest turn that is told.
     fn told(&self) -> usize {
         self.first_within(TOLD).min(self.turns.len().saturating_sub(1))

@@ -17,6 +17,7 @@ mod hand;
 mod world;
 
 mod budgets;
+mod commands;
 mod faults;
 mod gateway;
 mod kept_out;

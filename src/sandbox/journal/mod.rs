@@ -22,7 +22,7 @@ use crate::contract::ids::MessageId;
 use crate::contract::outbound::{MessageOut, OutboundBody, OutboundRow};
 use crate::sandbox::transcript::Transcript;
 
-pub use turns::{Ending, OpenTurn, Outcome, RunPlan, Step, ToolRun, plan_run};
+pub use turns::{Ending, Kept, OpenTurn, Outcome, RunPlan, Step, ToolRun, plan_run};
 
 /// Written to `user_version`; another number is another program's file.
 const VERSION: i64 = 1;

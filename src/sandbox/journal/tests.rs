@@ -43,7 +43,8 @@ fn ending(to: &MessageId, text: &str) -> Ending {
         text: text.into(),
         created_at: Millis(1),
     };
-    Ending { reply, remembered: vec![said(Speaker::User, "q").into(), said(Speaker::Assistant, text).into()] }
+    let turn = vec![said(Speaker::User, "q").into(), said(Speaker::Assistant, text).into()];
+    Ending { reply, kept: Kept::Turn(turn) }
 }
 
 fn begin(
@@ -172,4 +173,33 @@ fn a_file_that_is_not_a_journal_is_lost_and_stays_as_it_is() {
     assert!(matches!(file.open(), Err(JournalError::Version(2))));
     std::fs::write(file.path(), b"").unwrap();
     assert_eq!(file.open().unwrap().minted().unwrap(), 0, "an empty file is a new one");
+}
+
+#[test]
+fn a_conversation_is_forgotten_with_the_end_of_a_turn_and_not_before() {
+    let file = File::new();
+    let mut journal = file.open().unwrap();
+    let turn = |journal: &mut Journal, kept: Option<Kept>| {
+        let id = MessageId::mint();
+        let (turn, _) = begin(journal, vec![id.clone()], said(Speaker::User, "q")).unwrap();
+        let ending = ending(&id, "a");
+        let kept = kept.unwrap_or_else(|| ending.kept.clone());
+        journal.finish(&turn, Ending { kept, ..ending }).unwrap();
+    };
+    let long = Kept::Turn(vec![said(Speaker::User, &"x".repeat(19_000)).into()]);
+    for _ in 0..20 {
+        turn(&mut journal, Some(long.clone()));
+    }
+    let (told, left_out) = journal.remembered().unwrap();
+    assert!(told > 1 && left_out > 1 && told + left_out == 20, "{told} {left_out}");
+    turn(&mut journal, Some(Kept::AsItWas));
+    assert_eq!(journal.remembered().unwrap(), (told, left_out));
+    turn(&mut journal, Some(Kept::Nothing));
+    assert_eq!(journal.remembered().unwrap(), (0, 0));
+    assert!(journal.window().unwrap().messages.is_empty());
+    turn(&mut journal, None);
+    drop(journal);
+    let journal = file.open().unwrap();
+    assert_eq!(journal.remembered().unwrap(), (1, 0));
+    assert_eq!(journal.window().unwrap().messages.len(), 2);
 }

@@ -14,7 +14,7 @@ use crate::contract::json;
 use crate::contract::outbound::{MessageOut, OutboundBody, OutboundRow, Processing};
 use crate::sandbox::models::Message;
 use crate::sandbox::tools::Repeat;
-use crate::sandbox::transcript::Window;
+use crate::sandbox::transcript::{Transcript, Window};
 
 /// What a tool gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,8 +94,19 @@ impl OpenTurn {
 pub struct Ending {
     /// The answer to the person.
     pub reply: MessageOut,
-    /// The whole turn as later turns will remember it.
-    pub remembered: Vec<Arc<Message>>,
+    /// What later turns will remember.
+    pub kept: Kept,
+}
+
+/// What is remembered when a turn has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// What there was, and this turn.
+    Turn(Vec<Arc<Message>>),
+    /// What there was.
+    AsItWas,
+    /// Nothing of this conversation.
+    Nothing,
 }
 
 impl Journal {
@@ -280,6 +291,7 @@ impl Journal {
     /// When the file fails; then the turn is still open.
     pub fn finish(&mut self, turn: &OpenTurn, ending: Ending) -> Result<Vec<OutboundRow>, JournalError> {
         let transcript = std::mem::take(&mut self.transcript);
+        let is_forgotten = ending.kept == Kept::Nothing;
         let written = around(
             || fault::point("step.final.before"),
             || fault::point("step.final.after"),
@@ -293,15 +305,29 @@ impl Journal {
                     }
                     outputs.extend(done);
                     close(tx, turn.id)?;
-                    let appended = transcript.append(tx, turn.id, &ending.remembered)?;
-                    set_meta(tx, "left_out", meta(tx, "left_out")? + appended.removed as u64)?;
+                    let appended = match &ending.kept {
+                        Kept::Turn(messages) => Some(transcript.append(tx, turn.id, messages)?),
+                        Kept::AsItWas => None,
+                        Kept::Nothing => {
+                            tx.prepare_cached("DELETE FROM transcript")?.execute([])?;
+                            set_meta(tx, "left_out", 0)?;
+                            None
+                        }
+                    };
+                    if let Some(appended) = &appended {
+                        set_meta(tx, "left_out", meta(tx, "left_out")? + appended.removed as u64)?;
+                    }
                     Ok((outputs, appended))
                 })
             },
         );
         self.transcript = transcript;
         let (outputs, appended) = written?;
-        self.transcript.keep(appended);
+        match appended {
+            Some(appended) => self.transcript.keep(appended),
+            None if is_forgotten => self.transcript = Transcript::default(),
+            None => {}
+        }
         Ok(outputs)
     }
 
@@ -357,6 +383,14 @@ impl Journal {
             steps,
             is_journalled: true,
         }))
+    }
+
+    /// How many earlier turns the model is told of, and how many it is not.
+    ///
+    /// # Errors
+    /// When the file fails.
+    pub fn remembered(&self) -> Result<(u64, u64), JournalError> {
+        Ok(self.transcript.counts(meta(&self.connection, "left_out")?))
     }
 
     /// The earlier turns that the model is told of.

@@ -2,11 +2,13 @@
 //! one chat, asks the model, runs what the model asks for, and answers; each step is journalled before
 //! anything follows from it. What it hears and says goes through the channels of the mailbox.
 
+mod commands;
 mod files;
 mod host;
 mod letters;
 mod room;
 mod select;
+mod words;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -20,17 +22,19 @@ use crate::contract::outbound::{BYTES_A_VALUE, MessageOut, OutboundKind};
 use crate::contract::providers::Dialect;
 use crate::contract::time::Millis;
 
-use super::journal::{Ending, Journal, JournalError, OpenTurn, Outcome, RunPlan, Step, ToolRun, plan_run};
-use super::mailbox::{FromTurn, Outlet, ToTurn};
-use super::models::{
-    Block, Message, Model, ModelError, Request, Response, Speaker, Stop, ToolChoice, ToolInput,
+use super::journal::{
+    Ending, Journal, JournalError, Kept, OpenTurn, Outcome, RunPlan, Step, ToolRun, plan_run,
 };
+use super::mailbox::{FromTurn, Outlet, ToTurn};
+use super::models::{Block, Message, Model, ModelError, Request, Response, Speaker, ToolChoice, ToolInput};
 use super::tools::{self, Asked, Bench, Destinations, Task, Tool};
 use super::{prompt, transcript};
+use commands::Command;
 use files::Files;
 use host::{Answers, Question};
 use room::Room;
 use select::{Taken, Waiting};
+use words::{apology, within, words};
 
 /// Most answers of the model in one turn that may ask for tools; the next one must be in words.
 const STEPS: usize = 16;
@@ -285,6 +289,9 @@ impl<M: Model> Turns<M> {
         }
         self.sent_files = 0;
         let begun = Instant::now();
+        if let Some(command) = Command::of(answered) {
+            return self.obey(turn, command, answered);
+        }
         let mut conversation = self.earlier()?;
         let own = conversation.len();
         conversation.push(Arc::new(turn.prompt.clone()));
@@ -310,7 +317,33 @@ impl<M: Model> Turns<M> {
             self.parts.journal.step(&mut turn, response)?;
             self.run_tools(&mut turn, step, &mut conversation, &mut room, (answered, begun))?;
         };
-        self.finish(&turn, answered, text, conversation.split_off(own))
+        let text = within(text, BYTES_A_VALUE);
+        let mut remembered = conversation.split_off(own);
+        let said = Message { speaker: Speaker::Assistant, blocks: vec![Block::Text(text.clone())] };
+        remembered.push(Arc::new(said));
+        self.finish(&turn, answered, text, Kept::Turn(remembered))
+    }
+
+    /// Does what a person told without asking the model. None of it is part of the conversation.
+    fn obey(&mut self, mut turn: OpenTurn, command: Command, answered: &MessageIn) -> Result<(), End> {
+        self.ensure_begun(&mut turn)?;
+        let (text, kept) = match command {
+            Command::Reset => (commands::FORGOTTEN.to_owned(), Kept::Nothing),
+            Command::Help => (commands::help(&self.config), Kept::AsItWas),
+            Command::Status => {
+                let (told, left_out) = self.parts.journal.remembered()?;
+                let remembered = commands::Remembered { told, left_out };
+                (
+                    commands::status(
+                        &self.config,
+                        model_name(&self.config, &self.parts.model_name),
+                        remembered,
+                    ),
+                    Kept::AsItWas,
+                )
+            }
+        };
+        self.finish(&turn, answered, text, kept)
     }
 
     /// Earlier turns, with a note of what is left out.
@@ -438,10 +471,7 @@ impl<M: Model> Turns<M> {
                 self.ensure_begun(turn)?;
                 return Ok(Err(ModelError::OutOfTime));
             }
-            let model = match self.config.model.as_str() {
-                "" => self.parts.model_name.as_str(),
-                name => name,
-            };
+            let model = model_name(&self.config, &self.parts.model_name);
             let request = Request {
                 dialect: Dialect::of(&self.config.provider).unwrap_or(Dialect::Messages),
                 model,
@@ -500,16 +530,7 @@ impl<M: Model> Turns<M> {
         (whole - (whole / 10).min(LAST_WORDS)).saturating_sub(begun.elapsed())
     }
 
-    fn finish(
-        &mut self,
-        turn: &OpenTurn,
-        answered: &MessageIn,
-        text: String,
-        mut remembered: Vec<Arc<Message>>,
-    ) -> Result<(), End> {
-        let text = within(text, BYTES_A_VALUE);
-        let said = Message { speaker: Speaker::Assistant, blocks: vec![Block::Text(text.clone())] };
-        remembered.push(Arc::new(said));
+    fn finish(&mut self, turn: &OpenTurn, answered: &MessageIn, text: String, kept: Kept) -> Result<(), End> {
         let reply = MessageOut {
             in_reply_to: Some(answered.id.clone()),
             kind: OutboundKind::Chat,
@@ -519,10 +540,15 @@ impl<M: Model> Turns<M> {
             text,
             created_at: Millis::now(),
         };
-        let outputs = self.parts.journal.finish(turn, Ending { reply, remembered })?;
+        let outputs = self.parts.journal.finish(turn, Ending { reply, kept })?;
         self.outlet.send_all([FromTurn::Outputs(outputs), FromTurn::Idle]);
         Ok(())
     }
+}
+
+/// The model that is asked.
+fn model_name<'a>(config: &'a SessionConfig, otherwise: &'a str) -> &'a str {
+    if config.model.is_empty() { otherwise } else { &config.model }
 }
 
 /// Whether what is asked is so much that a request made of it may be what ends the process. What is told of earlier
@@ -554,47 +580,4 @@ struct Place {
     turn: u64,
     step: u64,
     ordinal: u64,
-}
-
-/// The answer as a person reads it; never empty, since somebody waits for it.
-fn words(response: &Response) -> String {
-    let text = response.text();
-    let text = text.trim();
-    match response.stop {
-        Stop::Length if text.is_empty() => "[The answer was cut off before its first word.]".into(),
-        Stop::Length => format!("{text}\n\n[The answer was cut off here: it reached its longest length.]"),
-        Stop::Refused if text.is_empty() => "[The model declined to answer.]".into(),
-        Stop::Finished if text.is_empty() && response.wants_tools() => {
-            "[I used as many tools as one answer may, and have no result to tell. Ask me to go on.]".into()
-        }
-        Stop::Finished if text.is_empty() => "[The model gave an empty answer.]".into(),
-        Stop::Finished | Stop::Refused => text.to_owned(),
-    }
-}
-
-/// What a person is told when the model did not answer.
-fn apology(error: &ModelError) -> String {
-    let shown: String = error
-        .to_string()
-        .chars()
-        .flat_map(|c| {
-            let hidden = prompt::is_hidden(c);
-            hidden.then(|| c.escape_unicode()).into_iter().flatten().chain((!hidden).then_some(c))
-        })
-        .collect();
-    let next = if error.is_passing() {
-        "I tried several times; please send your message again in a while."
-    } else {
-        "Trying again will not help until its cause is removed; the owner of this machine can see more in its log."
-    };
-    format!("I could not get an answer: {shown}. {next}")
-}
-
-/// The text cut to so many bytes, on a character.
-fn within(mut text: String, most: usize) -> String {
-    if text.len() > most {
-        let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-        text.truncate(end);
-    }
-    text
 }

@@ -1,5 +1,6 @@
 //! Which messages a turn takes. Pure: it touches nothing.
 
+use super::commands::Command;
 use super::room::{PROMPT_BYTES, encoded};
 use crate::contract::inbound::{InboundKind, MessageIn};
 use crate::sandbox::prompt;
@@ -71,12 +72,18 @@ impl Waiting {
         // The first that triggers goes in any case, so its room is taken before that of those in front of it.
         let (mut count, mut bytes) = (1, size(&first));
         let (mut is_before, mut is_full) = (true, false);
+        let is_command = Command::of(&first).is_some();
         let fits = |m: &mut MessageIn| {
             if m.id == first.id {
                 is_before = false;
                 // What was left behind in front of it does not close the way for what comes after it.
                 is_full = false;
                 return true;
+            }
+            // A command is a turn of its own: nothing is lost with what is forgotten by it, and nothing goes unanswered.
+            if is_command || Command::of(m).is_some() && same_place(m, &first) {
+                is_full = true;
+                return false;
             }
             let is_note = m.kind == InboundKind::System;
             if is_full || !(is_note || same_place(m, &first)) {
@@ -131,6 +138,29 @@ mod tests {
             in_reply_to: None,
             created_at: Millis(0),
         }
+    }
+
+    #[test]
+    fn a_command_is_a_turn_of_its_own() {
+        use InboundKind::{Chat, System};
+        let said = |text: &str| MessageIn { text: text.to_owned(), ..message("a", None, true, Chat) };
+        let (hello, reset, again) = (said("hello"), said("/reset"), said("again"));
+        let (ambient, note) = (message("a", None, false, Chat), message("a", None, true, System));
+        let elsewhere = message("b", None, true, Chat);
+        let mut waiting = Waiting::default();
+        for m in [&hello, &ambient, &reset, &note, &elsewhere, &again] {
+            waiting.push(m.clone());
+        }
+        let takes = |waiting: &mut Waiting, expected: &[&MessageIn]| {
+            let taken = waiting.take().unwrap();
+            assert_eq!(taken.told.iter().collect::<Vec<_>>(), expected);
+            taken.answered
+        };
+        assert_eq!(takes(&mut waiting, &[&hello, &ambient]), hello);
+        assert_eq!(takes(&mut waiting, &[&reset]), reset);
+        assert_eq!(takes(&mut waiting, &[&note, &elsewhere]), elsewhere);
+        assert_eq!(takes(&mut waiting, &[&again]), again);
+        assert_eq!(waiting.take(), None);
     }
 
     #[test]
