@@ -325,6 +325,6 @@ mod tests {
         ]);
         let page = page(&agent);
         assert!(page.contains("\nIDENTITY\n  x\n  SOUL\n  \\u{1b}[2J\n\nSOUL\n  (none)\n"), "{page}");
-        assert!(page.contains("tools      -\n"), "{page}");
+        assert!(page.contains("tools        -\n"), "{page}");
     }
 }

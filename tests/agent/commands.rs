@@ -19,7 +19,7 @@ fn a_conversation_is_forgotten_when_a_person_says_so(runtime: Runtime) {
     {
         let chat = daemon.chat("of-openai", "main");
         models
-            .will(&json!({"calls": [{"name": "write_file", "input": {"path": "a.txt", "text": kept}}]}))
+            .will(&json!({"calls": [{"name": "write_file", "input": {"path": "a.txt", "content": kept}}]}))
             .say("noted");
         assert_eq!(chat.ask(&format!("My number is {fact}")), "noted");
         let before = models.requests().len();

@@ -84,7 +84,8 @@ impl Host {
             wall: Wall::OrdinaryUser,
             space: FreeSpace::new(state, MinFree::Bytes(0)),
             copies: Arc::default(),
-            looks: Looks::default(),
+            // A machine that builds at the same time may be slow.
+            looks: Looks::waiting(std::time::Duration::from_secs(60)),
             looking: Arc::new(Semaphore::new(MOST_LOOKING)),
         }
     }
