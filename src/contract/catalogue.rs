@@ -69,6 +69,42 @@ pub const TOOLS: &[Tool] = &[
         category: "files",
     },
     Tool {
+        name: "append_file",
+        title: "Add to files",
+        description: "Adds text to the end of files of the agent's workspace.",
+        category: "files",
+    },
+    Tool {
+        name: "edit_file",
+        title: "Edit files",
+        description: "Replaces pieces of text files of the agent's workspace.",
+        category: "files",
+    },
+    Tool {
+        name: "list_dir",
+        title: "List directories",
+        description: "Lists directories of the agent's workspace, and of what it is shown.",
+        category: "files",
+    },
+    Tool {
+        name: "search_files",
+        title: "Search files",
+        description: "Searches the agent's workspace, and what it is shown, for a text.",
+        category: "files",
+    },
+    Tool {
+        name: "move_file",
+        title: "Move files",
+        description: "Moves files and directories of the agent's workspace.",
+        category: "files",
+    },
+    Tool {
+        name: "delete_file",
+        title: "Delete files",
+        description: "Deletes files and empty directories of the agent's workspace.",
+        category: "files",
+    },
+    Tool {
         name: "list_destinations",
         title: "List destinations",
         description: "Lists where the agent may send beside the chat that it answers.",
@@ -164,6 +200,18 @@ pub struct Template {
     pub tools: &'static [&'static str],
 }
 
+/// The tools of an agent that keeps files of its own.
+const FILES: &[&str] = &[
+    "read_file",
+    "write_file",
+    "append_file",
+    "edit_file",
+    "list_dir",
+    "search_files",
+    "move_file",
+    "delete_file",
+];
+
 /// Every template of this build.
 pub const TEMPLATES: &[Template] = &[
     Template {
@@ -182,7 +230,7 @@ pub const TEMPLATES: &[Template] = &[
         instructions: "Keep what the person may need again in files of your workspace, one subject to a file, and look \
                        there before you ask twice. Before you do anything that cannot be undone, say what you are \
                        about to do.",
-        tools: &["read_file", "write_file"],
+        tools: FILES,
     },
     Template {
         id: "researcher",
@@ -191,7 +239,7 @@ pub const TEMPLATES: &[Template] = &[
         soul: "Be careful with facts. Keep what a source says apart from what you conclude.",
         instructions: "For each question keep a file with the sources you were given, what each says, and what is still \
                        open. Answer with the result first, then the reasons, then what you could not find out.",
-        tools: &["read_file", "write_file"],
+        tools: FILES,
     },
     Template {
         id: "reminders",
@@ -204,6 +252,8 @@ pub const TEMPLATES: &[Template] = &[
         tools: &[
             "read_file",
             "write_file",
+            "edit_file",
+            "list_dir",
             SCHEDULE_TASK,
             LIST_TASKS,
             UPDATE_TASK,

@@ -19,6 +19,7 @@ mod world;
 mod budgets;
 mod commands;
 mod faults;
+mod files;
 mod gateway;
 mod kept_out;
 mod memory;

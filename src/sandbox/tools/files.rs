@@ -55,11 +55,11 @@ fn write_file(bench: &Bench, input: &Value, stamp: &str) -> Result<String, ToolE
 
 /// Does something with a file of the workspace, or of the package or mount that the path begins with. What may be
 /// written in which is the mounts' to say.
-pub(super) fn at<T>(
+pub(super) fn at<T, E: From<JailError>>(
     bench: &Bench,
     path: &str,
-    act: impl Fn(&Jail, &Inside) -> Result<T, JailError>,
-) -> Result<T, JailError> {
+    act: impl Fn(&Jail, &Inside) -> Result<T, E>,
+) -> Result<T, E> {
     match root(path) {
         None => act(&bench.files, &bench.files.inside(path)?),
         Some(root) => {
@@ -70,7 +70,7 @@ pub(super) fn at<T>(
 }
 
 /// The package or mount that a path begins with.
-fn root(path: &str) -> Option<PathBuf> {
+pub(super) fn root(path: &str) -> Option<PathBuf> {
     [paths::PACKAGES, paths::MOUNTS].into_iter().find_map(|top| {
         let rest = path.strip_prefix(top)?.strip_prefix('/')?;
         let name = rest.split('/').next().filter(|name| !matches!(*name, "" | "." | ".."))?;

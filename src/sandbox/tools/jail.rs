@@ -3,6 +3,10 @@
 //! `NO_MAGICLINKS`), so that no name, link or race leads out of it. Where the kernel has no `openat2` (gVisor
 //! of 2022), the same is done name by name with `O_NOFOLLOW`. It touches that directory and nothing else.
 
+mod tree;
+
+pub use tree::{Changed, Entry, Kind, Listing};
+
 use std::fmt;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -33,6 +37,12 @@ pub enum JailError {
     NotAFile,
     /// Something other than a directory is where one should be.
     NotADirectory,
+    /// Something is there already.
+    Taken,
+    /// A directory that is not empty.
+    NotEmpty,
+    /// Others change it all the time.
+    Busy,
     /// Larger than [`FILE_BYTES`].
     TooLarge,
     /// No room on the disk, or the size limit of the box.
@@ -51,6 +61,9 @@ impl fmt::Display for JailError {
             Self::Link => f.write_str("the path leads through a symbolic link, which is not followed"),
             Self::NotAFile => f.write_str("that is not a regular file"),
             Self::NotADirectory => f.write_str("a part of the path is not a directory"),
+            Self::Taken => f.write_str("something is there already; move or delete it first"),
+            Self::Busy => f.write_str("others are changing it; try again"),
+            Self::NotEmpty => f.write_str("the directory is not empty; delete what is in it first"),
             Self::TooLarge => {
                 write!(f, "that is larger than {FILE_BYTES} bytes, the most that one file may have")
             }
@@ -69,6 +82,8 @@ impl From<Errno> for JailError {
             Errno::NOENT => Self::Missing,
             Errno::LOOP | Errno::XDEV => Self::Link,
             Errno::NOTDIR => Self::NotADirectory,
+            Errno::EXIST => Self::Taken,
+            Errno::NOTEMPTY => Self::NotEmpty,
             Errno::ISDIR | Errno::NXIO => Self::NotAFile,
             Errno::NOSPC | Errno::DQUOT | Errno::FBIG => Self::Full,
             Errno::ROFS => Self::ReadOnly,
@@ -131,6 +146,13 @@ impl Jail {
     /// # Errors
     /// [`JailError::Path`] says what is wrong with it.
     pub fn inside(&self, path: &str) -> Result<Inside, JailError> {
+        let (mut names, relative) = self.names(path)?;
+        let name = names.pop().filter(|_| !relative.ends_with('/'));
+        Ok(Inside { parents: names, name: name.ok_or(JailError::Path("it names no file"))? })
+    }
+
+    /// The plain names of a path, and what of it lies below the root.
+    fn names<'a>(&self, path: &'a str) -> Result<(Vec<String>, &'a str), JailError> {
         if path.len() > PATH_BYTES {
             return Err(JailError::Path("it is too long"));
         }
@@ -155,8 +177,7 @@ impl Jail {
         if names.len() > DEPTH {
             return Err(JailError::Path("it is too deep"));
         }
-        let name = names.pop().filter(|_| !relative.ends_with('/'));
-        Ok(Inside { parents: names, name: name.ok_or(JailError::Path("it names no file"))? })
+        Ok((names, relative))
     }
 
     /// The content of a regular file of at most [`FILE_BYTES`].
@@ -203,6 +224,17 @@ impl Jail {
     /// # Errors
     /// Says why; then the file is what it was before.
     pub fn write_whole(&self, path: &Inside, content: &[u8], stamp: &str) -> Result<(), JailError> {
+        self.write_if(path, content, stamp, &|_| Ok(()))
+    }
+
+    /// As [`Self::write_whole`], if `may` still says so right before the new content takes its place.
+    fn write_if(
+        &self,
+        path: &Inside,
+        content: &[u8],
+        stamp: &str,
+        may: &dyn Fn(BorrowedFd<'_>) -> Result<(), JailError>,
+    ) -> Result<(), JailError> {
         let parent = self.made(&path.parents)?;
         let parent = parent.as_fd();
         match rustix::fs::statat(parent, &path.name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -222,6 +254,7 @@ impl Jail {
             .write_all(content)
             .and_then(|()| file.sync_all())
             .map_err(JailError::from)
+            .and_then(|()| may(parent))
             .and_then(|()| Ok(rustix::fs::renameat(parent, &beside, parent, &path.name)?));
         if let Err(error) = written {
             // The first error is the one to tell; what cannot be removed either is replaced by the next try.

@@ -2,8 +2,10 @@
 //! be repeated after a crash, and its function. What the model is told, what is switched on and what is
 //! refused are all derived from it. A tool touches what its own file says.
 
+mod editing;
 mod files;
 pub mod jail;
+mod looking;
 mod messages;
 mod questions;
 mod requests;
@@ -90,6 +92,12 @@ impl std::error::Error for ToolError {}
 pub static TABLE: &[Tool] = &[
     files::READ_FILE,
     files::WRITE_FILE,
+    editing::APPEND_FILE,
+    editing::EDIT_FILE,
+    looking::LIST_DIR,
+    looking::SEARCH_FILES,
+    editing::MOVE_FILE,
+    editing::DELETE_FILE,
     messages::LIST_DESTINATIONS,
     messages::SEND_MESSAGE,
     sending::SEND_FILE,
@@ -157,11 +165,11 @@ pub fn find<'a>(config: &SessionConfig, name: &str, input: &'a ToolInput) -> Res
             names => format!("{wrong}; those that are switched on: {}", names.join(", ")),
         }));
     };
-    if config.usage.is_over() && tool.repeat != Repeat::ReadOnly {
+    if config.usage.is_over() && tool.repeat != Repeat::ReadOnly && tool.name != editing::DELETE {
         let usage = config.usage;
         return Err(ToolError(format!(
-            "the space for files is used up ({} of {} bytes, {} of {} files): only reading is left until the \
-             owner frees some",
+            "the space for files is used up ({} of {} bytes, {} of {} files): only reading and deleting are \
+             left until there is room again",
             usage.bytes, usage.bytes_limit, usage.files, usage.files_limit
         )));
     }
