@@ -543,7 +543,7 @@ fn writes_are_in_the_log_and_queries_are_not() {
     daemon.chat("mock-agent", "main").ask("a word that is nobody's business");
     daemon.send(Request::get("/v1/agents?limit=zzz-in-the-query"));
     daemon.send(Request::get("/v1/%0aapi.request%1b[2J\u{202e}"));
-    let line = daemon.log.wait_for("the unknown path", |line| line.contains("2J"));
+    let line = daemon.log.wait_for("the unknown path", |line| line.contains("[2J"));
     let line: Value = serde_json::from_str(&line).unwrap();
     assert_eq!((line["status"].as_str(), line["code"].as_str()), (Some("404"), Some("not_found")));
     assert!(line["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{line}");
