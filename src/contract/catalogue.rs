@@ -176,6 +176,18 @@ pub const TOOLS: &[Tool] = &[
         description: "Ends a task of the conversation.",
         category: "tasks",
     },
+    Tool {
+        name: "current_time",
+        title: "Tell the time",
+        description: "Tells the time in any time zone.",
+        category: "reasoning",
+    },
+    Tool {
+        name: "calculate",
+        title: "Calculate",
+        description: "Reckons with numbers.",
+        category: "reasoning",
+    },
 ];
 
 /// The tool of that name.

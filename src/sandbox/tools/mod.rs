@@ -2,6 +2,8 @@
 //! be repeated after a crash, and its function. What the model is told, what is switched on and what is
 //! refused are all derived from it. A tool touches what its own file says.
 
+mod calculate;
+mod clock;
 mod editing;
 mod files;
 pub mod jail;
@@ -22,6 +24,9 @@ use super::models::{ToolInput, ToolSpec};
 use jail::Jail;
 
 pub use messages::{Address, Destinations, Letter, Parcel};
+
+/// The family of the tools that touch nothing.
+const REASONING: &str = "reasoning";
 
 /// What may be done with a run that a crash interrupted: its intent is known, its result is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +115,8 @@ pub static TABLE: &[Tool] = &[
     tasks::PAUSE_TASK,
     tasks::RESUME_TASK,
     tasks::CANCEL_TASK,
+    clock::CURRENT_TIME,
+    calculate::CALCULATE,
 ];
 
 /// The tools that a session has switched on.
